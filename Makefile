@@ -1,0 +1,94 @@
+# `make` lists the targets. Nothing is installed outside of .venv.
+
+VENV := .venv
+POSE_JAX = $(RUN_ENV) $(VENV)/bin/pose-jax
+PYTEST = JAX_PLATFORMS=cpu $(VENV)/bin/python -m pytest -q
+
+# The first Python that requirements.txt is made for and that really runs (a version
+# manager's shim may stand in the path and not). Another one: make PYTHON=/path/to/python
+PYTHON ?= $(call first_python,python3 python3.13 python3.12 python3.11,<,(3, 14))
+LATEST_PYTHON ?= $(call first_python,python3.15 python3.14 python3.13 python3.12 \
+	python3.11 python3,<,(4,))
+first_python = $(shell for p in $(1); do \
+	$$p -c "import sys; sys.exit(not (3, 11) <= sys.version_info $(2) $(3))" \
+	2>/dev/null && echo $$p && break; done)
+
+# With an NVIDIA GPU, JAX's plugin for it, of the same version as JAX itself.
+JAX_GPU ?= cuda12
+GPU_REQUIREMENT = $(shell command -v nvidia-smi >/dev/null 2>&1 \
+	&& nvidia-smi -L 2>/dev/null | grep -q GPU && echo 'jax[$(JAX_GPU)]')
+
+DEMO_N ?= 2000
+DEMO_VAL ?= 250
+DEMO_CONFIG ?= configs/demo.py
+DEMO_RUN ?= runs/demo
+DEMO_DECODERS ?= argmax,shift,dark
+DEMO_OVERRIDES ?=
+DEMO_PICTURES ?= 8
+DEMO_DATA := data/synthetic
+
+.PHONY: help demo demo-long test test-slow test-latest lint venv clean
+
+help:
+	@echo "make demo         train, evaluate and draw on synthetic people; no download"
+	@echo "make demo-long    the same, trained for longer"
+	@echo "make test         the tests, on the CPU"
+	@echo "make test-slow    the tests that take minutes"
+	@echo "make test-latest  the tests with the newest of all dependencies"
+	@echo "make lint         formatting and lint"
+	@echo "make venv         .venv with everything that the tests need"
+	@echo "make clean        remove caches, build leftovers, and data and run of the demo"
+
+# What is there already is kept: data are not made twice, a run that was stopped goes on.
+demo: $(VENV)/.base
+	$(POSE_JAX) data synth --n $(DEMO_N) --val $(DEMO_VAL) --seed 0 --out $(DEMO_DATA)
+	$(POSE_JAX) train --config $(DEMO_CONFIG) --run $(DEMO_RUN) $(DEMO_OVERRIDES)
+	$(POSE_JAX) eval --run $(DEMO_RUN) --decoder $(DEMO_DECODERS)
+	$(POSE_JAX) predict --run $(DEMO_RUN) --out $(DEMO_RUN)/predictions \
+		$$(ls $(DEMO_DATA)/val2017/* | head -n $(DEMO_PICTURES))
+
+demo-long:
+	$(MAKE) demo DEMO_RUN=runs/demo-long DEMO_CONFIG=configs/demo.py:long
+
+test: $(VENV)/.full
+	$(PYTEST)
+
+test-slow: $(VENV)/.full
+	$(PYTEST) -m slow
+
+test-latest:
+	$(call make_venv,$(LATEST_PYTHON),$(VENV)-latest)
+	$(VENV)-latest/bin/python -m pip install -q --upgrade --upgrade-strategy eager \
+		pip -e ".[data,dev]"
+	JAX_PLATFORMS=cpu $(VENV)-latest/bin/python -m pytest -q
+
+lint: $(VENV)/.full
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/ruff check .
+
+venv: $(VENV)/.full
+
+# TensorFlow is in the full set only: training, evaluating and predicting do without it.
+$(VENV)/.base: setup.py requirements.txt | $(VENV)/bin/python
+	$(VENV)/bin/python -m pip install -q -c requirements.txt -e . $(GPU_REQUIREMENT)
+	touch $@
+
+$(VENV)/.full: $(VENV)/.base
+	$(VENV)/bin/python -m pip install -q -c requirements.txt -e ".[data,dev]"
+	touch $@
+
+$(VENV)/bin/python:
+	$(call make_venv,$(PYTHON),$(VENV))
+
+define make_venv
+@test -n "$(1)" || { echo "make: no Python 3.11 to 3.13 found: install one, or name \
+	one with PYTHON=/path/to/python"; exit 1; }
+@$(1) -c "import ensurepip" 2>/dev/null || { echo "make: $(1) cannot make virtual \
+	environments: sudo apt install python3-venv"; exit 1; }
+$(1) -m venv $(2)
+endef
+
+clean:
+	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	find pose_jax tests configs experiments -name __pycache__ -prune -exec rm -rf {} +
+	rm -rf $(DEMO_DATA) runs/demo

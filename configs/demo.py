@@ -1,0 +1,62 @@
+r"""Synthetic people, the small network, two CPU cores: what `make demo` runs.
+
+  pose-jax data synth --n 2000 --val 250 --seed 0 --out data/synthetic
+  pose-jax train --config configs/demo.py --run runs/demo
+  ... --config configs/demo.py:long        # what `make demo-long` runs
+  ... --config configs/demo.py:smoke       # two steps, on data/smoke
+  ... --config.optimizer.lr=1e-3           # any leaf
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config(variant: str = "") -> ConfigDict:
+    c = ConfigDict()
+    c.seed = 0
+    c.method = ConfigDict(
+        {
+            "name": "dark",
+            "model": {"name": "pocket"},
+            "input_size": (96, 128),
+            "sigma": 1.5,
+            "encoding": "unbiased",
+            "decoder": "dark",
+            "reach": 1.5,
+            "augment": {
+                "flip": 0.5,
+                "scale": 0.25,
+                "rotation": 20.0,
+                "translation": 0.05,
+                "brightness": 0.2,
+                "contrast": 0.2,
+            },
+        }
+    )
+    source = {"name": "coco", "root": "data/synthetic"}
+    c.data = ConfigDict(
+        {
+            "train": {**source, "split": "train2017"},
+            "eval": {**source, "split": "val2017"},
+        }
+    )
+    c.input = ConfigDict({"batch_size": 32, "canvas_size": (320, 256)})
+    c.optimizer = ConfigDict(
+        {
+            "name": "adam",
+            "lr": 2e-3,
+            "schedule": "cosine",
+            "warmup_steps": 50,
+            "ema_decay": 0.99,
+        }
+    )
+    c.train = ConfigDict({"steps": 1000, "log_every_steps": 50, "eval_every_steps": 500})
+    if variant == "long":
+        c.train.steps = 7000
+    elif variant == "smoke":
+        c.data.train.root = c.data.eval.root = "data/smoke"
+        c.input.batch_size = 4
+        c.train.steps = 2
+        c.train.eval_every_steps = 1
+    elif variant:
+        raise ValueError(f"no variant {variant!r}; there are 'long' and 'smoke'.")
+    return c

@@ -1,0 +1,470 @@
+"""Training state and finished models on disk. No other file names orbax.
+
+Both are stored as plain host arrays under their path in the tree, so that they do not
+depend on the devices they came from or go to. A *path* is a tuple of names, written
+"params/conv/kernel"; a *pattern* is matched against paths by `path_matches`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import fnmatch
+import json
+import math
+import shutil
+import zipfile
+import zlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import numpy as np
+from absl import logging
+
+from pose_jax.errors import ConfigError, InputError
+
+TreePath = tuple[str, ...]
+
+
+def flatten(tree: Any) -> dict[TreePath, Any]:
+    """The leaves of any pytree by path, in the order of `jax.tree.leaves`."""
+    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+    return {
+        tuple(jax.tree_util.keystr((key,), simple=True) for key in path): leaf
+        for path, leaf in leaves
+    }
+
+
+def path_matches(pattern: str, path: TreePath) -> bool:
+    """Whether the names of `pattern` follow each other somewhere in `path`.
+
+    Each name is a glob for one whole name of the path: "head", "stage_*/conv".
+    """
+    names = pattern.strip("/").split("/")
+    return any(
+        all(map(fnmatch.fnmatchcase, path[i : i + len(names)], names))
+        for i in range(len(path) - len(names) + 1)
+    )
+
+
+def compare_trees(expected: Any, found: Any) -> list[str]:
+    """One line for each leaf missing, unexpected, or of another shape or dtype."""
+    expected, found = flatten(expected), flatten(found)
+    lines = []
+    for path in sorted(expected.keys() | found.keys()):
+        name = "/".join(path)
+        if path not in found:
+            lines.append(f"{name}: expected {_describe(expected[path])}, found nothing")
+        elif path not in expected:
+            lines.append(f"{name}: expected nothing, found {_describe(found[path])}")
+        elif _describe(expected[path]) != _describe(found[path]):
+            lines.append(
+                f"{name}: expected {_describe(expected[path])}, "
+                f"found {_describe(found[path])}"
+            )
+    return lines
+
+
+def _describe(leaf: Any) -> str:
+    return f"{np.dtype(leaf.dtype).name}{list(leaf.shape)}"
+
+
+def _first(lines: Sequence[str], count: int = 3) -> str:
+    more = f"; and {len(lines) - count} more" if len(lines) > count else ""
+    return "; ".join(lines[:count]) + more
+
+
+class Checkpoints:
+    """The training states of one phase: `directory/<step>/`, written in the background.
+
+    Keeps the latest `keep_latest` and, beside them, the one with the best metric. One
+    process group at a time may have a directory open: what an interrupted run left
+    half-written is removed on opening.
+    """
+
+    def __init__(
+        self,
+        directory: str | Path,
+        *,
+        keep_latest: int = 2,
+        best_metric: str | None = None,
+        best_mode: Literal["max", "min"] = "max",
+    ):
+        # Slow to import, and not needed to read a finished model.
+        from orbax.checkpoint import v1 as ocp
+
+        if keep_latest < 1:
+            raise ConfigError(f"keep_latest must be at least 1; got {keep_latest}.")
+        self._directory = Path(directory).absolute()
+        self._best_metric = best_metric
+        self._sign = -1.0 if best_mode == "min" else 1.0
+        self._saved: set[int] = set()
+        if jax.process_index() == 0:
+            _remove_incomplete(self._directory)
+        policies = ocp.training.preservation_policies
+        keep: list[Any] = [policies.LatestN(keep_latest)]
+        if best_metric is not None:
+            keep.append(
+                policies.BestN(
+                    get_metric_fn=self._rank,
+                    n=1,
+                    keep_checkpoints_without_metrics=False,
+                )
+            )
+        self._checkpointer = ocp.training.Checkpointer(
+            str(self._directory),
+            preservation_policy=policies.AnyPreservationPolicy(keep),  # pyright: ignore
+            cleanup_tmp_directories=True,
+        )
+
+    def _rank(self, metrics: Any) -> float:
+        value = self._sign * metrics[self._best_metric]
+        return -math.inf if math.isnan(value) else value
+
+    def save(
+        self, step: int, state: Any, metrics: Mapping[str, float] | None = None
+    ) -> None:
+        """Begins to write `state`, a pytree of arrays, and returns.
+
+        The values are taken before it returns: `state` may be donated right after.
+        Saving a step again replaces it, except one that this object has saved already.
+        `metrics` are those of an evaluation at this step, if there was one.
+
+        Raises:
+          ConfigError: `metrics` lack the one that says which checkpoint is best.
+        """
+        if step in self._saved:
+            return
+        name = self._best_metric
+        best: Any = None
+        if name is not None and metrics:
+            if name not in metrics:
+                near = difflib.get_close_matches(name, metrics, n=1, cutoff=0.0)
+                raise ConfigError(
+                    f"best_metric: the evaluation gives no {name!r}. Did you mean "
+                    f"{near[0]!r}?"
+                )
+            best = {name: float(metrics[name])}
+        self._checkpointer.save_async(
+            step,
+            _nested(_with_values(jax.device_get(state))),
+            force=True,
+            overwrite=True,
+            metrics=best,
+        )
+        self._saved.add(step)
+
+    def steps(self) -> list[int]:
+        """All steps that can be restored, ascending."""
+        self.wait()
+        return [checkpoint.step for checkpoint in self._checkpointer.checkpoints]
+
+    def latest_step(self) -> int | None:
+        """The highest step, or None where nothing has been saved."""
+        return max(self.steps(), default=None)
+
+    def best_step(self) -> int | None:
+        """The kept step with the best metric; None where none has it."""
+        self.wait()
+        scored = [c for c in self._checkpointer.checkpoints if c.metrics is not None]
+        if self._best_metric is None or not scored:
+            return None
+        return max(scored, key=lambda c: (self._rank(c.metrics), c.step)).step
+
+    def restore(self, abstract_state: Any, step: int | None = None) -> Any:
+        """Reads a state, bit for bit.
+
+        Args:
+          abstract_state: the state to expect: a pytree of arrays or their shapes.
+          step: which one; None: the latest.
+
+        Returns:
+          The structure of `abstract_state` filled with NumPy arrays.
+
+        Raises:
+          InputError: no such step, or it holds another tree.
+        """
+        steps = self.steps()
+        step = max(steps, default=None) if step is None else step
+        if step not in steps:
+            raise InputError(
+                f"{self._directory}: no checkpoint {'' if step is None else step}; "
+                f"there are: {', '.join(map(str, steps)) or 'none'}."
+            )
+        expected = _with_values(abstract_state)
+        try:
+            found = self._checkpointer.metadata(step).metadata
+        except Exception as error:  # Whatever orbax raises: the files are unusable.
+            raise self._broken(step, error) from error
+        differences = compare_trees(_nested(expected), found)
+        if differences:
+            raise InputError(
+                f"{self._directory / str(step)} is of another model or optimiser: "
+                f"{_first(differences)}. Use its config, or another run directory."
+            )
+        target = {p: np.empty(v.shape, v.dtype) for p, v in expected.items()}
+        try:
+            loaded = flatten(self._checkpointer.load(step, _nested(target)))
+        except Exception as error:
+            raise self._broken(step, error) from error
+        leaves = [
+            loaded[path] if path in loaded else np.zeros(leaf.shape, leaf.dtype)
+            for path, leaf in flatten(abstract_state).items()
+        ]
+        return jax.tree.unflatten(jax.tree.structure(abstract_state), leaves)
+
+    def _broken(self, step: int, error: Exception) -> InputError:
+        reason = " ".join(str(error).split())[:200]
+        return InputError(
+            f"{self._directory / str(step)} cannot be read ({reason}): remove it to go "
+            "back to the checkpoint before."
+        )
+
+    def wait(self) -> None:
+        """Returns when everything saved is on disk; raises what went wrong there."""
+        self._checkpointer.wait()
+
+    def close(self) -> None:
+        """Waits, then lets go of the directory."""
+        self._checkpointer.close()
+
+    def __enter__(self) -> Checkpoints:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _remove_incomplete(directory: Path) -> None:
+    """Removes step directories that lack what is written last or with the arrays."""
+    for path in directory.glob("[0-9]*"):
+        needed = (path / "_CHECKPOINT_METADATA", path / "state" / "_METADATA")
+        if path.name.isdigit() and not all(file.exists() for file in needed):
+            logging.warning("%s is not a whole checkpoint: removed.", path)
+            shutil.rmtree(path)
+
+
+def _with_values(tree: Any) -> dict[TreePath, Any]:
+    """The leaves by path, without arrays of no element: orbax refuses them."""
+    return {p: leaf for p, leaf in flatten(tree).items() if math.prod(leaf.shape)}
+
+
+def _nested(leaves: Mapping[TreePath, Any]) -> dict:
+    nested: dict = {}
+    for path, leaf in leaves.items():
+        node = nested
+        for name in path[:-1]:
+            node = node.setdefault(name, {})
+        node[path[-1]] = leaf
+    return nested
+
+
+def save_model(
+    path: str | Path, variables: Mapping[str, Any], manifest: Mapping[str, Any]
+) -> None:
+    """Writes a finished model, replacing the one at `path` only when all is written.
+
+    Args:
+      path: a directory: `variables.npz`, one array per path, and `manifest.json`.
+      variables: nested mappings of arrays.
+      manifest: plain values that say what the model is.
+    """
+    if jax.process_index() != 0:
+        return
+    path = Path(path).absolute()
+    _recover(path)
+    new, old = _siblings(path)
+    shutil.rmtree(new, ignore_errors=True)
+    new.mkdir(parents=True)
+    np.savez(new / _VARIABLES, **_to_members(variables))  # pyright: ignore
+    text = json.dumps(dict(manifest), indent=2, sort_keys=True)
+    (new / _MANIFEST).write_text(text + "\n", encoding="utf-8")
+    if path.exists():
+        path.rename(old)
+    new.rename(path)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def load_model(path: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Reads a finished model: its variables as NumPy arrays, and its manifest.
+
+    Raises:
+      InputError: there is none, or it is damaged.
+    """
+    manifest = load_manifest(path)
+    file = Path(path) / _VARIABLES
+    try:
+        with np.load(file, allow_pickle=False) as members:
+            return _from_members(members), manifest
+    except _UNREADABLE as error:
+        raise _unusable(file, error) from error
+
+
+def load_manifest(path: str | Path) -> dict[str, Any]:
+    """Reads what a finished model is, without its variables.
+
+    Raises:
+      InputError: there is none, or it is damaged.
+    """
+    path = Path(path).absolute()
+    _recover(path)
+    file = path / _MANIFEST
+    if not path.is_dir():
+        raise InputError(
+            f"{path}: no model here. A finished training run has one, in RUN/model; "
+            "`weights convert` makes one of published weights."
+        )
+    try:
+        manifest = json.loads(file.read_text(encoding="utf-8"))
+    except _UNREADABLE as error:
+        raise _unusable(file, error) from error
+    if not isinstance(manifest, dict):
+        raise _unusable(file, ValueError("not a JSON object"))
+    return manifest
+
+
+_VARIABLES, _MANIFEST = "variables.npz", "manifest.json"
+_UNREADABLE = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)
+
+
+def _unusable(file: Path, error: Exception) -> InputError:
+    reason = " ".join(str(error).split())[:200]
+    return InputError(
+        f"{file} cannot be read ({reason}): the model is incomplete or damaged. Copy "
+        "it again, or let the training run finish: it writes the model anew."
+    )
+
+
+def _siblings(path: Path) -> tuple[Path, Path]:
+    return path.with_name(path.name + ".new"), path.with_name(path.name + ".old")
+
+
+def _recover(path: Path) -> None:
+    """Puts the old model back where a writer was killed between its two renames."""
+    _, old = _siblings(path)
+    if old.exists() and not path.exists():
+        old.rename(path)
+
+
+def _to_members(variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """{"a/b": array}; an empty mapping is the member "a/", so that it comes back."""
+    members = {}
+
+    def visit(prefix: str, node: Any) -> None:
+        if isinstance(node, Mapping):
+            for name, child in node.items():
+                if "/" in name:
+                    raise ValueError(f"a name of variables contains '/': {name!r}.")
+                visit(f"{prefix}/{name}" if prefix else name, child)
+            if not node:
+                members[prefix + "/"] = np.zeros(0)
+            return
+        array = np.asarray(jax.device_get(node))
+        if array.dtype.kind not in "biufc":
+            raise ValueError(f"{prefix}: {array.dtype} cannot be kept in a model.")
+        members[prefix] = array
+
+    visit("", variables)
+    return members
+
+
+def _from_members(members: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    variables: dict[str, Any] = {}
+    for key in members:
+        *parents, name = key.split("/")
+        node = variables
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        if name:
+            node[name] = members[key]
+    return variables
+
+
+@dataclasses.dataclass(frozen=True)
+class MergeReport:
+    """What `merge_params` did, as paths "params/head/kernel".
+
+    Attributes:
+      loaded: taken from the given variables.
+      skipped: kept as they were because a pattern said so.
+      new: kept as they were because the given variables lack them.
+      unused: given, but unknown here.
+    """
+
+    loaded: tuple[str, ...]
+    skipped: tuple[str, ...]
+    new: tuple[str, ...]
+    unused: tuple[str, ...]
+
+    def __str__(self) -> str:
+        parts = [f"loaded {len(self.loaded)} arrays"]
+        for word in ("skipped", "new", "unused"):
+            names = getattr(self, word)
+            if names:
+                parts.append(f"{word} {len(names)} ({_first(names)})")
+        return ", ".join(parts)
+
+
+def merge_params(
+    own: Mapping[str, Any], loaded: Mapping[str, Any], skip: Sequence[str] = ("head",)
+) -> tuple[Any, MergeReport]:
+    """Starts from other weights: `own` with every leaf replaced that `loaded` has.
+
+    Args:
+      own: freshly initialised variables; their structure, shapes and dtypes stay.
+      loaded: variables of another model.
+      skip: patterns (`path_matches`) of leaves to leave as they are.
+
+    Returns:
+      The merged variables and a report.
+
+    Raises:
+      ConfigError: a pattern matches nothing, nothing is left to load, or a leaf that is
+        not skipped has another shape.
+    """
+    ours, theirs = flatten(own), flatten(loaded)
+    paths = [*ours, *theirs]
+    for pattern in skip:
+        if not any(path_matches(pattern, path) for path in paths):
+            raise ConfigError(
+                f"init_skip: {pattern!r} matches no variable. {nearest(pattern, paths)}"
+            )
+    leaves, wrong = [], []
+    groups: dict[str, list[str]] = {"loaded": [], "skipped": [], "new": []}
+    for path, leaf in ours.items():
+        name = "/".join(path)
+        if any(path_matches(pattern, path) for pattern in skip):
+            group = "skipped"
+        elif path not in theirs:
+            group = "new"
+        else:
+            group = "loaded"
+            value = theirs[path]
+            if value.shape != leaf.shape:
+                wrong.append(f"{name}: {list(value.shape)} for {list(leaf.shape)}")
+            leaf = value.astype(leaf.dtype)
+        groups[group].append(name)
+        leaves.append(leaf)
+    if wrong:
+        raise ConfigError(
+            f"init_from has other shapes: {_first(wrong)}. Name them in init_skip."
+        )
+    if not groups["loaded"]:
+        raise ConfigError(
+            "init_from has no variable of this model that init_skip leaves: is it of "
+            f"another model? It has {_first(['/'.join(path) for path in theirs])}."
+        )
+    report = MergeReport(
+        **{group: tuple(names) for group, names in groups.items()},
+        unused=tuple("/".join(path) for path in theirs if path not in ours),
+    )
+    return jax.tree.unflatten(jax.tree.structure(own), leaves), report
+
+
+def nearest(pattern: str, paths: Sequence[TreePath]) -> str:
+    """'Did you mean "..."?' with the name or path nearest to a pattern of no match."""
+    names = sorted({name for path in paths for name in (*path, "/".join(path))})
+    near = difflib.get_close_matches(pattern, names, n=1, cutoff=0.0)
+    return f"Did you mean {near[0]!r}?" if near else "There are none."

@@ -1,0 +1,288 @@
+"""The command line: `pose-jax VERB`, one thin function a verb.
+
+A verb's function declares its options and returns what runs; that imports the verb's
+module, so that help, version and mistakes cost nothing. What is the user's to mend is
+one line on stderr: exit code 2 for the command line or a config, 1 for data. Anything
+else keeps its traceback.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from pose_jax import __version__
+from pose_jax.errors import ConfigError, InputError
+
+Run = Callable[[argparse.Namespace], int | None]
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, with the nearest option that there is."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        self.options: list[str] = []
+        super().__init__(allow_abbrev=False, **kwargs)
+
+    def add_argument(self, *args: Any, **kwargs: Any) -> argparse.Action:
+        action = super().add_argument(*args, **kwargs)
+        self.options += action.option_strings
+        return action
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{message}; see `{self.prog} --help`.")
+
+    def parse(self, words: Sequence[str]) -> argparse.Namespace:
+        """Like parse_args; `overrides` takes the words of config overrides."""
+        words, overrides = list(words), []
+        if "--config" in self.options:
+            words, overrides = split_overrides(words)
+        for word in words:
+            name = word.split("=")[0]
+            if name.startswith("--") and len(name) > 2 and name not in self.options:
+                near = _nearest(name, self.options)
+                self.error(f"no option {name}: did you mean {near}?")
+        args = self.parse_args(words)
+        args.overrides = overrides
+        return args
+
+
+def split_overrides(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Parts the words of config overrides from all others; nothing is checked here.
+
+    An override is "--config.a.b=VALUE", or "--config.a.b" and then "VALUE".
+    """
+    rest, overrides = [], []
+    value_follows = False
+    for word in words:
+        if word.startswith("--config.") or (
+            value_follows and not word.startswith("--")
+        ):
+            overrides.append(word)
+            value_follows = word.startswith("--") and "=" not in word
+        else:
+            rest.append(word)
+            value_follows = False
+    return rest, overrides
+
+
+def _nearest(name: str, known: Sequence[str]) -> str:
+    return difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
+
+
+def _size(text: str) -> tuple[int, int]:
+    """WIDTHxHEIGHT to (width, height)."""
+    width, height = (int(part) for part in text.lower().split("x"))
+    if min(width, height) < 1:
+        raise ValueError
+    return width, height
+
+
+_size.__name__ = "WIDTHxHEIGHT"  # argparse's word for it: "invalid WIDTHxHEIGHT value".
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name for name in text.split(",") if name)
+
+
+def _config_option(parser: _Parser) -> None:
+    parser.add_argument(
+        "--config",
+        required=True,
+        help="a config file, FILE.py or FILE.py:ARGUMENT; --config.KEY=VALUE overrides "
+        "one value, for example --config.optimizer.lr=3e-4",
+    )
+
+
+def _config(args: argparse.Namespace) -> Any:
+    from pose_jax import config
+
+    return config.load(args.config, args.overrides)
+
+
+# -------------------------------------------------------------------------------- verbs
+
+
+def _data_synth(parser: _Parser) -> Run:
+    """make a data set of synthetic people, in COCO's form"""
+    parser.add_argument("--out", type=Path, required=True, help="folder to write")
+    parser.add_argument("--n", type=int, default=200, help="training images")
+    parser.add_argument("--val", type=int, help="validation images (default: n / 8)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--size", type=_size, help="of an image, for example 320x256")
+
+    def run(args: argparse.Namespace) -> None:
+        from pose_jax.datasets import synthetic
+
+        size = {} if args.size is None else {"size": args.size}
+        print(
+            synthetic.write_dataset(
+                args.out, n=args.n, seed=args.seed, val=args.val, **size
+            )
+        )
+
+    return run
+
+
+def _data_show(parser: _Parser) -> Run:
+    """draw what a config trains on: augmented inputs, keypoints, targets"""
+    _config_option(parser)
+    parser.add_argument("--out", type=Path, required=True, help="PNG to write")
+    parser.add_argument("--rows", type=int, default=24, help="people to draw")
+
+    def run(args: argparse.Namespace) -> None:
+        config = _config(args)
+        from pose_jax import data
+
+        data.show(config, args.out, args.rows)
+
+    return run
+
+
+def _train(parser: _Parser) -> Run:
+    """train a config in a run directory; goes on where it was stopped"""
+    _config_option(parser)
+    parser.add_argument("--run", type=Path, required=True, help="run directory")
+
+    def run(args: argparse.Namespace) -> None:
+        config = _config(args)
+        from pose_jax import train
+
+        train.train(config, args.run)
+
+    return run
+
+
+def _eval(parser: _Parser) -> Run:
+    """measure a trained model; writes RUN/eval"""
+    parser.add_argument("--run", type=Path, required=True, help="run directory")
+    parser.add_argument(
+        "--decoder",
+        type=_names,
+        default=(),
+        help="read-outs of the network, for example argmax,shift,dark "
+        "(default: the config's)",
+    )
+    parser.add_argument("--data", help="another folder of the evaluation data")
+    parser.add_argument(
+        "--boxes", default="gt", help='"gt" (the default) or a COCO detections json'
+    )
+
+    def run(args: argparse.Namespace) -> None:
+        from pose_jax import evaluate
+
+        evaluate.evaluate_run(
+            args.run, decoders=args.decoder, data=args.data, boxes=args.boxes
+        )
+
+    return run
+
+
+def _predict(parser: _Parser) -> Run:
+    """find poses in images; writes pictures and predictions.json"""
+    parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE")
+    parser.add_argument("--run", type=Path, required=True, help="run directory")
+    parser.add_argument("--boxes", type=Path, help="json of person boxes")
+    parser.add_argument("--out", type=Path, help="folder (default: RUN/predictions)")
+
+    def run(args: argparse.Namespace) -> int:
+        from pose_jax import predict
+
+        out = args.out or args.run / "predictions"
+        return predict.predict_run(args.run, args.images, boxes=args.boxes, out=out)
+
+    return run
+
+
+def _info(parser: _Parser) -> Run:
+    """say what a run or a config is: model, cost, data, scores"""
+    parser.add_argument("target", metavar="RUN|CONFIG.py")
+
+    def run(args: argparse.Namespace) -> None:
+        from pose_jax import info
+
+        print(info.text(info.info(args.target)))
+
+    return run
+
+
+def _doctor(parser: _Parser) -> Run:
+    """check this machine: versions, devices, memory, data folders"""
+    parser.add_argument("data", nargs="*", type=Path, help="data folders to look at")
+
+    def run(args: argparse.Namespace) -> int:
+        from pose_jax import doctor
+
+        return doctor.doctor(args.data)
+
+    return run
+
+
+VERBS: dict[str, Callable[[_Parser], Run]] = {
+    "data synth": _data_synth,
+    "data show": _data_show,
+    "train": _train,
+    "eval": _eval,
+    "predict": _predict,
+    "info": _info,
+    "doctor": _doctor,
+}
+
+
+def _help() -> str:
+    width = max(map(len, VERBS))
+    verbs = (f"  {name:{width}}  {verb.__doc__}" for name, verb in VERBS.items())
+    return "\n".join(
+        [
+            "usage: pose-jax VERB [options]",
+            "",
+            "2D human pose estimation in JAX.",
+            "",
+            *verbs,
+            "",
+            "pose-jax VERB --help   the options of a verb",
+            "pose-jax --version",
+        ]
+    )
+
+
+def _find_verb(words: Sequence[str]) -> tuple[str, Sequence[str]]:
+    """The verb that `words` begin with, and what follows it."""
+    for count in (2, 1):
+        if " ".join(words[:count]) in VERBS:
+            return " ".join(words[:count]), words[count:]
+    group = [name for name in VERBS if name.startswith(f"{words[0]} ")]
+    if group and (len(words) == 1 or words[1].startswith("-")):
+        raise ConfigError(f"{words[0]}: say which one: {', '.join(group)}.")
+    given = " ".join(words[:2]) if group else words[0]
+    near = _nearest(given, group or list(VERBS))
+    raise ConfigError(f"no verb {given!r}: did you mean {near!r}? See pose-jax --help.")
+
+
+def _run(words: Sequence[str]) -> int:
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(_help())
+        return 0 if words else 2
+    if words[0] == "--version":
+        print(f"pose-jax {__version__}")
+        return 0
+    name, rest = _find_verb(words)
+    parser = _Parser(prog=f"pose-jax {name}", description=VERBS[name].__doc__)
+    run = VERBS[name](parser)
+    return run(parser.parse(rest)) or 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command line and returns its exit code."""
+    try:
+        return _run(sys.argv[1:] if argv is None else list(argv))
+    except InputError as error:
+        print(f"pose-jax: error: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("pose-jax: interrupted", file=sys.stderr)
+        return 130

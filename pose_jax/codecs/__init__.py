@@ -1,0 +1,1 @@
+"""Codecs: keypoints to what a network predicts, and back. One module a representation."""

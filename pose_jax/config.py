@@ -1,0 +1,400 @@
+"""Configs: python files of plain values, turned into frozen dataclasses.
+
+`load` reads a file and applies overrides; `build` turns a section into the dataclass
+that its reader has declared. What is unknown, missing or of the wrong type is one line
+that names the whole path of the key. No section is known here.
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import difflib
+import importlib.util
+import inspect
+import json
+import re
+import traceback
+import types
+import typing
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, TypeVar, Union
+
+from ml_collections import ConfigDict
+
+from pose_jax.errors import ConfigError
+
+T = TypeVar("T")
+
+# ------------------------------------------------------------- sections to dataclasses
+
+
+def build(cls: type[T], section: Any, path: str = "config") -> T:
+    """Makes a dataclass of a section.
+
+    Args:
+      cls: a dataclass; its annotations say what is wanted. Nested dataclasses, tuples,
+        `Literal`, optional values and mappings are understood. An int passes for a
+        float, a list for a tuple.
+      section: a mapping of plain values, or an instance of `cls`.
+      path: what the section is called in messages, such as "config.optimizer".
+
+    Raises:
+      ConfigError: a key is unknown, missing, or of the wrong type, or `cls` refuses the
+        values (ValueError in its `__post_init__`).
+    """
+    if isinstance(section, cls):
+        return section
+    if not _is_mapping(section):
+        raise ConfigError(f"{path} must be a section of keys; got {section!r}.")
+    assert dataclasses.is_dataclass(cls)
+    fields = {f.name: f for f in dataclasses.fields(cls) if f.init}
+    for key in section:
+        if key not in fields:
+            raise ConfigError(
+                f"{path}.{key}: no such key.{_did_you_mean(key, fields)}"
+                f" Known: {', '.join(fields)}."
+            )
+    hints = typing.get_type_hints(cls)
+    values = {}
+    for name, field in fields.items():
+        if name in section:
+            values[name] = _convert(hints[name], section[name], f"{path}.{name}")
+        elif (
+            field.default is dataclasses.MISSING
+            and field.default_factory is dataclasses.MISSING
+        ):
+            raise ConfigError(
+                f"{path}.{name} is missing: it has no default and must be "
+                f"{_name_of(hints[name])}."
+            )
+    try:
+        return cls(**values)
+    except ConfigError:
+        raise
+    except ValueError as error:
+        raise ConfigError(f"{path}: {_one_line(error)}") from error
+
+
+def check_sections(config: Mapping[str, Any], known: Iterable[str]) -> None:
+    """Raises a ConfigError for the first section that is not in `known`."""
+    known = list(known)
+    for key in config:
+        if key not in known:
+            raise ConfigError(
+                f"config.{key}: nothing reads this section."
+                f"{_did_you_mean(key, known)} Known: {', '.join(known)}."
+            )
+
+
+def _convert(hint: Any, value: Any, path: str) -> Any:
+    """`value` as the type `hint`, or a ConfigError."""
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if hint is Any:
+        return _plain(value)
+    if origin is Literal:
+        for choice in args:
+            if type(value) is type(choice) and value == choice:
+                return choice
+        near = _did_you_mean(value, [c for c in args if isinstance(c, str)])
+        raise ConfigError(
+            f"{path} must be {_name_of(hint)}; got {value!r}.{near if near else ''}"
+        )
+    if origin in (Union, types.UnionType):
+        return _convert_union(args, value, path)
+    if dataclasses.is_dataclass(hint):
+        return build(typing.cast(type, hint), value, path)
+    if hint is tuple or origin is tuple:
+        return _convert_tuple(args, value, path, _name_of(hint))
+    if hint is list or origin in (list, Sequence):
+        if isinstance(value, list | tuple):
+            item = args[0] if args else Any
+            return [_convert(item, v, f"{path}[{i}]") for i, v in enumerate(value)]
+    elif hint in (dict, Mapping) or origin in (dict, Mapping):
+        if _is_mapping(value):
+            item = args[1] if args else Any
+            return {k: _convert(item, value[k], f"{path}.{k}") for k in value}
+    elif hint is float:
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            return float(value)
+    elif hint in (int, str, bool, type(None)):
+        if type(value) is hint:
+            return value
+    else:
+        raise TypeError(f"{path}: a config cannot hold a {hint!r}.")
+    raise _wrong_type(path, hint, value)
+
+
+def _convert_union(args: tuple[Any, ...], value: Any, path: str) -> Any:
+    if value is None and type(None) in args:
+        return None
+    arms = [arm for arm in args if arm is not type(None)]
+    if len(arms) == 1:
+        return _convert(arms[0], value, path)
+    # The exact type first, so that an int stays one where a float would do as well.
+    for arm in sorted(arms, key=lambda arm: arm is not type(value)):
+        try:
+            return _convert(arm, value, path)
+        except ConfigError:
+            continue
+    raise _wrong_type(path, Union[args], value)  # noqa: UP007
+
+
+def _convert_tuple(args: Any, value: Any, path: str, wanted: str) -> tuple[Any, ...]:
+    if not isinstance(value, list | tuple):
+        raise ConfigError(f"{path} must be {wanted}; got {value!r}.")
+    if not args or args[-1] is Ellipsis:
+        items = [args[0] if args else Any] * len(value)
+    elif len(args) != len(value):
+        raise ConfigError(
+            f"{path} must have {len(args)} values, {wanted}; got {_plain(value)!r}."
+        )
+    else:
+        items = args
+    return tuple(
+        _convert(item, v, f"{path}[{i}]")
+        for i, (item, v) in enumerate(zip(items, value, strict=True))
+    )
+
+
+def _wrong_type(path: str, hint: Any, value: Any) -> ConfigError:
+    return ConfigError(
+        f"{path} must be {_name_of(hint)}; got {_plain(value)!r}, "
+        f"{_article(type(_plain(value)).__name__)}."
+    )
+
+
+def _name_of(hint: Any) -> str:
+    """A type as a user would say it."""
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Literal:
+        return "one of " + ", ".join(map(repr, args))
+    if origin in (Union, types.UnionType):
+        return " or ".join(map(_name_of, args))
+    if hint is type(None):
+        return "None"
+    if origin is not None:
+        return str(hint).replace("typing.", "").replace("collections.abc.", "")
+    return _article(hint.__name__)
+
+
+def _article(noun: str) -> str:
+    return f"an {noun}" if noun[0] in "aeiou" else f"a {noun}"
+
+
+def _did_you_mean(name: Any, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(str(name), list(known), n=1, cutoff=0.5)
+    return f" Did you mean {near[0]!r}?" if near else ""
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())
+
+
+def _is_mapping(value: Any) -> bool:
+    return isinstance(value, Mapping | ConfigDict)
+
+
+def _plain(value: Any) -> Any:
+    """Sections as dicts, all the way down."""
+    if _is_mapping(value):
+        return {key: _plain(value[key]) for key in value}
+    if isinstance(value, list | tuple):
+        return type(value)(map(_plain, value))
+    return value
+
+
+# --------------------------------------------------------------- files and overrides
+
+
+def load(file: str | Path, overrides: Sequence[str] = ()) -> ConfigDict:
+    """Reads a config file and applies overrides.
+
+    Args:
+      file: a python file with `get_config`; what follows a colon is its argument:
+        "configs/x.py:small".
+      overrides: as on the command line: "--config.optimizer.lr=3e-4", or the value as a
+        word of its own. A value is read as the type of the one it replaces.
+
+    Returns:
+      The config, locked: a key that it does not have cannot be set.
+
+    Raises:
+      ConfigError: always one line, whatever goes wrong.
+    """
+    name, _, argument = str(file).partition(".py:")
+    path = Path(name + ".py" if argument else str(file).removesuffix(":"))
+    config = _get_config(path, argument or None)
+    for key, text in _split_overrides(overrides):
+        _override(config, key, text)
+    return config.lock()
+
+
+def _get_config(path: Path, argument: str | None) -> ConfigDict:
+    if path.suffix != ".py" or not path.is_file():
+        near = _did_you_mean(path.stem, [p.stem for p in path.parent.glob("*.py")])
+        raise ConfigError(
+            f"{path}: no such config file; a config is a python file.{near}"
+        )
+    spec = importlib.util.spec_from_file_location("_config_" + path.stem, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+        get_config = getattr(module, "get_config", None)
+        if not callable(get_config):
+            raise ConfigError(f"{path}: it defines no function get_config.")
+        if argument is not None and not inspect.signature(get_config).parameters:
+            raise ConfigError(f"{path}: takes no argument; got {argument!r}.")
+        config = get_config(*([] if argument is None else [argument]))
+    except ConfigError:
+        raise
+    except Exception as error:
+        raise ConfigError(
+            f"{path}{_line_of(error, path)}: {type(error).__name__}: {_one_line(error)}"
+        ) from error
+    if not _is_mapping(config):
+        raise ConfigError(f"{path}: get_config must return a ConfigDict.")
+    return ConfigDict(_plain(config), type_safe=True)
+
+
+def _line_of(error: Exception, path: Path) -> str:
+    """Where in the file the error arose: ", line 3"."""
+    if isinstance(error, SyntaxError) and error.filename == str(path):
+        return f", line {error.lineno}"
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [f.lineno for f in frames if f.filename == str(path)]
+    return f", line {lines[-1]}" if lines else ""
+
+
+def _split_overrides(overrides: Sequence[str]) -> list[tuple[str, str]]:
+    """[("optimizer.lr", "3e-4")]"""
+    words, pairs = list(overrides), []
+    while words:
+        word = words.pop(0)
+        match = re.fullmatch(r"--?config\.([^=]+)(=.*)?", word, re.DOTALL)
+        if not match:
+            raise ConfigError(
+                f"{word!r}: not understood; an override is written "
+                "--config.section.key=value."
+            )
+        key, value = match.groups()
+        if value is not None:
+            value = value[1:]
+        elif words and not words[0].startswith("--"):
+            value = words.pop(0)
+        else:
+            raise ConfigError(f"{word}: the value is missing.")
+        pairs.append((key, value))
+    return pairs
+
+
+def _override(config: ConfigDict, key: str, text: str) -> None:
+    *parents, name = key.split(".")
+    section, path = config, "config"
+    for part in [*parents, name]:
+        if not isinstance(section, ConfigDict):
+            raise ConfigError(f"--config.{key}: {path} is a value, not a section.")
+        if part not in section:
+            raise ConfigError(
+                f"--config.{key}: {path} has no {part!r}."
+                f"{_did_you_mean(part, section)} Known: {', '.join(section)}."
+            )
+        path = f"{path}.{part}"
+        parent, section = section, section[part]
+    if isinstance(section, ConfigDict):
+        raise ConfigError(
+            f"--config.{key}: a section; set one of its keys: {', '.join(section)}."
+        )
+    try:
+        value = _parse(text, section)
+    except (ValueError, SyntaxError) as error:
+        wanted = _article(type(section).__name__)
+        raise ConfigError(
+            f"--config.{key}={text}: must be {wanted}, such as {section!r}."
+        ) from error
+    with parent.ignore_type():
+        parent[name] = value
+
+
+def _parse(text: str, old: Any) -> Any:
+    """The text of an override as the type of the value it replaces."""
+    if isinstance(old, str):
+        return text
+    if text == "None":
+        return None
+    if isinstance(old, bool):
+        if text.lower() not in _BOOLS:
+            raise ValueError("not a bool")
+        return _BOOLS[text.lower()]
+    if isinstance(old, int | float):
+        return type(old)(text)
+    try:
+        value = ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        if old is None:
+            return text
+        if not all(isinstance(v, str) for v in old):
+            raise
+        value = tuple(text.split(","))
+    if old is None:
+        return value
+    value = tuple(value) if isinstance(value, list | tuple) else (value,)
+    if old and all(isinstance(v, float) for v in old):
+        value = tuple(float(v) for v in value)
+    if old and not {type(v) for v in value} <= {type(v) for v in old}:
+        raise ValueError("other types")
+    return value
+
+
+_BOOLS = {"true": True, "1": True, "false": False, "0": False}
+
+
+# ----------------------------------------------------------------- text and differences
+
+
+def to_json(config: Any) -> str:
+    """The config as JSON text; `from_json` reads it back."""
+    return json.dumps(_plain(config), indent=2) + "\n"
+
+
+def from_json(text: str) -> ConfigDict:
+    """A locked config from JSON text; lists become the tuples they were.
+
+    Raises:
+      ConfigError: the text is not a JSON object.
+    """
+    try:
+        values = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ConfigError(f"the config is not JSON: {_one_line(error)}") from error
+    if not isinstance(values, dict):
+        raise ConfigError("the config is not a JSON object.")
+    return ConfigDict(_tuples(values)).lock()
+
+
+def differences(config: Any, default: Any) -> dict[str, tuple[Any, Any]]:
+    """What a config changes: {"optimizer.lr": (default, value)}; None where absent."""
+    old, new = _leaves(default), _leaves(config)
+    return {
+        key: (old.get(key), new.get(key))
+        for key in [*old, *(key for key in new if key not in old)]
+        if (key in old, old.get(key)) != (key in new, new.get(key))
+    }
+
+
+def _leaves(value: Any, prefix: str = "") -> dict[str, Any]:
+    """Values by dotted key; an empty section is a value."""
+    if not _is_mapping(value) or (prefix and not len(value)):
+        return {prefix: _tuples(_plain(value))}
+    leaves = {}
+    for key in value:
+        leaves |= _leaves(value[key], f"{prefix}.{key}" if prefix else key)
+    return leaves
+
+
+def _tuples(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _tuples(v) for key, v in value.items()}
+    return tuple(map(_tuples, value)) if isinstance(value, list | tuple) else value

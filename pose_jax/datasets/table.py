@@ -1,0 +1,207 @@
+"""The Table: what every data set is turned into, and all that the readers know of it.
+
+NumPy columns in the image frame, and for each image a reference to its encoded bytes. A
+Table keeps float64 and int64 as the files had them; what goes to the device is cut from
+it by `input_pipeline`. People of one image need not stand together.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pose_jax.errors import InputError
+from pose_jax.keypoints import KeypointSet
+
+ImageRef = Path | np.ndarray
+"""A file of encoded bytes, or decoded pixels uint8 [h, w, 3] (`predict` only)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """People and images of one split.
+
+    Attributes:
+      name: data set and split, for people to read: "coco val2017".
+      keypoints: the set that `points_xy` and `visibility` follow.
+      images: [m] one reference per image.
+      image_ids: [m] int64.
+      image_sizes: [m, 2] int32, (width, height) as the annotation file says.
+      image: [n] int32, the image number (index into `images`) of each person.
+      ids: [n] int64 annotation ids; 0 for boxes without a label.
+      boxes_xyxy: [n, 4] float64, (x, y, x + w, y + h).
+      box_scores: [n] float64; 1 for ground truth.
+      points_xy: [n, k, 2] float64; where not labelled the value means nothing.
+      visibility: [n, k] int32, COCO's 0/1/2.
+      areas: [n] float64, COCO's segment area.
+      crowd: [n] bool, regions of many people: ignored in training and in metrics.
+      box_source: how metrics name where the boxes came from: "gt_boxes", "detections".
+    """
+
+    name: str
+    keypoints: KeypointSet
+    images: tuple[ImageRef, ...]
+    image_ids: np.ndarray
+    image_sizes: np.ndarray
+    image: np.ndarray
+    ids: np.ndarray
+    boxes_xyxy: np.ndarray
+    box_scores: np.ndarray
+    points_xy: np.ndarray
+    visibility: np.ndarray
+    areas: np.ndarray
+    crowd: np.ndarray
+    box_source: str = "gt_boxes"
+
+    def __len__(self) -> int:
+        return len(self.image)
+
+    def labelled_rows(self) -> np.ndarray:
+        """[r] int32: people with a labelled keypoint, an area, and a real box."""
+        size = self.boxes_xyxy[:, 2:] - self.boxes_xyxy[:, :2]
+        usable = (self.visibility > 0).any(1) & (size > 0).all(1) & (self.areas > 0)
+        return np.flatnonzero(usable & ~self.crowd).astype(np.int32)
+
+    def people_of_image(self, image: int) -> np.ndarray:
+        """[r] int32: the rows of one image, in table order."""
+        return self._rows_by_image()[image]
+
+    def _rows_by_image(self) -> list[np.ndarray]:
+        # Cached by hand: a frozen dataclass of arrays is not hashable.
+        if "_by_image" not in self.__dict__:
+            order = np.argsort(self.image, kind="stable").astype(np.int32)
+            cuts = np.searchsorted(self.image[order], np.arange(1, len(self.images)))
+            object.__setattr__(self, "_by_image", np.split(order, cuts))
+        return self.__dict__["_by_image"]
+
+    def coco_ground_truth(self) -> dict[str, Any]:
+        """The table as a COCO keypoint annotation dictionary, for evaluators.
+
+        Segmentations are not kept; keypoint AP does not read them.
+        """
+        labelled = self.visibility > 0
+        points = np.where(labelled[..., None], self.points_xy, 0.0)
+        keypoints = np.concatenate([points, self.visibility[..., None]], -1)
+        wh = self.boxes_xyxy[:, 2:] - self.boxes_xyxy[:, :2]
+        xywh = np.concatenate([self.boxes_xyxy[:, :2], wh], -1)
+        return {
+            "images": [
+                {"id": int(i), "width": int(w), "height": int(h)}
+                for i, (w, h) in zip(self.image_ids, self.image_sizes, strict=True)
+            ],
+            "categories": [
+                {"id": 1, "name": "person", "keypoints": list(self.keypoints.names)}
+            ],
+            "annotations": [
+                {
+                    "id": int(self.ids[row]),
+                    "image_id": int(self.image_ids[self.image[row]]),
+                    "category_id": 1,
+                    "keypoints": keypoints[row].reshape(-1).tolist(),
+                    "num_keypoints": int(labelled[row].sum()),
+                    "bbox": xywh[row].tolist(),
+                    "area": float(self.areas[row]),
+                    "iscrowd": int(self.crowd[row]),
+                }
+                for row in range(len(self))
+            ],
+        }
+
+    def fingerprint(self) -> str:
+        """16 hex digits of all labels and image ids (pixels are not read)."""
+        digest = hashlib.sha256(repr(self.keypoints.names).encode())
+        for column in (
+            self.image_ids, self.image_sizes, self.image, self.ids, self.boxes_xyxy,
+            self.points_xy, self.visibility, self.areas, self.crowd,
+        ):  # fmt: skip
+            digest.update(np.ascontiguousarray(column).tobytes())
+        return digest.hexdigest()[:16]
+
+
+def from_boxes(
+    images: Sequence[ImageRef | str],
+    boxes: Sequence[np.ndarray] | None,
+    scores: Sequence[np.ndarray] | None = None,
+    *,
+    keypoints: KeypointSet,
+    name: str = "images",
+) -> Table:
+    """A Table without labels, of images and boxes that were given.
+
+    Args:
+      images: files, or decoded pixels uint8 [h, w, 3] (RGB).
+      boxes: for each image [p, 4] (x, y, x + w, y + h), in pixels of the image as
+        stored (an EXIF orientation is not applied). None: each image is one person.
+      scores: for each image [p]; None: 1.
+      keypoints: the set that will be predicted.
+      name: of the Table.
+
+    Returns:
+      A Table with image ids 0..m-1; `box_source` is "given_boxes" or "whole_image".
+
+    Raises:
+      InputError: an image cannot be read, or boxes or scores do not fit the images.
+    """
+    images = tuple(Path(i) if isinstance(i, str) else i for i in images)
+    sizes = np.array([_image_size(image) for image in images], np.int32).reshape(-1, 2)
+    source = "given_boxes"
+    if boxes is None:
+        boxes = [np.array([[0.0, 0.0, w, h]]) for w, h in sizes]
+        source = "whole_image"
+    boxes = [np.asarray(box, np.float64).reshape(-1, 4) for box in boxes]
+    if scores is None:
+        scores = [np.ones(len(box)) for box in boxes]
+    scores = [np.asarray(score, np.float64).reshape(-1) for score in scores]
+    counts = [len(box) for box in boxes]
+    if len(boxes) != len(images) or counts != [len(score) for score in scores]:
+        raise InputError(
+            f"{len(images)} images need as many arrays of boxes, and each box a score; "
+            f"got {len(boxes)} arrays of boxes and {len(scores)} of scores."
+        )
+    for i, box in enumerate(boxes):
+        if not (np.isfinite(box).all() and (box[:, 2:] > box[:, :2]).all()):
+            raise InputError(
+                f"The boxes of image {i} must be finite (x, y, x + w, y + h), w and h "
+                "positive."
+            )
+    flat = np.concatenate([np.zeros((0, 4)), *boxes])
+    n, k = len(flat), len(keypoints)
+    return Table(
+        name=name,
+        keypoints=keypoints,
+        images=images,
+        image_ids=np.arange(len(images)),
+        image_sizes=sizes,
+        image=np.repeat(np.arange(len(images), dtype=np.int32), counts),
+        ids=np.zeros(n, np.int64),
+        boxes_xyxy=flat,
+        box_scores=np.concatenate([np.zeros(0), *scores]),
+        points_xy=np.zeros((n, k, 2)),
+        visibility=np.zeros((n, k), np.int32),
+        areas=(flat[:, 2:] - flat[:, :2]).prod(-1),
+        crowd=np.zeros(n, bool),
+        box_source=source,
+    )
+
+
+def _image_size(image: ImageRef) -> tuple[int, int]:
+    """(width, height), from the header alone where it is a file."""
+    if isinstance(image, np.ndarray):
+        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+            raise InputError(
+                f"Decoded images must be uint8 [h, w, 3]; got {image.dtype} "
+                f"{image.shape}."
+            )
+        return image.shape[1], image.shape[0]
+    from PIL import Image
+
+    try:
+        with Image.open(image) as opened:
+            return opened.size
+    except Exception as error:  # Pillow has no common class for these.
+        raise InputError(f"{image} cannot be read as an image: {error}") from None

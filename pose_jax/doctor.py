@@ -1,0 +1,214 @@
+"""`pose-jax doctor`: does this machine have what pose_jax needs?
+
+One line per thing: ok, old or missing, with the remedy. "optional" lines never fail.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import re
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+PYTHON_FLOOR = (3, 11)
+_EXTRAS = {
+    "tensorflow": "the tf.data reader (without it: the NumPy reader, same pixels)",
+    "tensorflow_datasets": "prepared data sets",
+    "tensorboard": "TensorBoard logs (without it: metrics.jsonl)",
+}
+_GIGABYTE = 2**30
+
+
+class Line(NamedTuple):
+    """One finding. `state`: "ok", or what is wrong, or "optional" (absent and fine)."""
+
+    state: str
+    what: str
+    remedy: str = ""
+
+
+def doctor(data_roots: Sequence[Path] = ()) -> int:
+    """Prints all findings; returns an exit code, 1 if something required is wrong."""
+    lines = [
+        _python(),
+        *_packages(),
+        *_devices(),
+        *_extras(),
+        *_machine(),
+        *_data(data_roots),
+    ]
+    for line in lines:
+        remedy = f"  -> {line.remedy}" if line.remedy else ""
+        print(f"{line.state:8}  {line.what}{remedy}")
+    wrong = sum(line.state not in ("ok", "optional") for line in lines)
+    print(f"{wrong} of {len(lines)} need attention" if wrong else "all is well")
+    return 1 if wrong else 0
+
+
+def _python() -> Line:
+    what = f"Python {platform.python_version()}"
+    if sys.version_info >= PYTHON_FLOOR:
+        return Line("ok", what)
+    return Line("old", what, "needs 3.11 or newer: make PYTHON=/path/to/python venv")
+
+
+def version_tuple(version: str) -> tuple[int, ...]:
+    """The leading numbers of a version: "0.10.2rc1" is (0, 10, 2)."""
+    return tuple(int(n) for n in re.match(r"\d+(\.\d+)*", version)[0].split("."))
+
+
+def _packages() -> Iterator[Line]:
+    try:
+        requirements = importlib.metadata.requires("pose_jax") or []
+    except importlib.metadata.PackageNotFoundError:
+        yield Line("missing", "pose_jax is not installed", "pip install -e .")
+        return
+    for requirement in requirements:
+        if "extra ==" in requirement:
+            continue
+        name, floor = re.match(r"([\w.-]+)\s*>=\s*([\d.]+)", requirement).groups()
+        remedy = f"pip install -U '{name}>={floor}'"
+        try:
+            version = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            yield Line("missing", f"{name} (at least {floor})", remedy)
+            continue
+        if version_tuple(version) < version_tuple(floor):
+            yield Line("old", f"{name} {version} (at least {floor})", remedy)
+        else:
+            yield Line("ok", f"{name} {version}")
+    yield _jaxlib()
+
+
+def _jaxlib() -> Line:
+    try:
+        import jax
+        import jaxlib.version
+    except (ImportError, RuntimeError) as error:  # RuntimeError: the two do not fit.
+        return Line("missing", f"jax cannot be imported: {error}", "pip install -U jax")
+    return Line("ok", f"jaxlib {jaxlib.version.__version__} with jax {jax.__version__}")
+
+
+def _devices() -> Iterator[Line]:
+    try:
+        import jax
+
+        devices = jax.devices()
+    except (ImportError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        yield Line("missing", f"no JAX device: {reason}", "unset JAX_PLATFORMS")
+        return
+    kind = f"{devices[0].platform} ({devices[0].device_kind})"
+    yield Line("ok", f"{len(devices)} JAX device(s): {kind}")
+    if devices[0].platform == "cpu" and shutil.which("nvidia-smi"):
+        yield Line(
+            "optional",
+            "an NVIDIA driver is here, but JAX computes on the CPU",
+            f"pip install 'jax[cuda12]=={jax.__version__}', or unset JAX_PLATFORMS",
+        )
+
+
+def _extras() -> Iterator[Line]:
+    for name, use in _EXTRAS.items():
+        # Found, not imported: TensorFlow alone takes seconds.
+        if importlib.util.find_spec(name) is None:
+            yield Line("optional", f"no {name}: {use}", "pip install -e '.[data]'")
+        else:
+            yield Line("ok", f"{name} {_version_of(name)}")
+    if importlib.util.find_spec("tensorflow") is not None:
+        # The reader hides the GPUs from it (tf.config.set_visible_devices).
+        cpu_only = _distribution("tensorflow_cpu") is not None
+        why = "a CPU build" if cpu_only else "hidden from it before its first use"
+        yield Line("ok", f"TensorFlow takes no GPU memory: {why}")
+
+
+def _version_of(module: str) -> str:
+    for name in (module, f"{module}_cpu"):
+        if version := _distribution(name):
+            return version
+    return ""
+
+
+def _distribution(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _machine() -> Iterator[Line]:
+    yield Line("ok", f"{len(_usable_cores())} CPU cores")
+    memory = _memory()
+    if memory is not None:
+        yield Line("ok", f"{memory / _GIGABYTE:.1f} GB of memory")
+    free = shutil.disk_usage(".").free / _GIGABYTE
+    what = f"{free:.1f} GB free on this disk"
+    if free < 1:
+        yield Line("low", what, "runs with checkpoints want a gigabyte or more")
+    else:
+        yield Line("ok", what)
+
+
+def _usable_cores() -> Sequence[int]:
+    if hasattr(os, "sched_getaffinity"):  # Not on macOS.
+        return sorted(os.sched_getaffinity(0))
+    return range(os.cpu_count() or 1)
+
+
+def _memory() -> int | None:
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return None
+
+
+def _data(roots: Sequence[Path]) -> Iterator[Line]:
+    """What known data sets lie in $POSE_JAX_DATA/NAME and in the roots given."""
+    found = [(Path(root), True) for root in roots]
+    if base := os.environ.get("POSE_JAX_DATA"):
+        if not Path(base).is_dir():
+            yield Line(
+                "missing", f"$POSE_JAX_DATA: no folder {base}", "mend or unset it"
+            )
+        else:
+            found += [(p, False) for p in sorted(Path(base).iterdir()) if p.is_dir()]
+    for root, asked in found:
+        if not root.is_dir():
+            yield Line("missing", f"data {root}: no such folder", "check the path")
+        elif splits := _coco_splits(root):
+            yield from _coco_lines(root, splits)
+        elif asked:
+            yield Line(
+                "missing",
+                f"data {root}: no annotations/person_keypoints_*.json",
+                "a COCO folder has annotations/, train2017/ and val2017/",
+            )
+    if not found:
+        yield Line(
+            "optional",
+            "no data folder named",
+            "pose-jax data synth --out data/synthetic",
+        )
+
+
+def _coco_splits(root: Path) -> list[str]:
+    files = root.glob("annotations/person_keypoints_*.json")
+    return sorted(file.stem.removeprefix("person_keypoints_") for file in files)
+
+
+def _coco_lines(root: Path, splits: Sequence[str]) -> Iterator[Line]:
+    for split in splits:
+        images = root / split
+        if images.is_dir():
+            count = sum(1 for _ in images.iterdir())
+            yield Line("ok", f"data {root}: COCO {split}, {count} image files")
+        else:
+            yield Line(
+                "optional", f"data {root}: COCO {split}: labels only, no {images}"
+            )

@@ -1,0 +1,435 @@
+"""Boxes, affine transforms and bilinear warps.
+
+Points are (x, y), in pixels with integer centres; every `size` is (width, height). A
+transform is a [2, 3] matrix that takes a point (x, y, 1) of one frame to (x, y) of
+another. Frames: *image*, *input* (of the network), *heatmap*.
+
+Two alignments of a box with a pixel grid exist in the literature, and a network has to
+be decoded with the one it was trained with:
+
+  stride:  the box [c - W/2, c + W/2] goes to [0, w]: its centre to w/2, factor w/W
+           (HRNet, SimpleBaseline).
+  aligned: the box's first and last pixel centre go to those of the grid: its centre to
+           (w-1)/2, factor (w-1)/(W-1) (DARK's code, UDP, MultiPose).
+
+b rows, n points, h w rows and columns of pixels, c channels.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Bool, Float, UInt8
+
+Alignment: TypeAlias = Literal["stride", "aligned"]
+
+
+def person_box(
+    box_xyxy: Float[Array, "*b 4"],
+    *,
+    aspect: float | None,
+    padding: int | float | Float[Array, ""] | Float[Array, "*b"],
+) -> tuple[Float[Array, "*b 2"], Float[Array, "*b 2"]]:
+    """The region to cut out for a person: the box, widened and padded about its centre.
+
+    First the width or the height grows until the aspect fits (nothing is ever cut off),
+    then both are multiplied by the padding: the crop rule of MultiPose
+    (arXiv:1701.01779) and HRNet (arXiv:1902.09212).
+
+    Args:
+      box_xyxy: (x, y, x + w, y + h), image pixels. An extent below 1 px, or negative,
+        counts as 1 px.
+      aspect: width over height of the result; None keeps the box's own.
+      padding: factor on both sides, one for all or one a row.
+
+    Returns:
+      center_xy and size (w, h), image pixels; size is at least `padding` px.
+
+    Raises:
+      ValueError: box_xyxy is not [*b, 4], aspect or padding is not positive, or padding
+        is neither one factor nor one a row.
+    """
+    box_xyxy = jnp.asarray(box_xyxy)
+    batch = box_xyxy.shape[:-1]
+    if box_xyxy.shape[-1:] != (4,):
+        raise ValueError(f"box_xyxy is [*b, 4], in pixels; got {box_xyxy.shape}.")
+    if aspect is not None and aspect <= 0:
+        raise ValueError(f"aspect (width / height) must be positive; got {aspect}.")
+    if isinstance(padding, (int, float)) and padding <= 0:
+        raise ValueError(f"padding is a positive factor; got {padding}.")
+    _check_one_or_rows("padding", padding, batch)
+    center_xy = 0.5 * (box_xyxy[..., :2] + box_xyxy[..., 2:])
+    size = jnp.maximum(box_xyxy[..., 2:] - box_xyxy[..., :2], 1)
+    if aspect is not None:
+        width, height = size[..., 0], size[..., 1]
+        size = jnp.stack(
+            [jnp.maximum(width, height * aspect), jnp.maximum(height, width / aspect)],
+            axis=-1,
+        )
+    padding = jnp.broadcast_to(jnp.asarray(padding, size.dtype), batch)
+    return center_xy, size * padding[..., None]
+
+
+def crop_transform(
+    center_xy: Float[Array, "*b 2"],
+    size: Float[Array, "*b 2"],
+    rotation_deg: int | float | Float[Array, ""] | Float[Array, "*b"] = 0,
+    *,
+    output_size: tuple[int, int],
+    alignment: Alignment = "stride",
+    flip: bool | Bool[Array, ""] | Bool[Array, "*b"] = False,
+) -> Float[Array, "*b 2 3"]:
+    """The transform that cuts a region out of an image: image -> input.
+
+    The region is turned about its centre first and then scaled, each axis by its own
+    factor. `flip` comes last and mirrors the pixels of the output, x -> w - 1 - x, as
+    reversing the rows of the finished crop does: this is what a flip test sees. (In
+    "stride" alignment the centre of a flipped crop is therefore at w/2 - 1.)
+
+    Args:
+      center_xy: of the region, image pixels.
+      size: (width, height) of the region, image pixels. Less than 1 px counts as 1 px,
+        in "aligned" less than 2 px as 2 px, so that nothing is divided by zero.
+      rotation_deg: turns the picture counter-clockwise as seen on the screen (HRNet's
+        sign), degrees.
+      output_size: (width, height) of the network input, pixels.
+      alignment: "stride" or "aligned", see the module.
+      flip: mirror left and right.
+
+    Returns:
+      Takes image pixels to input pixels.
+
+    Raises:
+      ValueError: the shapes differ, the output is not at least 1x1 px (2x2 in
+        "aligned"), or the alignment is unknown.
+    """
+    center_xy, size = jnp.asarray(center_xy), jnp.asarray(size)
+    batch = center_xy.shape[:-1]
+    if center_xy.shape != size.shape or size.shape[-1:] != (2,):
+        raise ValueError(
+            "center_xy and size are both [*b, 2], in pixels; got "
+            f"{center_xy.shape} and {size.shape}."
+        )
+    _check_one_or_rows("rotation_deg", rotation_deg, batch)
+    _check_one_or_rows("flip", flip, batch)
+    _check_aligned_sizes(alignment, output_size)
+    less = 1 if alignment == "aligned" else 0
+    output = _rows(output_size, size)
+    factor = (output - less) / jnp.maximum(size - less, 1)
+    middle = (output - less) / 2
+
+    flip_x = jnp.broadcast_to(jnp.asarray(flip, bool), batch)
+    flip_x = jnp.stack([flip_x, jnp.zeros_like(flip_x)], axis=-1)
+    factor = jnp.where(flip_x, -factor, factor)
+    middle = jnp.where(flip_x, output - 1 - middle, middle)
+
+    angle = jnp.deg2rad(jnp.asarray(rotation_deg, size.dtype))
+    angle = jnp.broadcast_to(angle, batch)
+    cos, sin = jnp.cos(angle), jnp.sin(angle)
+    turn = jnp.stack([jnp.stack([cos, sin], -1), jnp.stack([-sin, cos], -1)], -2)
+    linear = factor[..., None] * turn  # [*b, 2, 2]
+    shift = middle - jnp.sum(linear * center_xy[..., None, :], axis=-1)
+    return jnp.concatenate([linear, shift[..., None]], axis=-1)
+
+
+def compose(
+    outer: Float[Array, "*b 2 3"], inner: Float[Array, "*b 2 3"]
+) -> Float[Array, "*b 2 3"]:
+    """One transform that does `inner` first and `outer` after it.
+
+    Raises:
+      ValueError: the shapes differ.
+    """
+    outer, inner = _transform(outer), _transform(inner)
+    if outer.shape != inner.shape:
+        raise ValueError(
+            "transforms are composed row by row and need one shape; got "
+            f"{outer.shape} and {inner.shape}."
+        )
+    # Sums of products, not a matmul: those round to bfloat16 or TF32 on accelerators.
+    product = jnp.sum(outer[..., :2, None] * inner[..., None, :, :], axis=-2)
+    return product.at[..., 2].add(outer[..., 2])
+
+
+def invert(transform: Float[Array, "*b 2 3"]) -> Float[Array, "*b 2 3"]:
+    """The transform that leads back; all zeros where there is none (determinant 0)."""
+    transform = _transform(transform)
+    (a, b, c), (d, e, f) = _entries(transform)
+    det = a * e - b * d
+    inverse = jnp.stack(
+        [
+            jnp.stack([e, -b, b * f - c * e], -1),
+            jnp.stack([-d, a, c * d - a * f], -1),
+        ],
+        axis=-2,
+    )
+    singular = (det == 0)[..., None, None]
+    det = jnp.where(singular, 1, det[..., None, None])
+    return jnp.where(singular, 0, inverse / det)
+
+
+def transform_points(
+    points_xy: Float[Array, "... 2"], transform: Float[Array, "*b 2 3"]
+) -> Float[Array, "... 2"]:
+    """Takes points along.
+
+    Args:
+      points_xy: [*b, ..., 2], the frame that the transform starts from; any axes may
+        stand between the rows of the transform and the coordinates.
+      transform: one for each row.
+
+    Returns:
+      The shape of points_xy, in the frame that the transform leads to.
+
+    Raises:
+      ValueError: the leading axes of the points are not the transform's.
+    """
+    points_xy, transform = jnp.asarray(points_xy), _transform(transform)
+    batch = transform.shape[:-2]
+    if points_xy.shape[: len(batch)] != batch or points_xy.ndim <= len(batch):
+        raise ValueError(
+            f"points_xy needs the leading axes of the transform, {batch}; got "
+            f"{points_xy.shape}."
+        )
+    between = points_xy.ndim - 1 - len(batch)
+    transform = transform.reshape(*batch, *(1,) * between, 2, 3)
+    moved = jnp.sum(transform[..., :2] * points_xy[..., None, :], axis=-1)
+    return moved + transform[..., 2]
+
+
+def heatmap_to_input(
+    points_xy: Float[Array, "... 2"],
+    *,
+    heatmap_size: tuple[int, int],
+    input_size: tuple[int, int],
+    alignment: Alignment,
+) -> Float[Array, "... 2"]:
+    """Heatmap pixels to input pixels: eq. (9) of DARK (arXiv:1910.06278), per axis.
+
+    Args:
+      points_xy: heatmap pixels.
+      heatmap_size: (w, h), pixels.
+      input_size: (W, H) of the network input, pixels.
+      alignment: "stride": lambda = W/w; "aligned": lambda = (W-1)/(w-1).
+
+    Returns:
+      Input pixels.
+
+    Raises:
+      ValueError: a size is not at least 1x1 (2x2 in "aligned"), or the alignment is
+        unknown.
+    """
+    points_xy = jnp.asarray(points_xy)
+    return points_xy * _rows(_lambda(heatmap_size, input_size, alignment), points_xy)
+
+
+def input_to_heatmap(
+    points_xy: Float[Array, "... 2"],
+    *,
+    heatmap_size: tuple[int, int],
+    input_size: tuple[int, int],
+    alignment: Alignment,
+) -> Float[Array, "... 2"]:
+    """Input pixels to heatmap pixels: the inverse of `heatmap_to_input`, eq. (9).
+
+    Not rounded: the unbiased encoding needs the true place.
+
+    Args:
+      points_xy: pixels of the network input.
+      heatmap_size: (w, h), pixels.
+      input_size: (W, H) of the network input, pixels.
+      alignment: "stride": lambda = W/w; "aligned": lambda = (W-1)/(w-1).
+
+    Returns:
+      Heatmap pixels.
+
+    Raises:
+      ValueError: a size is not at least 1x1 (2x2 in "aligned"), or the alignment is
+        unknown.
+    """
+    points_xy = jnp.asarray(points_xy)
+    return points_xy / _rows(_lambda(heatmap_size, input_size, alignment), points_xy)
+
+
+def warp(
+    image: Float[Array, "*b h w c"] | UInt8[Array, "*b h w c"],
+    transform: Float[Array, "*b 2 3"],
+    *,
+    size: tuple[int, int],
+) -> Float[Array, "*b h2 w2 c"]:
+    """Resamples images bilinearly; outside of them the world is zero.
+
+    Each output pixel is the bilinear interpolation of the four pixels round the point
+    it comes from, and those that are outside the image count as zero. There is no
+    low-pass filter. Source points are exact to about 1e-6 px at any distance from the
+    origin (plain float32 is wrong by 1e-4 px at x = 1920, which noise images show).
+
+    Args:
+      image: any range; uint8 is not scaled.
+      transform: takes pixels of the image to pixels of the output.
+      size: (width, height) of the output, pixels.
+
+    Returns:
+      float32 in the image's range. Zero everywhere if the transform is not finite or
+      singular (determinant within 1e-12 of zero).
+
+    Raises:
+      ValueError: the leading axes differ or the size is not at least 1x1 px.
+    """
+    image, transform = jnp.asarray(image), _transform(transform)
+    if image.ndim < 3 or image.shape[:-3] != transform.shape[:-2]:
+        raise ValueError(
+            "image [*b, h, w, c] and transform [*b, 2, 3] need the same leading axes; "
+            f"got {image.shape} and {transform.shape}."
+        )
+    _check_size(size, 1)
+
+    def one(image, transform):
+        return _warp_one(image, transform, size)
+
+    for _ in transform.shape[:-2]:
+        one = jax.vmap(one)
+    return one(image, transform)
+
+
+def _warp_one(
+    image: Float[Array, "h w c"] | UInt8[Array, "h w c"],
+    transform: Float[Array, "2 3"],
+    size: tuple[int, int],
+) -> Float[Array, "h2 w2 c"]:
+    x, fx, y, fy = _source_grid(transform.astype(jnp.float32), size)
+    height, width, _ = image.shape
+
+    def tap(dx, dy):
+        weight = (fx if dx else 1 - fx) * (fy if dy else 1 - fy)
+        column, row = x + dx, y + dy
+        inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)
+        pixel = image.at[row, column].get(mode="clip").astype(jnp.float32)
+        return jnp.where(inside, weight, 0)[..., None] * pixel
+
+    return tap(0, 0) + tap(1, 0) + tap(0, 1) + tap(1, 1)
+
+
+def _source_grid(transform, size):
+    """Where each output pixel comes from: x, its fraction, y, its fraction; all [h, w].
+
+    The inverse map is a sum of a function of the column and one of the row, so the
+    exact arithmetic is only done for w + h numbers. Whole pixels and fractions are
+    summed apart: that loses nothing, however far from the origin the point is.
+    """
+    (a, b, c), (d, e, f) = _entries(transform)
+    det = _add(_product(a, e), _product(-b, d))
+    regular = jnp.isfinite(det[0] + det[1]) & (jnp.abs(det[0]) > 1e-12)
+    det = jnp.where(regular, det[0], 1.0), jnp.where(regular, det[1], 0.0)
+    columns = np.arange(size[0], dtype=np.float32)[None, :]
+    rows = np.arange(size[1], dtype=np.float32)[:, None]
+    grid = []
+    for per_column, per_row, shift in (
+        ((e, 0.0), (-b, 0.0), _add(_product(b, f), _product(-c, e))),
+        ((-d, 0.0), (a, 0.0), _add(_product(c, d), _product(-a, f))),
+    ):
+        x, fx = _whole_and_fraction(_divide(per_column, det), columns)
+        y, fy = _whole_and_fraction(_divide(per_row, det), rows)
+        z, fz = _whole_and_fraction(_divide(shift, det), np.ones((1, 1), np.float32))
+        fraction = fx + (fy + fz)
+        carry = jnp.floor(fraction)
+        whole = x + (y + z) + carry.astype(jnp.int32)
+        usable = regular & jnp.isfinite(fraction)
+        # far outside, where all taps are zero
+        grid.append(jnp.where(usable, whole, -(2**20)))
+        grid.append(jnp.where(usable, fraction - carry, 0))
+    return grid
+
+
+def _whole_and_fraction(slope, steps):
+    """slope * steps as int32 + float32 in about [0, 3); exact for steps up to 4096."""
+    whole = jnp.zeros(steps.shape, jnp.int32)
+    fraction = jnp.zeros(steps.shape, jnp.float32)
+    for part in (*_split(slope[0]), slope[1]):
+        product = part * steps
+        floor = lax.stop_gradient(jnp.floor(product))
+        # beyond 2^27 px is outside of every image; the sum must not overflow
+        whole += jnp.clip(floor, -(2.0**27), 2.0**27).astype(jnp.int32)
+        fraction += product - floor
+    return whole, fraction
+
+
+# Numbers as unevaluated sums (high, low) of two float32: 48 bits. Products are formed
+# of halves of 12 bits, hence exact, also if the compiler fuses them with an addition.
+
+
+def _split(x):
+    bits = lax.bitcast_convert_type(x, jnp.uint32) & jnp.uint32(0xFFFFF000)
+    high = lax.stop_gradient(lax.bitcast_convert_type(bits, jnp.float32))
+    return high, x - high
+
+
+def _two_sum(x, y):
+    total = x + y
+    y_seen = total - x
+    return total, (x - (total - y_seen)) + (y - y_seen)
+
+
+def _product(x, y):
+    (x1, x2), (y1, y2) = _split(x), _split(y)
+    high, low = _two_sum(x1 * y1, x1 * y2)
+    high, low2 = _two_sum(high, x2 * y1)
+    return _two_sum(high, low + low2 + x2 * y2)
+
+
+def _add(x, y):
+    high, low = _two_sum(x[0], y[0])
+    return _two_sum(high, low + (x[1] + y[1]))
+
+
+def _divide(x, y):
+    first = x[0] / y[0]
+    high, low = _product(-first, y[0])
+    rest = _add(x, (high, low - first * y[1]))
+    return _two_sum(first, rest[0] / y[0])
+
+
+def _entries(transform):
+    return [[transform[..., i, j] for j in range(3)] for i in range(2)]
+
+
+def _transform(transform):
+    if jnp.shape(transform)[-2:] != (2, 3):
+        raise ValueError(f"a transform is [*b, 2, 3]; got {jnp.shape(transform)}.")
+    return jnp.asarray(transform)
+
+
+def _lambda(heatmap_size, input_size, alignment):
+    _check_aligned_sizes(alignment, heatmap_size, input_size)
+    less = 1 if alignment == "aligned" else 0
+    return (np.array(input_size) - less) / (np.array(heatmap_size) - less)
+
+
+def _rows(values, like):
+    """A pair of constants in the type and shape of `like`."""
+    return jnp.broadcast_to(jnp.asarray(values, like.dtype), like.shape)
+
+
+def _check_one_or_rows(what, value, batch):
+    if jnp.shape(value) not in ((), batch):
+        raise ValueError(
+            f"{what} is one value or one a row, {batch}; got {jnp.shape(value)}."
+        )
+
+
+def _check_aligned_sizes(alignment, *sizes):
+    if alignment not in ("stride", "aligned"):
+        raise ValueError(f'alignment is "stride" or "aligned"; got {alignment!r}.')
+    for size in sizes:
+        _check_size(size, 2 if alignment == "aligned" else 1)
+
+
+def _check_size(size, least):
+    if len(size) != 2 or min(size) < least:
+        raise ValueError(
+            f"a size is (width, height), at least {least}x{least} px; got {size}."
+        )

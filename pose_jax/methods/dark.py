@@ -1,0 +1,328 @@
+"""Heatmap regression top-down: the standard codecs and DARK, on any heatmap network.
+
+One network gives k heatmaps of a person's crop. Encoding: a Gaussian round the true point
+("unbiased", DARK) or round the nearest heatmap pixel ("biased", Simple Baselines and
+HRNet). Decoding: argmax, quarter shift (8), or DARK's Taylor step (14).
+
+Frames inside: image -> input (of the network) -> heatmap; see `geometry`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from pose_jax import augment, geometry, keypoints, losses, models
+from pose_jax.codecs import gaussian
+from pose_jax.errors import ConfigError
+from pose_jax.method import Inputs, Mean, Method, PersonView, Phase, Poses
+
+# ImageNet's, of values in [0, 1]; [b, h, w, 3].
+_MEAN = np.array([0.485, 0.456, 0.406], np.float32).reshape(1, 1, 1, 3)
+_STD = np.array([0.229, 0.224, 0.225], np.float32).reshape(1, 1, 1, 3)
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """A heatmap network: `models.build(name, k, norm=..., dtype=..., **options)`."""
+
+    name: str
+    norm: Literal["batch", "frozen", "group"] = "batch"
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """The method section of a config.
+
+    Attributes:
+      input_size: (width, height) of the network input.
+      sigma: of the target Gaussian, heatmap pixels.
+      encoding: "unbiased": whole-map Gaussian at the true point; "biased": at the rounded
+        point, zero beyond 3 sigma.
+      decoder: a key of DECODERS.
+      kernel_size: of DARK's modulation; None derives it from sigma.
+      alignment: of crops and heatmaps, see `geometry.crop_transform`.
+      padding: of the person box at evaluation; training varies it by `augment.scale`.
+      reach: how many padded boxes wide training may look.
+      flip_test: average with the mirrored image's maps; "shift" also moves these by one
+        pixel, which makes up for alignment "stride".
+      joint_weights: weigh the loss by the keypoint set's joint weights.
+      rescore_threshold: a pose's score is its box score times the mean of the keypoint
+        scores above this.
+    """
+
+    name: Literal["dark"]
+    model: ModelConfig
+    input_size: tuple[int, int]
+    sigma: float = 2.0
+    encoding: Literal["unbiased", "biased"] = "unbiased"
+    decoder: str = "dark"
+    kernel_size: int | None = None
+    alignment: Literal["stride", "aligned"] = "stride"
+    padding: float = 1.25
+    reach: float = 2.0
+    flip_test: Literal["none", "plain", "shift"] = "none"
+    joint_weights: bool = False
+    rescore_threshold: float = 0.2
+    augment: augment.AugmentConfig = augment.AugmentConfig()
+
+
+def _dark(variant: str) -> Callable:
+    return lambda maps, config: gaussian.decode_dark(
+        maps, sigma=config.sigma, kernel_size=config.kernel_size, variant=variant
+    )
+
+
+DECODERS: Mapping[str, Callable] = {
+    "argmax": lambda maps, config: gaussian.decode_argmax(maps),
+    "shift": lambda maps, config: gaussian.decode_shift(maps),
+    "shift_second": lambda maps, config: gaussian.decode_shift(maps, rule="second"),
+    "dark": _dark("robust"),
+    "dark_paper": _dark("paper"),
+}
+"""Heatmaps [b,h,w,k] and the Config to points_xy [b,k,2] (heatmap frame), scores [b,k]."""
+
+
+def with_decoder(config: Config, decoder: str) -> Config:
+    """The same network, read out another way.
+
+    Raises:
+      ConfigError: no such decoder.
+    """
+    if decoder not in DECODERS:
+        near = difflib.get_close_matches(decoder, DECODERS, n=1, cutoff=0.0)
+        raise ConfigError(
+            f"no decoder {decoder!r}; there are {list(DECODERS)}. "
+            f"Did you mean {near[0]!r}?"
+        )
+    return dataclasses.replace(config, decoder=decoder)
+
+
+def build(config: Config, keypoint_set: keypoints.KeypointSet) -> Method:
+    """Builds the method; see the module docstring.
+
+    Raises:
+      ConfigError: an option that does not exist, or joint weights that the set lacks.
+    """
+    config = with_decoder(config, config.decoder)  # Checks the name.
+    if config.joint_weights and keypoint_set.joint_weights is None:
+        raise ConfigError(
+            f"config.method.joint_weights: keypoint set {keypoint_set.name!r} has none; "
+            "set it to False or give the set weights."
+        )
+    view = PersonView(
+        size=config.input_size,
+        padding=config.padding,
+        alignment=config.alignment,
+        reach=config.reach,
+    )
+    model = models.build(
+        config.model.name,
+        len(keypoint_set),
+        norm=config.model.norm,
+        dtype=jnp.dtype(config.model.dtype),
+        **config.model.options,
+    )
+    joint_weights = np.ones((1, len(keypoint_set)), np.float32)
+    if config.joint_weights:
+        joint_weights = np.asarray([keypoint_set.joint_weights], np.float32)
+
+    def init(key):
+        w, h = config.input_size
+        variables = model.init(key, jnp.zeros((1, h, w, 3)), train=True)
+        return {"batch_stats": {}, **variables}
+
+    def crop(inputs: Inputs, center_xy, size, rotation_deg=0.0, flip=False):
+        """Images in [0, 1] and the image -> input transform."""
+        image_to_input = geometry.crop_transform(
+            center_xy,
+            size,
+            rotation_deg,
+            output_size=view.size,
+            alignment=view.alignment,
+            flip=flip,
+        )
+        canvas_to_input = geometry.compose(image_to_input, inputs.canvas_to_image)
+        images = geometry.warp(inputs.images, canvas_to_input, size=view.size)
+        return images / 255, image_to_input
+
+    def prepare(variables, batch, key):
+        del variables  # No earlier phase, no constants.
+        inputs, labels = batch.inputs, batch.labels
+        center_xy, size = geometry.person_box(
+            inputs.box_xyxy, aspect=view.aspect, padding=view.padding
+        )
+        if key is None:
+            images, image_to_input = crop(inputs, center_xy, size)
+        else:
+            draw = augment.draw(key, batch.epoch, inputs.row, config.augment)
+            center_xy, size = augment.view(
+                center_xy,
+                size,
+                labels.points_xy,
+                labels.visibility,
+                draw,
+                keypoint_set,
+                config.augment,
+            )
+            images, image_to_input = crop(
+                inputs, center_xy, size, draw.rotation_deg, draw.flip
+            )
+            images = augment.colour(images, draw.colour)
+        visibility = labels.visibility
+        # What is not labelled may be anything, NaN included.
+        known = jnp.where(visibility[..., None] > 0, labels.points_xy, 0)
+        points_xy = geometry.transform_points(known, image_to_input)
+        if key is not None:
+            flip = draw.flip[:, None]
+            points_xy = jnp.where(
+                flip[..., None],
+                keypoints.swap(points_xy, keypoint_set, axis=-2),
+                points_xy,
+            )
+            visibility = jnp.where(
+                flip, keypoints.swap(visibility, keypoint_set, axis=-1), visibility
+            )
+        return {
+            "images": (images - _MEAN) / _STD,
+            "points_xy": points_xy,
+            "visibility": visibility,
+            "valid": inputs.valid,
+        }
+
+    def targets(example, heatmap_size):
+        """Heatmaps of an example, and which of them count in the loss."""
+        points_xy = geometry.input_to_heatmap(
+            example["points_xy"],
+            heatmap_size=heatmap_size,
+            input_size=view.size,
+            alignment=view.alignment,
+        )
+        biased = config.encoding == "biased"
+        maps = gaussian.encode(
+            points_xy,
+            size=heatmap_size,
+            sigma=config.sigma,
+            quantize=biased,
+            cutoff=3 if biased else None,
+        )
+        reached = gaussian.reaches(points_xy, size=heatmap_size, sigma=config.sigma)
+        return maps, reached & (example["visibility"] > 0)
+
+    def loss(params, model_state, example, key):
+        del key  # No dropout.
+        outputs, updates = model.apply(
+            {"params": params, "batch_stats": model_state["batch_stats"]},
+            example["images"],
+            train=True,
+            mutable=["batch_stats"],
+        )
+        h, w = outputs[-1].shape[1:3]
+        maps, counted = targets(example, (w, h))
+        weight = counted * joint_weights
+        # Every valid row weighs the same, however many of its keypoints count; 1/2 as in
+        # the published losses.
+        rows = jnp.broadcast_to(example["valid"][:, None], counted.shape)
+        total = sum(
+            losses.masked_mean(
+                0.5 * losses.heatmap_mse(output, maps, weight=weight),
+                rows,
+                normalize_by="mask",
+            )
+            for output in outputs
+        )
+        count = jnp.sum(example["valid"]).astype(jnp.float32)
+        new_state = {**model_state, "batch_stats": updates.get("batch_stats", {})}
+        return total, (new_state, {"loss": Mean(total * count, count)})
+
+    def preview(example):
+        w, h = view.size
+        outputs = jax.eval_shape(
+            lambda: model.init_with_output(
+                jax.random.key(0), jnp.zeros((1, h, w, 3)), train=True
+            )
+        )[0]
+        h, w = outputs[-1].shape[1:3]
+        maps, counted = targets(example, (w, h))
+        return {
+            "input": jnp.clip(example["images"] * _STD + _MEAN, 0, 1),
+            "points_xy": example["points_xy"],
+            "visibility": example["visibility"],
+            "targets": maps * counted[:, None, None, :],
+        }
+
+    def apply(variables, images):
+        phase = variables["pose"]
+        return model.apply(
+            {"params": phase["params"], "batch_stats": phase["batch_stats"]},
+            images,
+            train=False,
+        )
+
+    def heatmaps(variables, images):
+        maps = apply(variables, images)
+        if config.flip_test == "none":
+            return maps
+        mirrored = apply(variables, images[:, :, ::-1])[:, :, ::-1]
+        mirrored = keypoints.swap(mirrored, keypoint_set, axis=-1)
+        if config.flip_test == "shift":
+            mirrored = jnp.concatenate([mirrored[:, :, :1], mirrored[:, :, :-1]], 2)
+        return 0.5 * (maps + mirrored)
+
+    def run(variables, inputs):
+        center_xy, size = geometry.person_box(
+            inputs.box_xyxy, aspect=view.aspect, padding=view.padding
+        )
+        images, image_to_input = crop(inputs, center_xy, size)
+        maps = heatmaps(variables, (images - _MEAN) / _STD)
+        points_xy, scores = DECODERS[config.decoder](maps, config)
+        h, w = maps.shape[1:3]
+        points_xy = geometry.heatmap_to_input(
+            points_xy,
+            heatmap_size=(w, h),
+            input_size=view.size,
+            alignment=view.alignment,
+        )
+        return images, maps, points_xy, scores, image_to_input
+
+    def predict(variables, inputs):
+        _, _, points_xy, scores, image_to_input = run(variables, inputs)
+        counted = scores > config.rescore_threshold
+        mean = jnp.sum(jnp.where(counted, scores, 0), 1) / jnp.maximum(
+            counted.sum(1), 1
+        )
+        return Poses(
+            points_xy=geometry.transform_points(
+                points_xy, geometry.invert(image_to_input)
+            ),
+            keypoint_scores=scores,
+            score=inputs.box_score * mean,
+            valid=inputs.valid,
+            row=inputs.row,
+        )
+
+    def inspect(variables, inputs):
+        images, maps, points_xy, scores, _ = run(variables, inputs)
+        return {
+            "input": images,
+            "heatmaps": maps,
+            "points_xy": points_xy,
+            "keypoint_scores": scores,
+        }
+
+    return Method(
+        name="dark",
+        view=view,
+        keypoints=keypoint_set,
+        phases=(Phase("pose", init, prepare, loss, preview),),
+        predict=predict,
+        inspect=inspect,
+    )

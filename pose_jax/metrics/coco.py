@@ -1,0 +1,284 @@
+"""Average precision of keypoints and boxes by pycocotools. Host code: no jit.
+
+Ground truth and results are in COCO's JSON forms: points are (x, y) image pixels with
+integer centres, boxes (x, y, width, height). The evaluator itself is pycocotools. Added
+here: checks for what it takes silently (a NaN prediction matches any person; a person
+of annotation id 0 is never found), other numbers of keypoints, and empty results.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pose_jax.errors import InputError
+
+GroundTruth = str | Path | Mapping[str, Any]
+"""A file, or its content: a mapping with "images", "categories" and "annotations"."""
+Results = str | Path | Sequence[Mapping[str, Any]]
+"""A file, or its content: one mapping per detection."""
+
+
+def coco_keypoint_ap(
+    ground_truth: GroundTruth,
+    results: Results,
+    *,
+    sigmas: Sequence[float] | np.ndarray | None = None,
+    max_detections: int = 20,
+) -> dict[str, float]:
+    """Keypoint AP and AR: precision over OKS thresholds 0.50:0.05:0.95.
+
+    A detection's own area, which decides whether an unmatched one counts among the
+    medium or the large, is that of its keypoints' extent, even if it carries a box.
+
+    Args:
+      ground_truth: file or dictionary in the form of COCO's person_keypoints files. An
+        annotation has image_id, category_id, keypoints (3k numbers: x, y, visibility),
+        bbox and area (square pixels, the normaliser of OKS); where missing, iscrowd is
+        0 and num_keypoints what the visibilities say. Annotation ids are not read.
+      results: file or list of {"image_id", "category_id", "keypoints" (3k numbers; each
+        third is ignored), "score"}; other fields are ignored. May be empty.
+      sigmas: OKS fall-off of each keypoint. Without them k must be 17, taken as COCO's.
+      max_detections: how many detections of one image count, the best-scored.
+
+    Returns:
+      AP AP50 AP75 APm APl AR AR50 AR75 ARm ARl in this order: in [0, 1], or -1 where
+      there is no ground truth to find.
+
+    Raises:
+      ValueError: AP is not defined (no sigmas for k != 17), an image_id of the results
+        is unknown to the ground truth, or a field is missing, too long or short, or not
+        finite.
+
+    Source: COCO keypoint evaluation, cocodataset.org/#keypoints-eval.
+    """
+    if max_detections < 1:
+        raise ValueError(f"max_detections must be at least 1; got {max_detections}.")
+    truth, people = _load_ground_truth(ground_truth)
+    found = _load_results(results, truth, "keypoints")
+    k = _number_of_keypoints(truth, people, found, sigmas)
+    for person in people:
+        values = _numbers(person, "keypoints", 3 * k, "annotation")
+        person.setdefault("num_keypoints", int(np.count_nonzero(values[2::3] > 0)))
+        _numbers(person, "bbox", 4, "annotation")
+    for index, person in enumerate(found):
+        values = _numbers(person, "keypoints", 3 * k, f"result {index}")
+        width, height = np.ptp(values[0::3]), np.ptp(values[1::3])
+        person["area"] = float(width * height)
+    with contextlib.redirect_stdout(io.StringIO()):
+        evaluator = _evaluator(truth, people, found, "keypoints")
+        evaluator.params.maxDets = [max_detections]
+        if sigmas is not None:
+            evaluator.params.kpt_oks_sigmas = np.asarray(sigmas, np.float64)
+        evaluator.evaluate()
+        evaluator.accumulate()
+    precision = evaluator.eval["precision"][
+        ..., 0
+    ]  # [threshold, recall, category, area]
+    recall = evaluator.eval["recall"][..., 0]  # [threshold, category, area]
+    ap = {
+        "": precision[..., 0],
+        "50": precision[0, ..., 0],
+        "75": precision[5, ..., 0],
+        "m": precision[..., 1],
+        "l": precision[..., 2],
+    }
+    ar = {
+        "": recall[..., 0],
+        "50": recall[0, ..., 0],
+        "75": recall[5, ..., 0],
+        "m": recall[..., 1],
+        "l": recall[..., 2],
+    }
+    return {
+        f"{name}{key}": _mean(values)
+        for name, table in (("AP", ap), ("AR", ar))
+        for key, values in table.items()
+    }
+
+
+def coco_box_ap(ground_truth: GroundTruth, results: Results) -> dict[str, float]:
+    """Box AP and AR: precision over IoU thresholds 0.50:0.05:0.95.
+
+    The mean is over all categories that have ground truth, as in COCO's tables: to
+    measure a detector of people alone, give annotations of people alone.
+
+    Args:
+      ground_truth: file or dictionary in the form of COCO's instances or
+        person_keypoints files. An annotation has image_id, category_id, bbox and area;
+        iscrowd is 0 where missing. Annotation ids are not read.
+      results: file or list of {"image_id", "category_id", "bbox", "score"}; other
+        fields are ignored. May be empty.
+
+    Returns:
+      AP AP50 AP75 APs APm APl AR1 AR10 AR100 ARs ARm ARl in this order: in [0, 1], or
+      -1 where there is no ground truth to find.
+
+    Raises:
+      ValueError: an image_id of the results is unknown to the ground truth, or a field
+        is missing, too long or short, or not finite.
+
+    Source: COCO detection evaluation, cocodataset.org/#detection-eval.
+    """
+    truth, objects = _load_ground_truth(ground_truth)
+    found = _load_results(results, truth, "bbox")
+    for item in objects:
+        _numbers(item, "bbox", 4, "annotation")
+    for index, item in enumerate(found):
+        values = _numbers(item, "bbox", 4, f"result {index}")
+        item["area"] = float(values[2] * values[3])
+    with contextlib.redirect_stdout(io.StringIO()):
+        evaluator = _evaluator(truth, objects, found, "bbox")
+        evaluator.evaluate()
+        evaluator.accumulate()
+    # [threshold, recall, category, area, detections]; recall without the second axis.
+    precision, recall = evaluator.eval["precision"], evaluator.eval["recall"]
+    return {
+        "AP": _mean(precision[..., 0, 2]),
+        "AP50": _mean(precision[0, ..., 0, 2]),
+        "AP75": _mean(precision[5, ..., 0, 2]),
+        "APs": _mean(precision[..., 1, 2]),
+        "APm": _mean(precision[..., 2, 2]),
+        "APl": _mean(precision[..., 3, 2]),
+        "AR1": _mean(recall[..., 0, 0]),
+        "AR10": _mean(recall[..., 0, 1]),
+        "AR100": _mean(recall[..., 0, 2]),
+        "ARs": _mean(recall[..., 1, 2]),
+        "ARm": _mean(recall[..., 2, 2]),
+        "ARl": _mean(recall[..., 3, 2]),
+    }
+
+
+def _evaluator(truth, annotations, detections, kind):
+    """A COCOeval over copies that are ours: pycocotools writes into them."""
+    try:
+        from pycocotools.coco import COCO
+        from pycocotools.cocoeval import COCOeval
+    except ImportError as error:
+        raise ImportError("AP needs pycocotools: pip install pycocotools") from error
+
+    def index(items):
+        coco = COCO()
+        # Ids from 1: pycocotools reads a match with id 0 as no match.
+        items = [{**item, "id": i} for i, item in enumerate(items, 1)]
+        coco.dataset = {
+            "images": truth["images"],
+            "categories": truth["categories"],
+            "annotations": items,
+        }
+        coco.createIndex()
+        return coco
+
+    return COCOeval(index(annotations), index(detections), kind)
+
+
+def _load(content: Any, what: str) -> Any:
+    if not isinstance(content, str | Path):
+        return content
+    try:
+        return json.loads(Path(content).read_text())
+    except OSError as error:
+        raise InputError(
+            f"{content}: {what} cannot be read: {error.strerror}."
+        ) from None
+    except ValueError as error:
+        raise InputError(f"{content}: {what} are not JSON: {error}.") from None
+
+
+def _load_ground_truth(ground_truth: GroundTruth) -> tuple[Any, list[dict[str, Any]]]:
+    """The dictionary, and copies of its annotations, checked."""
+    truth = _load(ground_truth, "the annotations")
+    for field in ("images", "categories", "annotations"):
+        if not isinstance(truth, Mapping) or field not in truth:
+            raise InputError(f'the ground truth has no "{field}"; is it a COCO file?')
+    annotations = [{"iscrowd": 0, **item} for item in truth["annotations"]]
+    for item in annotations:
+        for field in ("image_id", "category_id", "area"):
+            _require(item, field, "annotation")
+        _finite(item, "area", "annotation")
+    return truth, annotations
+
+
+def _load_results(results: Results, truth: Any, field: str) -> list[dict[str, Any]]:
+    """The few fields that count, copied, checked."""
+    results = _load(results, "the results")
+    if not isinstance(results, Sequence):
+        raise InputError("the results must be a list, of one mapping per detection.")
+    known = {image["id"] for image in truth["images"]}
+    found = []
+    for index, item in enumerate(results):
+        for name in ("image_id", "category_id", "score", field):
+            _require(item, name, f"result {index}")
+        if item["image_id"] not in known:
+            raise InputError(
+                f"result {index}: image_id {item['image_id']!r} is none of the ground "
+                f"truth's {len(known)} images; are they of the same split?"
+            )
+        _finite(item, "score", f"result {index}")
+        names = ("image_id", "category_id", "score", field)
+        found.append({name: item[name] for name in names})
+    return found
+
+
+def _number_of_keypoints(truth, people, found, sigmas) -> int:
+    """k by sigmas, else by the data; refuses where AP would be guessed."""
+    if sigmas is not None:
+        values = np.asarray(sigmas, np.float64)
+        if values.ndim != 1 or not (np.isfinite(values) & (values > 0)).all():
+            raise ValueError(
+                f"sigmas must be a list of positive numbers; got {sigmas}."
+            )
+        return len(values)
+    named = [c["keypoints"] for c in truth["categories"] if c.get("keypoints")]
+    labelled = [p["keypoints"] for p in (*people, *found) if "keypoints" in p]
+    k = len(named[0]) if named else len(labelled[0]) // 3 if labelled else 17
+    if k != 17:
+        raise InputError(
+            f"AP of {k} keypoints needs sigmas, one per keypoint: without them the "
+            "similarity (OKS) that AP counts with is undefined, and COCO's 17 were "
+            "measured for its own keypoints. AP is refused, not guessed; PCK and PDJ "
+            "need no sigmas."
+        )
+    return k
+
+
+def _numbers(item, field, length, what) -> np.ndarray:
+    """A field as [length] float64."""
+    _require(item, field, what)
+    values = np.asarray(item[field], np.float64)
+    if values.shape != (length,):
+        raise InputError(
+            f"{_name(item, what)}: {field} must be {length} numbers; got {values.size}."
+        )
+    if not np.isfinite(values).all():
+        raise InputError(f"{_name(item, what)}: {field} is not finite.")
+    return values
+
+
+def _require(item, field, what) -> None:
+    if field not in item:
+        raise InputError(f'{_name(item, what)}: there is no "{field}".')
+
+
+def _finite(item, field, what) -> None:
+    if not math.isfinite(item[field]):
+        raise InputError(f"{_name(item, what)}: {field} is {item[field]}, not finite.")
+
+
+def _name(item, what) -> str:
+    if what != "annotation":
+        return f"{what} (image_id {item.get('image_id')!r})"
+    return f"annotation {item.get('id')} (image_id {item.get('image_id')!r})"
+
+
+def _mean(values: np.ndarray) -> float:
+    """pycocotools marks what has no ground truth by -1, and leaves it out."""
+    values = values[values > -1]
+    return float(np.mean(values)) if values.size else -1.0

@@ -1,0 +1,341 @@
+"""Convolutions, pooling and normalisation that every network here is built from.
+
+Maps are [b, h, w, c], convolution kernels [h, w, in, out]. Padding is explicit and
+symmetric as in PyTorch, never "SAME": published weights fit without a shift.
+
+Some operations have two forms with the same values, gradients and parameters: the *stock*
+form, one XLA operation, and a *fast* form for the CPU, where XLA's gradients of that
+operation are slow. `fast_forms` is the only place that chooses between them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Literal, TypeAlias
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float
+
+from pose_jax.errors import ConfigError
+
+NormKind: TypeAlias = Literal["batch", "frozen", "group"]
+DType: TypeAlias = str | jnp.dtype | type
+
+# Below so many input or output channels XLA's own kernel gradient is as fast.
+_MIN_TAP_CHANNELS = 96
+
+_forced: bool | None = None
+
+
+def fast_forms() -> bool:
+    """Whether the fast forms are traced: on the CPU, unless `use_forms` says otherwise."""
+    return jax.default_backend() == "cpu" if _forced is None else _forced
+
+
+@contextlib.contextmanager
+def use_forms(forms: Literal["fast", "stock"]) -> Iterator[None]:
+    """Traces one kind of forms inside a `with`, whatever the backend.
+
+    Read while tracing: a function that was jitted before keeps the forms it has.
+    """
+    global _forced
+    if forms not in ("fast", "stock"):
+        raise ValueError(f'forms must be "fast" or "stock"; got {forms!r}.')
+    before, _forced = _forced, forms == "fast"
+    try:
+        yield
+    finally:
+        _forced = before
+
+
+def _stock_conv(x, kernel, stride, padding, dilation):
+    return lax.conv_general_dilated(
+        x,
+        kernel,
+        (stride, stride),
+        ((padding, padding), (padding, padding)),
+        rhs_dilation=(dilation, dilation),
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
+def _tap_conv(x, kernel, stride, padding, dilation):
+    """The stock convolution; its kernel gradient is one matrix product for each tap."""
+    return _stock_conv(x, kernel, stride, padding, dilation)
+
+
+def _tap_conv_forward(x, kernel, stride, padding, dilation):
+    return _stock_conv(x, kernel, stride, padding, dilation), (x, kernel)
+
+
+def _tap_conv_backward(stride, padding, dilation, saved, grad):
+    x, kernel = saved
+    to_x = jax.linear_transpose(
+        lambda x: _stock_conv(x, kernel, stride, padding, dilation), x
+    )
+    h, w = ((n - 1) * stride + 1 for n in grad.shape[1:3])
+    padded = _pad_maps(x, padding, 0)
+    flat = grad.reshape(-1, grad.shape[-1])
+
+    def tap(i, j):  # -> [in, out]
+        seen = padded[:, i : i + h : stride, j : j + w : stride]
+        return seen.reshape(-1, x.shape[-1]).T @ flat
+
+    rows, columns = (range(0, n * dilation, dilation) for n in kernel.shape[:2])
+    to_kernel = jnp.stack([tap(i, j) for i in rows for j in columns])
+    return *to_x(grad), to_kernel.reshape(kernel.shape)
+
+
+_tap_conv.defvjp(_tap_conv_forward, _tap_conv_backward)
+
+
+def conv(
+    x: Float[Array, "b h w c"],
+    kernel: Float[Array, "kh kw c d"],
+    *,
+    stride: int = 1,
+    padding: int = 0,
+    dilation: int = 1,
+) -> Float[Array, "b H W d"]:
+    """A convolution (correlation, as everywhere in deep learning) with zero padding.
+
+    Fast forms: a 1x1 kernel is a matrix product (its stock kernel gradient is 3 to 10 times
+    slower on the CPU); for wide 3x3 kernels the kernel gradient goes tap by tap.
+
+    Args:
+      x: maps.
+      kernel: [height, width, in, out].
+      stride: pixels of `x` from one output to the next.
+      padding: zeros on each of the four sides, in pixels of `x`.
+      dilation: pixels of `x` from one tap of the kernel to the next.
+    """
+    if fast_forms():
+        if kernel.shape[:2] == (1, 1) and padding == 0:
+            return x[:, ::stride, ::stride] @ kernel[0, 0]
+        if min(kernel.shape[2:]) >= _MIN_TAP_CHANNELS:
+            return _tap_conv(x, kernel, stride, padding, dilation)
+    return _stock_conv(x, kernel, stride, padding, dilation)
+
+
+def conv_transpose(
+    x: Float[Array, "b h w c"], kernel: Float[Array, "4 4 c d"]
+) -> Float[Array, "b 2*h 2*w d"]:
+    """A 4x4 transposed convolution with stride 2 that doubles height and width.
+
+    The same as `flax.linen.ConvTranspose(d, (4, 4), (2, 2))`, and as PyTorch's
+    `ConvTranspose2d(c, d, 4, stride=2, padding=1)` with the kernel [c, d, 4, 4] moved to
+    [4, 4, c, d] and then *flipped* in both of its spatial axes.
+
+    Fast form: output rows 2m and 2m+1 each see two rows of `x`, so one 2x2 convolution
+    makes all four phases (even and odd rows and columns) as 4d channels.
+
+    Args:
+      x: maps.
+      kernel: [4, 4, in, out].
+    """
+    if kernel.shape[:2] != (4, 4):
+        raise ValueError(f"kernel must be [4, 4, in, out]; got {kernel.shape}.")
+    if not fast_forms():
+        return lax.conv_transpose(
+            x, kernel, (2, 2), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
+    b, h, w, c = x.shape
+    d = kernel.shape[-1]
+    phases = kernel.reshape(2, 2, 2, 2, c, d)  # [tap, phase, tap, phase, in, out]
+    phases = phases.transpose(0, 2, 4, 1, 3, 5).reshape(2, 2, c, 4 * d)
+    y = conv(x, phases, padding=1).reshape(b, h + 1, w + 1, 2, 2, d)
+    rows = jnp.stack([y[:, :h, :, 0], y[:, 1:, :, 1]], axis=2)  # [b, h, 2, w+1, 2, d]
+    both = jnp.stack([rows[:, :, :, :w, 0], rows[:, :, :, 1:, 1]], axis=4)
+    return both.reshape(b, 2 * h, 2 * w, d)
+
+
+def _pad_maps(x, padding, value):
+    if padding == 0:
+        return x
+    widths = ((0, 0), (padding, padding), (padding, padding), (0, 0))
+    return jnp.pad(x, widths, constant_values=value)
+
+
+def _first_max(a, b):
+    """The maximum; at a tie all of the gradient goes to `a`; NaN stays NaN."""
+    return jnp.where((a >= b) | jnp.isnan(a), a, b)
+
+
+def max_pool(
+    x: Float[Array, "b h w c"], *, window: int, stride: int, padding: int = 0
+) -> Float[Array, "b H W c"]:
+    """The maximum over square windows; windows that do not fit are left out.
+
+    The gradient goes to the first maximum of a window in raster order, in both forms.
+    Fast form: maxima of strided slices, columns first, then rows.
+
+    Args:
+      x: maps.
+      window: side of the window, pixels.
+      stride: pixels from one window to the next.
+      padding: pixels of minus infinity on each side, less than `window`.
+    """
+    if not 0 <= padding < window:
+        raise ValueError(f"padding must be in [0, window); got {padding}, {window}.")
+    if not fast_forms():
+        return nn.max_pool(
+            x, (window, window), (stride, stride), ((padding, padding),) * 2
+        )
+    h, w = x.shape[1:3]
+    x = _pad_maps(x, padding, -jnp.inf)
+    last_row, last_column = (n + 2 * padding - window + 1 for n in (h, w))
+    best = x[:, :, 0:last_column:stride]
+    for i in range(1, window):
+        best = _first_max(best, x[:, :, i : i + last_column : stride])
+    columns = best
+    best = columns[:, 0:last_row:stride]
+    for i in range(1, window):
+        best = _first_max(best, columns[:, i : i + last_row : stride])
+    return best
+
+
+def space_to_depth(x: Float[Array, "b h w c"], block: int) -> Float[Array, "b H W d"]:
+    """Cuts maps into block x block patches; d runs over (row, column, channel)."""
+    b, h, w, c = x.shape
+    if h % block or w % block:
+        raise ValueError(
+            f"height and width must be divisible by {block}, pixels; got {h} x {w}."
+        )
+    x = x.reshape(b, h // block, block, w // block, block, c)
+    return x.transpose(0, 1, 3, 2, 4, 5).reshape(
+        b, h // block, w // block, block * block * c
+    )
+
+
+def depth_to_space(x: Float[Array, "b h w d"], block: int) -> Float[Array, "b H W c"]:
+    """The inverse of `space_to_depth`."""
+    b, h, w, d = x.shape
+    x = x.reshape(b, h, w, block, block, d // block**2).transpose(0, 1, 3, 2, 4, 5)
+    return x.reshape(b, h * block, w * block, d // block**2)
+
+
+class Conv(nn.Module):
+    """`conv` with parameters "kernel" [k, k, in, out] and, if asked, "bias" [out].
+
+    Pads by half of the kernel unless `padding` is given.
+    """
+
+    features: int
+    kernel: int = 3
+    stride: int = 1
+    padding: int | None = None
+    dilation: int = 1
+    use_bias: bool = False
+    dtype: DType = jnp.float32
+    kernel_init: Callable = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+
+    @nn.compact
+    def __call__(self, x):
+        shape = (self.kernel, self.kernel, x.shape[-1], self.features)
+        kernel = self.param("kernel", self.kernel_init, shape)
+        padding = self.padding
+        if padding is None:
+            padding = self.dilation * (self.kernel // 2)
+        y = conv(
+            x.astype(self.dtype),
+            kernel.astype(self.dtype),
+            stride=self.stride,
+            padding=padding,
+            dilation=self.dilation,
+        )
+        if self.use_bias:
+            bias = self.param("bias", nn.initializers.zeros, (self.features,))
+            y = y + bias.astype(self.dtype)[None, None, None]
+        return y
+
+
+class ConvTranspose(nn.Module):
+    """`conv_transpose` with the parameter "kernel" [4, 4, in, out]."""
+
+    features: int
+    dtype: DType = jnp.float32
+    kernel_init: Callable = nn.initializers.normal(0.001)
+
+    @nn.compact
+    def __call__(self, x):
+        shape = (4, 4, x.shape[-1], self.features)
+        kernel = self.param("kernel", self.kernel_init, shape)
+        return conv_transpose(x.astype(self.dtype), kernel.astype(self.dtype))
+
+
+class FrozenBatchNorm(nn.Module):
+    """BatchNorm that neither measures nor learns: stored statistics, scale and bias.
+
+    Same names and shapes as `flax.linen.BatchNorm`. Its parameters get no gradient; weight
+    decay is the optimiser's affair.
+    """
+
+    epsilon: float = 1e-5
+    dtype: DType = jnp.float32
+    scale_init: Callable = nn.initializers.ones
+
+    @nn.compact
+    def __call__(self, x):
+        shape = (x.shape[-1],)
+        scale = self.param("scale", self.scale_init, shape)
+        bias = self.param("bias", nn.initializers.zeros, shape)
+        mean = self.variable("batch_stats", "mean", jnp.zeros, shape).value
+        var = self.variable("batch_stats", "var", jnp.ones, shape).value
+        factor = scale * lax.rsqrt(var + self.epsilon)
+        factor, shift = lax.stop_gradient((factor, bias - mean * factor))
+        factor, shift = factor.astype(self.dtype), shift.astype(self.dtype)
+        return x * factor[None, None, None] + shift[None, None, None]
+
+
+class Norm(nn.Module):
+    """The normalisation after a convolution, by `kind`.
+
+    "batch": PyTorch's BatchNorm2d(eps=1e-5, momentum=0.1); under data parallelism the
+    statistics are those of the whole batch. "frozen": see `FrozenBatchNorm`. "group": 32
+    groups, or as many as divide the channels; no state.
+    """
+
+    kind: NormKind
+    train: bool
+    dtype: DType = jnp.float32
+    scale_init: Callable = nn.initializers.ones
+
+    @nn.compact
+    def __call__(self, x):
+        options = {"epsilon": 1e-5, "dtype": self.dtype, "scale_init": self.scale_init}
+        norm = {
+            "batch": partial(
+                nn.BatchNorm, use_running_average=not self.train, momentum=0.9
+            ),
+            "frozen": FrozenBatchNorm,
+            "group": partial(nn.GroupNorm, num_groups=math.gcd(32, x.shape[-1])),
+        }[self.kind]
+        nn.share_scope(self, module := norm(**options))
+        return module(x)
+
+
+def check_norm(norm: str) -> None:
+    """Raises ConfigError unless `norm` is a known kind."""
+    known = NormKind.__args__
+    if norm not in known:
+        raise ConfigError(f"norm must be one of {', '.join(known)}; got {norm!r}.")
+
+
+def check_input(images: Array, *, divisor: int) -> None:
+    """Raises ValueError unless images are [b, h, w, 3] floats of a size that fits."""
+    if images.ndim != 4 or images.shape[-1] != 3:
+        raise ValueError(f"images must be [b, h, w, 3]; got {images.shape}.")
+    if not jnp.issubdtype(images.dtype, jnp.floating):
+        raise ValueError(f"images must be normalised floats; got {images.dtype}.")
+    if images.shape[1] % divisor or images.shape[2] % divisor:
+        raise ValueError(
+            f"height and width must be divisible by {divisor}, pixels; got "
+            f"{images.shape[1]} x {images.shape[2]}."
+        )

@@ -1,0 +1,263 @@
+"""Optimisers, learning rates and weight averaging, from one config section.
+
+Every duration counts *batches*, also where several batches make one update. The
+patterns of `freeze` are those of `checkpoints.path_matches`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from pose_jax.checkpoints import flatten, nearest, path_matches
+from pose_jax.errors import ConfigError
+
+Schedule = Callable[[Any], jax.Array]
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerConfig:
+    """How a phase is optimised.
+
+    Attributes:
+      name: "adam", "adamw", "sgd", "rmsprop" or "adagrad".
+      lr: the learning rate at its highest.
+      schedule: "constant"; "cosine" or "linear", from `lr` to `end_factor * lr` at the
+        last batch; "steps", times `drop_factor` at each of `drop_steps`.
+      warmup_steps: batches over which the rate first grows linearly to `lr`; cosine and
+        linear schedules begin after them.
+      end_factor: where cosine and linear schedules end, as a fraction of `lr`.
+      drop_steps: batches at which the rate drops, counted from 0.
+      drop_factor: by what it is multiplied there.
+      weight_decay: on kernels only, never on biases and normalisation. For "adamw" it
+        is decoupled: the update gains -lr * weight_decay * w. For all others it is the
+        L2 penalty: the gradient gains weight_decay * w before the optimiser sees it.
+      momentum: of "sgd" (None: 0.9) and "rmsprop" (None: 0).
+      b1: decay of the first moment, of "adam" and "adamw" (None: 0.9).
+      b2: decay of the second moment, of "adam" and "adamw" (None: 0.999) and of
+        "rmsprop" (None: 0.99).
+      eps: added to the root of the second moment.
+      clip_norm: gradients of a larger global norm are scaled down to it; None: never.
+      accumulate_steps: batches whose gradients are averaged into one update.
+      freeze: patterns of parameters that do not change.
+      ema_decay: of the averaged weights, per batch; 0: no averaging.
+      ema_warmup: let the average follow faster at first: after n batches its decay is
+        min(ema_decay, (1 + n) / (10 + n)).
+    """
+
+    name: Literal["adam", "adamw", "sgd", "rmsprop", "adagrad"] = "adam"
+    lr: float = 1e-3
+    schedule: Literal["constant", "cosine", "linear", "steps"] = "constant"
+    warmup_steps: int = 0
+    end_factor: float = 0.0
+    drop_steps: tuple[int, ...] = ()
+    drop_factor: float = 0.1
+    weight_decay: float = 0.0
+    momentum: float | None = None
+    b1: float | None = None
+    b2: float | None = None
+    eps: float = 1e-8
+    clip_norm: float | None = None
+    accumulate_steps: int = 1
+    freeze: tuple[str, ...] = ()
+    ema_decay: float = 0.0
+    ema_warmup: bool = False
+
+    def __post_init__(self):
+        for field, users in (
+            ("momentum", ("sgd", "rmsprop")),
+            ("b1", ("adam", "adamw")),
+            ("b2", ("adam", "adamw", "rmsprop")),
+        ):
+            value = getattr(self, field)
+            if value is not None and self.name not in users:
+                raise ValueError(
+                    f"{field} is not used by {self.name!r}, only by {', '.join(users)}."
+                )
+            if value is not None and not 0 <= value < 1:
+                raise ValueError(f"{field} must be in [0, 1); got {value}.")
+        for field in (
+            "lr",
+            "warmup_steps",
+            "weight_decay",
+            "end_factor",
+            "drop_factor",
+        ):
+            if getattr(self, field) < 0:
+                raise ValueError(
+                    f"{field} must not be negative; got {getattr(self, field)}."
+                )
+        if (self.schedule == "steps") != bool(self.drop_steps):
+            raise ValueError(
+                f"drop_steps and schedule 'steps' go together; got {self.drop_steps} "
+                f"with {self.schedule!r}."
+            )
+        if list(self.drop_steps) != sorted(set(self.drop_steps)):
+            raise ValueError(f"drop_steps must increase; got {self.drop_steps}.")
+        if self.clip_norm is not None and self.clip_norm <= 0:
+            raise ValueError(
+                f"clip_norm must be positive, or None; got {self.clip_norm}."
+            )
+        if self.accumulate_steps < 1:
+            raise ValueError(
+                f"accumulate_steps must be at least 1; got {self.accumulate_steps}."
+            )
+        if not 0 <= self.ema_decay < 1:
+            raise ValueError(f"ema_decay must be in [0, 1); got {self.ema_decay}.")
+
+
+def make_schedule(config: OptimizerConfig, total_steps: int) -> Schedule:
+    """The learning rate as a function of the batch, counted from 0."""
+
+    def schedule(step):
+        step = jnp.asarray(step)
+        lr = jnp.float32(config.lr)
+        if config.warmup_steps:
+            lr = lr * jnp.minimum(1.0, (step + 1) / config.warmup_steps)
+        if config.schedule == "steps":
+            for drop in config.drop_steps:
+                lr = jnp.where(step >= drop, lr * config.drop_factor, lr)
+        elif config.schedule != "constant":
+            decaying = max(total_steps - config.warmup_steps, 1)
+            t = jnp.clip((step - config.warmup_steps) / decaying, 0.0, 1.0)
+            left = (
+                1 - t if config.schedule == "linear" else (1 + jnp.cos(jnp.pi * t)) / 2
+            )
+            lr = lr * (config.end_factor + (1 - config.end_factor) * left)
+        return lr
+
+    return schedule
+
+
+def make_optimizer(
+    config: OptimizerConfig, total_steps: int, params: Any
+) -> tuple[optax.GradientTransformation, Schedule]:
+    """Builds the optimiser of a phase.
+
+    Args:
+      config: the config section.
+      total_steps: batches of the whole phase.
+      params: the parameters or their shapes; only names are read.
+
+    Returns:
+      The transformation, to be fed once per batch, and the learning rate as a function
+      of the batch, counted from 0.
+
+    Raises:
+      ConfigError: a pattern of `freeze` matches nothing, or all parameters are frozen.
+    """
+    schedule = make_schedule(config, total_steps)
+    k = config.accumulate_steps
+    # The optimiser counts updates, the config batches.
+    per_update = schedule if k == 1 else lambda update: schedule(update * k)
+    tx = _transformation(config, per_update)
+    if config.clip_norm is not None:
+        tx = optax.chain(optax.clip_by_global_norm(config.clip_norm), tx)
+    if config.freeze:
+        # Frozen parameters have no optimiser state and no part in the clipped norm.
+        tx = optax.partition(
+            {"trained": tx, "frozen": optax.set_to_zero()},
+            freeze_labels(params, config.freeze),
+        )
+    if k > 1:
+        tx = optax.MultiSteps(tx, every_k_schedule=k).gradient_transformation()
+    return tx, schedule
+
+
+def _transformation(
+    config: OptimizerConfig, schedule: Schedule
+) -> optax.GradientTransformation:
+    """The optimiser proper, from gradients to updates, weight decay included."""
+    b1 = 0.9 if config.b1 is None else config.b1
+    b2 = config.b2
+    if b2 is None:
+        b2 = 0.99 if config.name == "rmsprop" else 0.999
+    momentum = config.momentum
+    if momentum is None:
+        momentum = 0.9 if config.name == "sgd" else 0.0
+    trace = [optax.trace(momentum)] if momentum else []
+    decay = []
+    if config.weight_decay:
+        decay = [optax.add_decayed_weights(config.weight_decay, is_kernel)]
+    steps = {
+        "adam": [*decay, optax.scale_by_adam(b1, b2, config.eps)],
+        "adamw": [optax.scale_by_adam(b1, b2, config.eps), *decay],
+        "sgd": [*decay, *trace],
+        "rmsprop": [
+            *decay,
+            optax.scale_by_rms(b2, config.eps, eps_in_sqrt=False),
+            *trace,
+        ],
+        "adagrad": [*decay, optax.scale_by_rss(eps=config.eps)],
+    }[config.name]
+    return optax.chain(*steps, optax.scale_by_learning_rate(schedule))
+
+
+def is_kernel(params: Any) -> Any:
+    """The same tree of bools: True where weight decay applies."""
+    return jax.tree_util.tree_map_with_path(
+        lambda path, _: getattr(path[-1], "key", None) == "kernel", params
+    )
+
+
+def freeze_labels(params: Any, patterns: Sequence[str]) -> Any:
+    """The same tree of "frozen" (some pattern matches the path) and "trained"."""
+    paths = list(flatten(params))
+    for pattern in patterns:
+        if not any(path_matches(pattern, path) for path in paths):
+            raise ConfigError(
+                f"freeze: {pattern!r} matches no parameter. {nearest(pattern, paths)}"
+            )
+    labels = [
+        "frozen" if any(path_matches(p, path) for p in patterns) else "trained"
+        for path in paths
+    ]
+    if "trained" not in labels:
+        raise ConfigError(f"freeze: {tuple(patterns)} leaves nothing to train.")
+    return jax.tree.unflatten(jax.tree.structure(params), labels)
+
+
+def apply(
+    tx: optax.GradientTransformation, grads: Any, opt_state: Any, params: Any
+) -> tuple[Any, Any]:
+    """One step of `tx`: the new parameters and the new optimiser state."""
+    updates, opt_state = tx.update(grads, opt_state, params)
+    return optax.apply_updates(params, updates), opt_state
+
+
+def ema_start(tree: Any) -> Any:
+    """The average before the first update: a copy, in buffers of its own."""
+    return jax.tree.map(jnp.copy, tree)
+
+
+def ema_decay(config: OptimizerConfig, step: Any) -> jax.Array:
+    """The decay to use after `step` batches."""
+    decay = jnp.float32(config.ema_decay)
+    if config.ema_warmup:
+        decay = jnp.minimum(decay, (1.0 + step) / (10.0 + step))
+    return decay
+
+
+def ema_update(ema: Any, new: Any, step: Any, config: OptimizerConfig) -> Any:
+    """decay * ema + (1 - decay) * new, for parameters and BatchNorm statistics alike.
+
+    Args:
+      ema: the average so far.
+      new: the same tree after `step` batches; what is not floating point (a counter) is
+        taken from it unaveraged.
+      step: batches so far, at least 1.
+      config: gives the decay.
+    """
+    decay = ema_decay(config, step)
+
+    def update(old, value):
+        if not jnp.issubdtype(value.dtype, jnp.floating):
+            return value
+        return (old + (1 - decay) * (value - old)).astype(old.dtype)
+
+    return jax.tree.map(update, ema, new)

@@ -1,0 +1,529 @@
+"""The trainer, read top to bottom: sections, state, step, loop, phases, run.
+
+It alone knows optimisers, schedules, averaging, checkpoints and evaluation times. What is
+learnt is the method's business: the trainer sees phases, batches and numbers.
+
+A run is a function of its config: the order of rows and everything random follow from
+(seed, phase, epoch, row), so a run that was stopped and started again ends in the same
+weights as one that was not.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import math
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import flax
+import jax
+import jax.numpy as jnp
+import optax
+
+import pose_jax
+from pose_jax import checkpoints, datasets, evaluate, input_pipeline, methods, optim
+from pose_jax import config as config_lib
+from pose_jax import sharding as sharding_lib
+from pose_jax import visualize, writers
+from pose_jax.datasets.table import Table
+from pose_jax.errors import ConfigError, InputError
+from pose_jax.method import Mean, Method, Phase, Variables
+
+# ------------------------------------------------------------------ sections of a config
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """What to train on and what to evaluate on."""
+
+    train: datasets.SourceConfig
+    eval: datasets.SourceConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """Lengths count batches.
+
+    Attributes:
+      steps: of the phase.
+      log_every_steps: between log lines.
+      eval_every_steps: between evaluations; 0: only at the end.
+      checkpoint_every_steps: between checkpoints; 0: only at the end.
+      keep_checkpoints: the latest so many are kept, and the best.
+      best_metric: which evaluation metric says "best"; "" keeps the latest alone.
+      init_from: a run whose RUN/model gives the starting weights; "" starts from scratch.
+      init_skip: parameters with one of these in their path are not taken from there.
+    """
+
+    steps: int
+    log_every_steps: int = 50
+    eval_every_steps: int = 0
+    checkpoint_every_steps: int = 0
+    keep_checkpoints: int = 2
+    best_metric: str = ""
+    init_from: str = ""
+    init_skip: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """All sections. `phases` overrides `optimizer` and `train` by phase name."""
+
+    method: Mapping[str, Any]
+    data: DataConfig
+    input: input_pipeline.InputConfig
+    optimizer: optim.OptimizerConfig
+    train: TrainConfig
+    phases: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    seed: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Setup:
+    """A config made real, before any weight exists."""
+
+    config: Config
+    method: Method
+    train_table: Table
+    eval_table: Table
+    sections: dict[str, tuple[optim.OptimizerConfig, TrainConfig]]
+
+    def train_plan(self) -> input_pipeline.Plan:
+        """The order of the training rows, for this process."""
+        return input_pipeline.Plan(
+            table=self.train_table,
+            view=self.method.view,
+            config=self.config.input,
+            training=True,
+            seed=self.config.seed,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+        )
+
+
+def setup(config: Mapping[str, Any]) -> Setup:
+    """Checks every section, reads the annotation files, builds the method.
+
+    Raises:
+      ConfigError: a key nobody reads, a wrong type, a missing value.
+      InputError: the data are not there or not usable.
+    """
+    built = config_lib.build(Config, config, "config")
+    methods.parse(built.method)  # Before the data are read.
+    train_table = datasets.load(built.data.train)
+    eval_table = datasets.load(built.data.eval)
+    if train_table.keypoints != eval_table.keypoints:
+        raise ConfigError(
+            f"config.data: training labels are {train_table.keypoints.name!r}, evaluation "
+            f"labels {eval_table.keypoints.name!r}; both must be the same set."
+        )
+    method = methods.build(built.method, train_table.keypoints)
+    names = [phase.name for phase in method.phases]
+    unknown = sorted(set(built.phases) - set(names))
+    if unknown:
+        raise ConfigError(
+            f"config.phases.{unknown[0]}: method {method.name!r} has the phases {names}."
+        )
+    sections = {}
+    for name in names:
+        own = built.phases.get(name, {})
+        extra = sorted(set(own) - {"optimizer", "train"})
+        if extra:
+            raise ConfigError(
+                f"config.phases.{name}.{extra[0]}: a phase has 'optimizer' and 'train'."
+            )
+        sections[name] = tuple(
+            config_lib.build(
+                cls,
+                {**dict(config[section]), **dict(own.get(section, {}))},
+                f"config.{section}",
+            )
+            for cls, section in (
+                (optim.OptimizerConfig, "optimizer"),
+                (TrainConfig, "train"),
+            )
+        )
+    return Setup(built, method, train_table, eval_table, sections)
+
+
+# ------------------------------------------------------------------------ state and step
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["step", "params", "batch_stats", "constants", "opt_state", "ema"],
+    meta_fields=[],
+)
+@dataclasses.dataclass(frozen=True)
+class TrainState:
+    """Arrays and nothing else. `ema` is {"params", "batch_stats"}, or {} without."""
+
+    step: jax.Array
+    params: Any
+    batch_stats: Any
+    constants: Any
+    opt_state: Any
+    ema: Any
+
+    def weights(self) -> dict[str, Any]:
+        """What the phase gives to the rest of the program: averaged if there is one."""
+        own = {"params": self.params, "batch_stats": self.batch_stats}
+        return {**own, **self.ema, "constants": self.constants}
+
+
+def create_state(variables: Mapping[str, Any], tx, *, averaging: bool) -> TrainState:
+    """The state before the first step; the average starts as a copy."""
+    params, batch_stats = variables["params"], variables.get("batch_stats", {})
+    average = {"params": params, "batch_stats": batch_stats} if averaging else {}
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=params,
+        batch_stats=batch_stats,
+        constants=variables.get("constants", {}),
+        opt_state=tx.init(params),
+        ema=optim.ema_start(average),
+    )
+
+
+def make_train_step(phase: Phase, tx, optimizer: optim.OptimizerConfig):
+    """(state, weights of earlier phases, batch, key) -> (state, Means by name)."""
+
+    def train_step(state: TrainState, earlier: Variables, batch, key):
+        augment_key, loss_key = jax.random.split(key)
+        variables = {**earlier, phase.name: {"constants": state.constants}}
+        example = phase.prepare(variables, batch, augment_key)
+        model_state = {"batch_stats": state.batch_stats, "constants": state.constants}
+        grad_fn = jax.value_and_grad(phase.loss, has_aux=True)
+        (loss, (model_state, sums)), grads = grad_fn(
+            state.params,
+            model_state,
+            example,
+            jax.random.fold_in(loss_key, state.step),
+        )
+        updates, opt_state = tx.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        new = dataclasses.replace(
+            state,
+            step=state.step + 1,
+            params=params,
+            batch_stats=model_state["batch_stats"],
+            opt_state=opt_state,
+        )
+        if state.ema:
+            now = {"params": new.params, "batch_stats": new.batch_stats}
+            decay = optim.ema_decay(optimizer, state.step)
+            new = dataclasses.replace(new, ema=optim.ema_update(state.ema, now, decay))
+        return new, {"total": loss, **sums}
+
+    return train_step
+
+
+# ------------------------------------------------------------------------------ the loop
+
+
+class _Window:
+    """What a log line is made of: sums since the last one, and where the time went."""
+
+    def __init__(self) -> None:
+        self.sums: dict[str, Mean] = {}
+        self.images = 0
+        self.waiting = self.away = 0.0
+        self.start = time.perf_counter()
+
+    def add(self, sums: Mapping[str, Mean], images: int) -> None:
+        for name, mean in sums.items():
+            self.sums[name] = self.sums[name] + mean if name in self.sums else mean
+        self.images += images
+
+    def scalars(self) -> dict[str, float]:
+        busy = max(time.perf_counter() - self.start - self.away, 1e-9)
+        means = {name: mean.compute() for name, mean in self.sums.items()}
+        return {
+            **means,
+            "images_per_second": self.images / busy,
+            "input_bound_percent": 100 * self.waiting / busy,
+        }
+
+
+def _shown(scalars: Mapping[str, float]) -> dict[str, Any]:
+    """Scalars as a log line has them."""
+    names = {"images_per_second": "images/s", "input_bound_percent": "input-bound"}
+    shown = {names.get(name, name): value for name, value in scalars.items()}
+    return shown | {"input-bound": f"{shown['input-bound']:.0f}%"}
+
+
+def _check_finite(step: int, phase: str, total: float, rows, table: Table) -> None:
+    if math.isfinite(total):
+        return
+    ids = table.ids[rows].tolist()
+    raise InputError(
+        f"phase {phase!r}: the loss of step {step} is {total}; nothing after the last "
+        f"checkpoint is kept. The batch's row ids: {ids}. Lower config.optimizer.lr, set "
+        "config.optimizer.clip_norm, or look at these rows."
+    )
+
+
+def _loop(
+    phase: Phase, state: TrainState, earlier: Variables, s: Setup, *, mesh, step_fn,
+    schedule, store, writer, predictor, key,
+) -> TrainState:  # fmt: skip
+    """Takes one phase from where `state` is to its last step."""
+    train = s.sections[phase.name][1]
+    plan = s.train_plan()
+    start = int(state.step)
+    batches = input_pipeline.batches(plan, start, train.steps)
+    progress = writers.Progress(train.steps, start)
+    window, pending = _Window(), None
+
+    def due(step: int, every: int) -> bool:
+        return step == train.steps or (every > 0 and step % every == 0 and step > 0)
+
+    def settle() -> None:
+        """Reads the numbers of the step before: the device never waits for a log line."""
+        nonlocal pending, window
+        if pending is None:
+            return
+        step, rows, sums = pending
+        pending = shown = None
+        sums = jax.device_get(sums)
+        _check_finite(step, phase.name, float(sums.pop("total")), rows, s.train_table)
+        window.add(sums, len(rows))
+        if due(step, train.log_every_steps) or step == 1:
+            scalars = {**window.scalars(), "lr": float(schedule(step - 1))}
+            writer.write(step, phase.name, scalars)
+            shown = _shown(scalars)
+            window = _Window()
+        progress(step, shown)
+
+    # The order of one turn is fixed: evaluate and save what `step` steps have made, then
+    # fetch, then step. So a resumed run neither repeats nor skips a batch.
+    for step in range(start, train.steps + 1):
+        evaluated = step > start and due(step, train.eval_every_steps)
+        save = step > start and (
+            due(step, train.checkpoint_every_steps)
+            or (evaluated and bool(train.best_metric))
+        )
+        if evaluated or save:
+            settle()
+        away = time.perf_counter()
+        metrics = {}
+        if evaluated:
+            weights = {**earlier, phase.name: state.weights()}
+            metrics, _ = evaluate.evaluate(
+                predictor, weights, s.eval_table, s.config.input
+            )
+            writer.write(step, phase.name, metrics)
+            progress.say(evaluate.one_line(step, metrics))
+        if save:
+            store.save(step, state, metrics)
+        window.away += time.perf_counter() - away
+        if step == train.steps:
+            break
+        fetch = time.perf_counter()
+        batch = next(batches)
+        device_batch = sharding_lib.put_batch(batch, mesh)
+        window.waiting += time.perf_counter() - fetch
+        state, sums = step_fn(state, earlier, device_batch, key)
+        settle()
+        rows = batch.inputs.row[batch.inputs.valid]
+        pending = (step + 1, rows, sums)
+    progress.close()
+    store.wait()
+    return state
+
+
+# ---------------------------------------------------------------------------------- run
+
+
+def train(
+    config: Mapping[str, Any], run: Path | str, *, devices: Sequence[Any] | None = None
+) -> dict[str, float]:
+    """Trains all phases of a config in the directory `run`; resumes what is there.
+
+    Args:
+      config: the sections of `Config`.
+      run: the run directory; made if absent.
+      devices: to use; None for all.
+
+    Returns:
+      The last evaluation's metrics.
+
+    Raises:
+      ConfigError: the config is wrong, or `run` holds a run of another config.
+      InputError: data that cannot be used, or a loss that is not finite.
+    """
+    s = setup(config)
+    run = Path(run)
+    _claim(run, config)
+    mesh = sharding_lib.make_mesh(devices)
+    print(
+        f"{s.method.name} on {sharding_lib.device_summary()}: "
+        f"{len(s.train_plan().rows)} people of {s.train_table.name}, evaluated on "
+        f"{s.eval_table.name}; run {run}"
+    )
+    writer = writers.MetricWriter(run)
+    predictor = evaluate.Predictor(s.method, mesh)
+    variables: dict[str, Any] = {}
+    for number, phase in enumerate(s.method.phases):
+        key = jax.random.fold_in(jax.random.key(s.config.seed), number)
+        variables[phase.name] = _run_phase(
+            phase, variables, s, run=run, mesh=mesh, writer=writer,
+            predictor=predictor, key=key,
+        )  # fmt: skip
+    metrics, poses = evaluate.evaluate(
+        predictor, variables, s.eval_table, s.config.input
+    )
+    print(evaluate.one_line(s.sections[phase.name][1].steps, metrics))
+    _write_model(run, s, config, variables, metrics)
+    evaluate.draw_run(run, predictor, variables, s.eval_table, poses, s.config.input)
+    writer.close()
+    print(f"model: {run / 'model'}   pictures: {run / 'pictures'}")
+    return metrics
+
+
+def _run_phase(
+    phase: Phase, earlier: Variables, s: Setup, *, run, mesh, writer, predictor, key
+) -> dict[str, Any]:
+    """Starts one phase or resumes it, runs it to its end, returns its weights."""
+    optimizer, train = s.sections[phase.name]
+    init_key, step_key = jax.random.split(key)
+    store = checkpoints.Checkpoints(
+        run / "checkpoints" / phase.name,
+        keep_latest=train.keep_checkpoints,
+        best_metric=train.best_metric or None,
+    )
+    latest = store.latest_step()
+    shapes = jax.eval_shape(phase.init, init_key)
+    tx, schedule = optim.make_optimizer(optimizer, train.steps, shapes["params"])
+    replicated = sharding_lib.replicated(mesh)
+
+    def new_state(init_key, constants):
+        variables = {**phase.init(init_key), "constants": constants}
+        return create_state(variables, tx, averaging=optimizer.ema_decay > 0)
+
+    if latest is None:
+        constants = _statistics(phase, earlier, s, mesh)
+        state = jax.jit(new_state, out_shardings=replicated)(init_key, constants)
+        if train.init_from:
+            state = _start_from(state, phase, train, tx, optimizer, mesh)
+        _draw_inputs(phase, earlier, state, s, run, step_key)
+    else:
+        constants = _statistics(phase, earlier, s, mesh, shapes_only=True)
+        state = store.restore(jax.eval_shape(new_state, init_key, constants))
+        state = sharding_lib.put_replicated(state, mesh)
+        print(f"phase {phase.name!r}: resumed at step {latest} of {train.steps}")
+    writer.resume(phase.name, latest or 0)
+    step_fn = jax.jit(
+        make_train_step(phase, tx, optimizer),
+        donate_argnums=0,
+        out_shardings=(replicated, replicated),
+    )
+    state = _loop(
+        phase, state, earlier, s, mesh=mesh, step_fn=step_fn, schedule=schedule,
+        store=store, writer=writer, predictor=predictor, key=step_key,
+    )  # fmt: skip
+    store.close()
+    return state.weights()
+
+
+def _statistics(phase: Phase, earlier, s: Setup, mesh, shapes_only: bool = False):
+    """The phase's constants: one pass over the training rows, without augmentation."""
+    if phase.statistics is None:
+        return {}
+    batches = input_pipeline.batches(s.train_plan(), 0, s.train_plan().steps_per_epoch)
+    if shapes_only:  # The values are in the checkpoint.
+        return jax.eval_shape(
+            lambda batch: phase.statistics.finish(
+                phase.statistics.measure(earlier, batch)
+            ),
+            next(batches),
+        )
+    measure = jax.jit(
+        phase.statistics.measure, out_shardings=sharding_lib.replicated(mesh)
+    )
+    total = None
+    for batch in batches:
+        sums = measure(earlier, sharding_lib.put_batch(batch, mesh))
+        total = sums if total is None else jax.tree.map(jnp.add, total, sums)
+    return phase.statistics.finish(total)
+
+
+def _start_from(
+    state: TrainState, phase: Phase, train: TrainConfig, tx, optimizer, mesh
+):
+    """Weights of another run's model, as far as names and shapes agree."""
+    variables, _ = checkpoints.load_model(Path(train.init_from) / "model")
+    loaded = variables.get(phase.name, next(iter(variables.values())))
+    own = {"params": state.params, "batch_stats": state.batch_stats}
+    merged, report = checkpoints.merge_params(own, loaded, skip=train.init_skip)
+    print(f"phase {phase.name!r}: started from {train.init_from}\n{report}")
+    new = create_state(
+        {**merged, "constants": state.constants}, tx, averaging=optimizer.ema_decay > 0
+    )
+    return sharding_lib.put_replicated(new, mesh)
+
+
+def _draw_inputs(phase: Phase, earlier, state: TrainState, s: Setup, run: Path, key):
+    """RUN/pictures/inputs_<phase>.png: what the network is about to be shown."""
+    batch = next(input_pipeline.batches(s.train_plan(), 0, 1))
+    variables = {**earlier, phase.name: {"constants": state.constants}}
+    augment_key, _ = jax.random.split(key)
+    example = jax.jit(phase.prepare)(variables, batch, augment_key)
+    preview = jax.device_get(phase.preview(example))
+    out = run / "pictures" / f"inputs_{phase.name}.png"
+    out.parent.mkdir(parents=True, exist_ok=True)
+    visualize.save_png(out, visualize.preview_sheet(preview, s.method.keypoints))
+
+
+def _claim(run: Path, config: Mapping[str, Any]) -> None:
+    """Writes RUN/config.json, or checks that the one there asks for the same run."""
+    path = run / "config.json"
+    plain = json.loads(config_lib.to_json(config))
+    if path.exists():
+        there = json.loads(path.read_text())
+        changed = [
+            name
+            for name in config_lib.differences(plain, there)
+            if name not in _MAY_CHANGE
+        ]
+        if changed:
+            raise ConfigError(
+                f"{run} holds a run of another config (it differs in "
+                f"{', '.join(changed[:3])}): give another --run, or delete {run}."
+            )
+    run.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(plain, indent=1))
+
+
+_MAY_CHANGE = (
+    "input.reader", "input.workers", "input.cache_mb", "train.log_every_steps",
+    "train.eval_every_steps", "train.checkpoint_every_steps", "train.keep_checkpoints",
+)  # fmt: skip
+"""What a resumed run may change: nothing that its weights depend on."""
+
+
+def _write_model(run: Path, s: Setup, config, variables, metrics) -> None:
+    """RUN/model: the weights to use, and what they are."""
+    plain = json.loads(config_lib.to_json(config))
+    manifest = {
+        "method": plain["method"],
+        "keypoints": s.method.keypoints.to_json() if s.method.keypoints else None,
+        "input": plain["input"],
+        "data": plain["data"]["eval"],
+        "scores": metrics,
+        "train_data": {
+            "name": s.train_table.name,
+            "fingerprint": s.train_table.fingerprint(),
+        },
+        "versions": {
+            "pose_jax": pose_jax.__version__,
+            "jax": jax.__version__,
+            "flax": flax.__version__,
+        },
+    }
+    if jax.process_index() == 0:
+        checkpoints.save_model(run / "model", jax.device_get(variables), manifest)

@@ -1,0 +1,395 @@
+"""Pictures: skeletons, heatmaps, contact sheets, curves. NumPy in, NumPy out.
+
+Images are [h, w, 3], uint8 or float in [0, 1]; pictures made are uint8. Points are
+(x, y) in pixels of the image given, with integer pixel centres; boxes are
+(x, y, x + w, y + h). Nothing given is changed. Points outside the image, unlabelled, or
+not finite are no error: what can be seen of them is drawn.
+
+k keypoints, n people, b pictures.
+"""
+
+from __future__ import annotations
+
+import colorsys
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from pose_jax.keypoints import KeypointSet
+
+LEFT = (255, 145, 20)
+RIGHT = (30, 150, 255)
+CENTRE = (60, 210, 90)
+_BOX = (255, 255, 255)
+_PAPER = (24, 24, 28)
+_INK = (230, 230, 230)
+_SUPERSAMPLE = 3
+_FAR = 1e5  # Image pixels: beyond this a point is not drawn, its limbs neither.
+
+
+def _sides(keypoint_set: KeypointSet) -> list[str]:
+    """Which side each keypoint is of: "left", "right" or "centre".
+
+    The name decides; where it does not say, the first of a flip pair counts as left.
+    """
+    sides = ["centre"] * len(keypoint_set)
+    for i, j in keypoint_set.flip_pairs:
+        swapped = "right" in keypoint_set.names[i].lower()
+        sides[i], sides[j] = ("right", "left") if swapped else ("left", "right")
+    return sides
+
+
+_COLOURS = {"left": LEFT, "right": RIGHT, "centre": CENTRE}
+
+
+def _limb_side(a: str, b: str) -> str:
+    """The side of its ends; the centre gives way; from left to right is centre."""
+    ends = {a, b} - {"centre"}
+    return ends.pop() if len(ends) == 1 else "centre"
+
+
+def _levels(marks: np.ndarray, threshold: float) -> np.ndarray:
+    """How to draw each keypoint: 0 not at all, 1 faintly (hidden, unsure), 2 fully."""
+    if np.issubdtype(marks.dtype, np.integer):
+        return np.clip(marks, 0, 2)
+    return np.where(marks >= threshold, 2, 1)
+
+
+def draw_people(
+    image: np.ndarray,
+    points_xy: np.ndarray,
+    marks: np.ndarray,
+    keypoint_set: KeypointSet,
+    *,
+    boxes_xyxy: np.ndarray | None = None,
+    threshold: float = 0.2,
+    scale: float = 1.0,
+) -> np.ndarray:
+    """Draws skeletons: left orange, right blue, middle green; anti-aliased.
+
+    Args:
+      image: [h, w, 3].
+      points_xy: [n, k, 2], pixels of `image`.
+      marks: [n, k]. Integers are the visibility of labels: 0 is not drawn, 1 (hidden)
+        is hollow with thin limbs. Floats are the scores of predictions: those below
+        `threshold` are drawn as hidden ones are.
+      keypoint_set: what the k channels mean.
+      boxes_xyxy: [n, 4] to draw as well.
+      threshold: of `scores`.
+      scale: the picture is enlarged by this before drawing.
+
+    Returns:
+      uint8 [round(h * scale), round(w * scale), 3].
+
+    Raises:
+      ValueError: shapes that do not fit each other.
+    """
+    image = _as_uint8(image)
+    points_xy, marks = np.asarray(points_xy, np.float64), np.asarray(marks)
+    if points_xy.ndim != 3 or points_xy.shape[1:] != (len(keypoint_set), 2):
+        raise ValueError(
+            f"points_xy must be [n, {len(keypoint_set)}, 2] for keypoint set "
+            f"{keypoint_set.name!r}; got {points_xy.shape}."
+        )
+    if marks.shape != points_xy.shape[:2]:
+        raise ValueError(f"marks {marks.shape} came for points {points_xy.shape}.")
+    levels = _levels(marks, threshold)
+    near = np.isfinite(points_xy).all(-1) & (np.abs(points_xy) < _FAR).all(-1)
+    levels = np.where(near, levels, 0)
+
+    h, w = image.shape[:2]
+    size = max(1, round(w * scale)), max(1, round(h * scale))
+    base = Image.fromarray(image)
+    if size != (w, h):
+        base = base.resize(size, Image.Resampling.BICUBIC)
+    # Drawn large on a layer and reduced, because Pillow does not smooth lines itself;
+    # except on photographs so large that smoothing would not show and cost a gigabyte.
+    fine = _SUPERSAMPLE if size[0] * size[1] < 4_000_000 else 1
+    layer = Image.new("RGBA", (size[0] * fine, size[1] * fine))
+    draw = ImageDraw.Draw(layer)
+    zoom = np.array(size) / (w, h) * fine
+
+    def place(xy):
+        return (np.asarray(xy) + 0.5) * zoom - 0.5
+
+    def width_of(extent: float) -> float:
+        """Line width in layer pixels, from the size of a person in image pixels."""
+        return float(np.clip(0.015 * extent * scale, 1.5, 5.0)) * fine
+
+    for person in range(len(points_xy)):
+        if boxes_xyxy is not None:
+            box = place(np.reshape(boxes_xyxy[person], (2, 2)))
+            if np.isfinite(box).all() and (box[0] <= box[1]).all():
+                draw.rectangle([*box.ravel()], outline=_BOX, width=fine)
+        drawn = points_xy[person][levels[person] > 0]
+        if len(drawn):
+            width = width_of(np.hypot(*np.ptp(drawn, axis=0)))
+            _draw_skeleton(
+                draw, place(points_xy[person]), levels[person], keypoint_set, width
+            )
+    layer = layer.reduce(fine)
+    return np.asarray(Image.alpha_composite(base.convert("RGBA"), layer))[
+        ..., :3
+    ].copy()
+
+
+def _draw_skeleton(draw, points, levels, keypoint_set, width: float) -> None:
+    """One person; `points` and `width` in pixels of the layer."""
+    sides = _sides(keypoint_set)
+    for i, j in keypoint_set.skeleton:
+        level = min(levels[i], levels[j])
+        if level:
+            colour = _COLOURS[_limb_side(sides[i], sides[j])]
+            thick = width if level == 2 else 0.4 * width
+            draw.line([*points[i], *points[j]], fill=colour, width=max(1, round(thick)))
+    radius, edge = 1.1 * width, max(1, round(width / 6))
+    for (x, y), level, side in zip(points, levels, sides, strict=True):
+        circle = [x - radius, y - radius, x + radius, y + radius]
+        if level == 2:
+            draw.ellipse(circle, fill=_COLOURS[side], outline=(0, 0, 0), width=edge)
+        elif level == 1:
+            draw.ellipse(circle, outline=_COLOURS[side], width=max(2, round(width / 3)))
+
+
+def draw_pose(
+    image: np.ndarray,
+    points_xy: np.ndarray,
+    marks: np.ndarray,
+    keypoint_set: KeypointSet,
+    *,
+    box_xyxy: np.ndarray | None = None,
+    threshold: float = 0.2,
+    scale: float = 1.0,
+) -> np.ndarray:
+    """One person: `draw_people` without the leading axis n."""
+
+    return draw_people(
+        image,
+        np.asarray(points_xy)[None],
+        np.asarray(marks)[None],
+        keypoint_set,
+        boxes_xyxy=None if box_xyxy is None else np.asarray(box_xyxy)[None],
+        threshold=threshold,
+        scale=scale,
+    )
+
+
+def crop_around(
+    image: np.ndarray,
+    box_xyxy: np.ndarray,
+    *,
+    padding: float = 1.4,
+    size: tuple[int, int] = (192, 192),
+) -> np.ndarray:
+    """Cuts a box out with some room round it; black where the image ends.
+
+    Args:
+      image: [h, w, 3].
+      box_xyxy: [4], image pixels.
+      padding: the longer side of the cut over that of the box.
+      size: (width, height) of the picture made; its aspect is that of the cut.
+
+    Returns:
+      uint8 [h, w, 3] of `size`.
+    """
+    x1, y1, x2, y2 = np.asarray(box_xyxy, np.float64)
+    w, h = size
+    # Image pixels per picture pixel.
+    factor = padding * max((x2 - x1) / w, (y2 - y1) / h, 1 / max(size))
+    left, top = (x1 + x2 - factor * w) / 2, (y1 + y2 - factor * h) / 2
+    cut = (round(left), round(top), round(left + factor * w), round(top + factor * h))
+    picture = Image.fromarray(_as_uint8(image)).crop(cut)
+    return np.array(picture.resize(size, Image.Resampling.BICUBIC))
+
+
+def heatmap_overlay(
+    image: np.ndarray,
+    heatmaps: np.ndarray,
+    *,
+    alignment: Literal["stride", "aligned"] = "stride",
+    strength: float = 0.8,
+) -> np.ndarray:
+    """Lays heatmaps over the picture that they belong to, a hue for each keypoint.
+
+    Args:
+      image: [h, w, 3], the network input.
+      heatmaps: [h', w', k]; below 0 nothing shows, 1 and above is full colour.
+      alignment: how map pixels lie in the input, see `geometry.heatmap_to_input`.
+      strength: opacity of a value of 1.
+
+    Returns:
+      uint8 [h, w, 3].
+    """
+    image = _as_uint8(image)
+    maps = np.clip(np.nan_to_num(np.asarray(heatmaps, np.float32)), 0, 1)
+    if maps.ndim != 3:
+        raise ValueError(f"heatmaps must be [h, w, k]; got {maps.shape}.")
+    rows, columns = (
+        _interpolation(maps.shape[axis], image.shape[axis], alignment)
+        for axis in (0, 1)
+    )
+    alpha = np.einsum("Hh,hwk,Ww->HWk", rows, maps, columns, optimize=True)
+    count = alpha.shape[-1]
+    hues = np.array(
+        [colorsys.hsv_to_rgb(i / max(count, 1), 1, 1) for i in range(count)]
+    )
+    total = alpha.sum(-1, keepdims=True)
+    colour = 255 * (alpha @ hues.reshape(count, 3)) / np.maximum(total, 1e-6)
+    cover = strength * alpha.max(-1, keepdims=True, initial=0.0)
+    return np.round((1 - cover) * image + cover * colour).astype(np.uint8)
+
+
+def _interpolation(source: int, target: int, alignment: str) -> np.ndarray:
+    """[target, source] weights of linear interpolation; the border value goes on."""
+    if alignment == "stride":
+        factor = source / target
+    elif alignment == "aligned":
+        factor = (source - 1) / max(target - 1, 1)
+    else:
+        raise ValueError(f'alignment must be "stride" or "aligned"; got {alignment!r}.')
+    at = np.clip(np.arange(target) * factor, 0, source - 1)
+    return np.maximum(0, 1 - np.abs(at[:, None] - np.arange(source)))
+
+
+def sheet(
+    images: Sequence[np.ndarray],
+    columns: int,
+    titles: Sequence[str] | None = None,
+    *,
+    gap: int = 6,
+) -> np.ndarray:
+    """Lays pictures out in rows of `columns`, each with a line of text under it.
+
+    Cells are as large as the largest picture; smaller ones stand in their middle.
+    """
+    if columns < 1:
+        raise ValueError(f"columns must be at least 1; got {columns}.")
+    if titles is not None and len(titles) != len(images):
+        raise ValueError(f"{len(titles)} titles came for {len(images)} images.")
+    if not len(images):
+        return np.full((gap, gap, 3), _PAPER, np.uint8)
+    images = [_as_uint8(image) for image in images]
+    columns = min(columns, len(images))
+    line = 16 if titles is not None else 0
+    cell_w = max(image.shape[1] for image in images)
+    cell_h = max(image.shape[0] for image in images)
+    rows = -(-len(images) // columns)
+    width = columns * (cell_w + gap) + gap
+    height = rows * (cell_h + line + gap) + gap
+    paper = Image.new("RGB", (width, height), _PAPER)
+    draw = ImageDraw.Draw(paper)
+    font = ImageFont.load_default(size=12)
+    for i, image in enumerate(images):
+        row, column = divmod(i, columns)
+        x = gap + column * (cell_w + gap)
+        y = gap + row * (cell_h + line + gap)
+        h, w = image.shape[:2]
+        paper.paste(
+            Image.fromarray(image), (x + (cell_w - w) // 2, y + (cell_h - h) // 2)
+        )
+        if titles is not None:
+            text = titles[i]
+            while text and draw.textlength(text, font) > cell_w:
+                text = text[:-1]
+            draw.text((x, y + cell_h + 1), text, fill=_INK, font=font)
+    return np.array(paper)
+
+
+def preview_sheet(
+    preview: Mapping[str, np.ndarray],
+    keypoint_set: KeypointSet,
+    *,
+    columns: int = 4,
+    alignment: Literal["stride", "aligned"] = "stride",
+) -> np.ndarray:
+    """What a network is about to learn from: inputs with labels, and their targets.
+
+    Args:
+      preview: of `Phase.preview`: "input" [b, h, w, 3] in [0, 1], "points_xy" [b, k, 2]
+        and "visibility" [b, k] in its frame, "targets" [b, h', w', k] where there are
+        maps.
+      keypoint_set: what the k channels mean.
+      columns: pictures in a row of the sheet.
+      alignment: of targets and input.
+
+    Returns:
+      uint8 [H, W, 3]: each cell is an input with its skeleton, and beside it the
+      targets, laid over the input.
+    """
+    cells = []
+    for i, image in enumerate(preview["input"]):
+        points_xy, visibility = preview["points_xy"][i], preview["visibility"][i]
+        pair = [draw_pose(image, points_xy, visibility, keypoint_set)]
+        if "targets" in preview:
+            targets = preview["targets"][i]
+            pair.append(heatmap_overlay(image, targets, alignment=alignment))
+        cells.append(np.concatenate(pair, axis=1))
+    return sheet(cells, columns)
+
+
+def curves(metrics_path: Path | str, out: Path | str) -> None:
+    """Draws every number of a run's metrics.jsonl over its steps, a colour per phase.
+
+    Args:
+      metrics_path: one JSON object a line, with "step", "phase" and numbers.
+      out: the PNG to write; its folder is made.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    series: dict[str, dict[str, list[tuple[int, float]]]] = {}
+    for text in Path(metrics_path).read_text().splitlines():
+        line = json.loads(text)
+        for name, value in line.items():
+            if name not in ("step", "phase", "time") and _is_number(value):
+                phases = series.setdefault(name, {})
+                phases.setdefault(line.get("phase", ""), []).append(
+                    (line["step"], value)
+                )
+    columns = min(3, max(1, len(series)))
+    rows = max(1, -(-len(series) // columns))
+    figure = Figure(figsize=(4.2 * columns, 2.8 * rows), layout="constrained")
+    FigureCanvasAgg(figure)  # No display, no global state of pyplot.
+    for i, (name, phases) in enumerate(series.items()):
+        axes = figure.add_subplot(rows, columns, i + 1)
+        for phase, points in phases.items():
+            marker = "." if len(points) < 30 else ""
+            axes.plot(*zip(*points, strict=True), marker=marker, label=phase)
+        axes.set_title(name, fontsize=9)
+        axes.tick_params(labelsize=7)
+        axes.grid(alpha=0.3)
+        if len(phases) > 1:
+            axes.legend(fontsize=7)
+    Path(out).parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(out, dpi=100)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def save_png(path: Path | str, image: np.ndarray) -> None:
+    """Writes [h, w, 3] as PNG; its folder is made."""
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(_as_uint8(image)).save(path, format="PNG")
+
+
+def _as_uint8(image: np.ndarray) -> np.ndarray:
+    image = np.asarray(image)
+    floating = np.issubdtype(image.dtype, np.floating)
+    if (
+        image.ndim != 3
+        or image.shape[-1] != 3
+        or not (floating or image.dtype == np.uint8)
+    ):
+        raise ValueError(
+            "an image must be [h, w, 3], uint8 or float in [0, 1]; got "
+            f"{image.dtype} {image.shape}."
+        )
+    if floating:
+        image = np.round(255 * np.clip(image, 0, 1)).astype(np.uint8)
+    return image

@@ -1,0 +1,288 @@
+"""Where numbers of a run go: `metrics.jsonl`, TensorBoard, the terminal.
+
+Only the first process writes; in all others these objects do nothing. Values are host
+numbers: whoever writes has fetched them.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TextIO
+
+import jax
+import numpy as np
+from absl import logging
+
+_METRICS = "metrics.jsonl"
+_RESERVED = ("step", "phase", "time")
+
+
+class MetricWriter:
+    """Appends to `run_dir/metrics.jsonl` and, if it can, for TensorBoard.
+
+    A line is one JSON object: `step`, `phase`, `time` (seconds since 1970) and the
+    scalars; what is not finite is null. TensorBoard finds each phase as a run in
+    `run_dir/tensorboard`; its own event writer is used, never TensorFlow.
+    """
+
+    def __init__(self, run_dir: str | Path, *, tensorboard: bool = True):
+        self._enabled = jax.process_index() == 0
+        self._run_dir = Path(run_dir)
+        self._file: TextIO | None = None
+        self._tensorboard = tensorboard and self._enabled and _has_tensorboard()
+        self._events: dict[str, Any] = {}
+        if self._enabled:
+            self._run_dir.mkdir(parents=True, exist_ok=True)
+
+    def resume(self, step: int, phase: str) -> None:
+        """Forgets what an interrupted run wrote of `phase` after `step`.
+
+        The log is then the one that a run without interruption would have had there. A
+        line that was cut off is dropped too.
+        """
+        if not self._enabled:
+            return
+        self.close()
+        path = self._run_dir / _METRICS
+        if path.exists():
+            kept = [
+                line
+                for line, entry in _entries(path)
+                if entry["phase"] != phase or entry["step"] <= step
+            ]
+            new = path.with_suffix(".new")
+            new.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+            new.replace(path)
+        if self._tensorboard:
+            from tensorboard.compat.proto.event_pb2 import SessionLog  # pyright: ignore
+
+            # TensorBoard hides the events of earlier files from this step on.
+            start = SessionLog(status=SessionLog.START)
+            self._add_event(phase, step + 1, session_log=start)
+
+    def write(self, step: int, phase: str, scalars: Mapping[str, Any]) -> None:
+        """Writes the numbers of one step of one phase."""
+        if not self._enabled:
+            return
+        taken = [name for name in scalars if name in _RESERVED]
+        if taken:
+            raise ValueError(f"scalars cannot be called {taken}: the log uses it.")
+        values = {name: float(value) for name, value in scalars.items()}
+        line = {"step": int(step), "phase": phase, "time": round(time.time(), 3)}
+        line |= {name: _json_number(value) for name, value in values.items()}
+        if self._file is None:
+            self._file = open(self._run_dir / _METRICS, "a", encoding="utf-8")
+        self._file.write(json.dumps(line, allow_nan=False) + "\n")
+        self._file.flush()
+        if self._tensorboard:
+            from tensorboard.compat.proto.summary_pb2 import Summary  # pyright: ignore
+
+            summary = Summary(
+                value=[
+                    Summary.Value(tag=name, simple_value=value)
+                    for name, value in values.items()
+                ]
+            )
+            self._add_event(phase, step, summary=summary)
+
+    def images(self, step: int, phase: str, name: str, images: Any) -> None:
+        """Shows pictures in TensorBoard: [h,w,3] or [b,h,w,3], uint8 or in [0, 1]."""
+        if not self._tensorboard:
+            return
+        from tensorboard.compat.proto.summary_pb2 import Summary  # pyright: ignore
+
+        images = np.asarray(images)
+        if images.dtype != np.uint8:
+            images = np.round(np.clip(images, 0, 1) * 255).astype(np.uint8)
+        images = images.reshape(-1, *images.shape[-3:])
+        summary = Summary()
+        for i, image in enumerate(images):
+            summary.value.add(
+                tag=f"{name}/{i}" if len(images) > 1 else name,
+                image=Summary.Image(
+                    height=image.shape[0],
+                    width=image.shape[1],
+                    colorspace=3,
+                    encoded_image_string=_png(image),
+                ),
+            )
+        self._add_event(phase, step, summary=summary)
+
+    def _add_event(self, phase: str, step: int, **content: Any) -> None:
+        from tensorboard.compat.proto.event_pb2 import Event  # pyright: ignore
+        from tensorboard.summary.writer.event_file_writer import EventFileWriter
+
+        if phase not in self._events:
+            directory = str(self._run_dir / "tensorboard" / phase)
+            self._events[phase] = EventFileWriter(directory, flush_secs=30)
+        event = Event(wall_time=time.time(), step=int(step), **content)
+        self._events[phase].add_event(event)
+
+    def close(self) -> None:
+        """Flushes and closes all files; writing again reopens them."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+        for writer in self._events.values():
+            writer.close()
+        self._events.clear()
+
+    def __enter__(self) -> MetricWriter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def read_metrics(run_dir: str | Path) -> list[dict[str, Any]]:
+    """The whole lines of `run_dir/metrics.jsonl`, as dicts; [] without the file."""
+    path = Path(run_dir) / _METRICS
+    return [entry for _, entry in _entries(path)] if path.exists() else []
+
+
+def _entries(path: Path) -> list[tuple[str, dict[str, Any]]]:
+    """The whole lines of a log, as text and as objects."""
+    entries = []
+    for line in path.read_text(encoding="utf-8").split("\n"):
+        try:
+            entry = json.loads(line)
+        except json.JSONDecodeError:
+            continue
+        if isinstance(entry, dict) and {"phase", "step"} <= entry.keys():
+            entries.append((line, entry))
+    return entries
+
+
+def _json_number(value: float) -> float | None:
+    if not math.isfinite(value):
+        return None
+    # Nine digits give a float32 back exactly.
+    return float(f"{value:.9g}")
+
+
+def _has_tensorboard() -> bool:
+    try:
+        import tensorboard.summary.writer.event_file_writer  # noqa: F401
+    except ImportError:
+        logging.warning(
+            "tensorboard is not installed: metrics go to %s only.", _METRICS
+        )
+        return False
+    return True
+
+
+def _png(image: np.ndarray) -> bytes:
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, format="png")
+    return buffer.getvalue()
+
+
+class Progress:
+    """How far a phase is: a bar on a terminal, plain lines elsewhere.
+
+        pose step 200/1000  loss 0.0012  lr 0.001  images/s 183  eta 2:10
+
+    The rate behind the ETA is that of the time after the first log line, which is best
+    one of the first step: compilation then does not count.
+    """
+
+    def __init__(
+        self,
+        total: int,
+        start: int = 0,
+        enabled: bool | None = None,
+        *,
+        label: str = "",
+        stream: TextIO | None = None,
+    ):
+        """Starts with `start` of `total` steps done.
+
+        Args:
+          total: steps of the whole phase.
+          start: steps done before, by a run that is resumed here.
+          enabled: False prints nothing; None: only the first process prints.
+          label: what begins every line.
+          stream: where to; None: standard output.
+        """
+        self._enabled = jax.process_index() == 0 if enabled is None else enabled
+        self._total = total
+        self._stream = stream or sys.stdout
+        self._label = f"{label} step" if label else "step"
+        self._first: tuple[int, float] | None = None
+        self._bar = None
+        if self._enabled and self._stream.isatty():
+            from tqdm import tqdm
+
+            self._bar = tqdm(
+                total=total,
+                initial=start,
+                file=self._stream,
+                bar_format=self._label + " {n_fmt}/{total_fmt} {bar:20}{desc}",
+                dynamic_ncols=True,
+            )
+
+    def step(self, step: int) -> None:
+        """Moves the bar, if there is one, to `step` steps done."""
+        if self._bar is not None:
+            self._bar.update(step - self._bar.n)
+
+    def log(self, step: int, values: Mapping[str, Any]) -> None:
+        """Shows `values` after `step` steps; a value that is text is shown as it is."""
+        if not self._enabled:
+            return
+        shown = {**values, "eta": self._eta(step)}
+        text = "  ".join(f"{name} {_short(value)}" for name, value in shown.items())
+        if self._bar is None:
+            line = f"{self._label} {step}/{self._total}  {text}"
+            print(line, file=self._stream, flush=True)
+        else:
+            self._bar.set_description_str(f"  {text}", refresh=False)
+            self.step(step)
+
+    def note(self, text: str) -> None:
+        """Prints a line of its own, above the bar if there is one."""
+        if not self._enabled:
+            return
+        if self._bar is None:
+            print(text, file=self._stream, flush=True)
+        else:
+            self._bar.write(text, file=self._stream)
+
+    def _eta(self, step: int) -> str:
+        now = time.monotonic()
+        if self._first is None:
+            self._first = (step, now)
+        first_step, first_time = self._first
+        if step <= first_step:
+            return "?"
+        seconds = (now - first_time) / (step - first_step) * (self._total - step)
+        minutes, seconds = divmod(round(seconds), 60)
+        hours, minutes = divmod(minutes, 60)
+        return (
+            f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+        )
+
+    def close(self) -> None:
+        """Leaves the bar as it is and ends its line."""
+        if self._bar is not None:
+            self._bar.refresh()
+            self._bar.close()
+            self._bar = None
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _short(value: Any) -> str:
+    return value if isinstance(value, str) else f"{value:.4g}"

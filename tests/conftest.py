@@ -1,0 +1,32 @@
+"""Strictness for all tests: four CPU devices, no silent broadcasting between ranks, no
+key used twice, and shapes of the pure functions checked against their annotations."""
+
+import os
+from pathlib import Path
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+import jax
+import pytest
+from jaxtyping import install_import_hook
+
+jax.config.update("jax_num_cpu_devices", 4)
+jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_debug_key_reuse", True)
+
+# Before anything imports them; submodules are covered. The types in `method` are not: a
+# checked dataclass would refuse the shapes that `jax.eval_shape` puts into it.
+_LAYER_1 = ("codecs", "geometry", "losses", "metrics", "nms")
+install_import_hook([f"pose_jax.{name}" for name in _LAYER_1], "beartype.beartype")
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """A folder of real images and annotations, named by POSE_JAX_DATA; or skips."""
+    folder = os.environ.get("POSE_JAX_DATA")
+    if not folder:
+        pytest.skip("POSE_JAX_DATA names no folder of real images")
+    path = Path(folder)
+    if not path.is_dir():
+        pytest.fail(f"POSE_JAX_DATA is not a folder: {folder}")
+    return path

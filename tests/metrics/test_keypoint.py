@@ -1,0 +1,354 @@
+"""Keypoint metrics against plain loops over people, in float64."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pose_jax import keypoints
+from pose_jax.metrics import oks, pck, pckh, pcp, pdj
+
+B, K = 6, 7
+SIGMAS = (0.026, 0.035, 0.079, 0.072, 0.062, 0.107, 0.089)
+STICKS = (
+    ("arm", 0, 1),
+    ("arm", 2, 3),
+    ("torso", (0, 2), (4, 5)),
+    ("head", 6, (0, 2)),
+    ("same", 4, 4),
+)
+TORSO = (2, 5)
+# Powers of two: t * scale is then exact in float32, ties included.
+THRESHOLDS = (0.0, 0.125, 0.25, 0.5, 1.0)
+
+jit_oks = jax.jit(lambda *a: oks(*a, SIGMAS))
+jit_pck = jax.jit(lambda *a: pck(*a, thresholds=THRESHOLDS))
+jit_pdj = jax.jit(lambda *a: pdj(*a, TORSO, thresholds=THRESHOLDS))
+jit_strict = jax.jit(lambda *a: pcp(*a, STICKS))
+jit_loose = jax.jit(lambda *a: pcp(*a, STICKS, threshold=0.7, strict=False))
+
+
+def people(seed, *, grid=True, nan=True):
+    """Points of B people. On the grid, distances often are exactly at a threshold."""
+    rng = np.random.default_rng(seed)
+    true = rng.integers(0, 24, (B, K, 2)).astype(float)
+    pred = true + rng.integers(-4, 5, (B, K, 2)) * rng.integers(0, 3, (B, K, 1))
+    if not grid:
+        true = true + rng.normal(size=true.shape)
+        pred = true + rng.normal(size=true.shape) * rng.choice([0.1, 3, 9], (B, K, 1))
+    visibility = rng.choice([0, 1, 2], (B, K), p=[0.2, 0.3, 0.5])
+    visibility[0] = 0  # A person without any label.
+    visibility[1] = 2  # A degenerate one: every stick and the torso have length zero.
+    true[1] = true[1, 0]
+    if nan:
+        true[visibility == 0] = np.nan
+        pred[(visibility == 0) & rng.choice([False, True], (B, K))] = np.nan
+    return pred, true, visibility, rng
+
+
+def f32(*arrays):
+    return tuple(
+        jnp.asarray(a, jnp.int32 if a.dtype.kind == "i" else jnp.float32)
+        for a in map(np.asarray, arrays)
+    )
+
+
+def loop_oks(pred, true, visibility, area):
+    """One person."""
+    values = [
+        math.exp(-(math.dist(p, q) ** 2) / (2 * (area + 1e-30) * (2 * s) ** 2))
+        for p, q, v, s in zip(pred, true, visibility, SIGMAS, strict=True)
+        if v > 0
+    ]
+    return sum(values) / len(values) if values else 0.0
+
+
+def loop_pck(pred, true, visibility, squared_scale):
+    """In squares: exact on the grid, so ties are decided right."""
+    correct, counted = np.zeros((len(THRESHOLDS), K), int), np.zeros(K, int)
+    for b in range(B):
+        if not (math.isfinite(squared_scale[b]) and squared_scale[b] > 0):
+            continue
+        for k in range(K):
+            if visibility[b, k] == 0:
+                continue
+            counted[k] += 1
+            for t, threshold in enumerate(THRESHOLDS):
+                squared = ((pred[b, k] - true[b, k]) ** 2).sum()
+                correct[t, k] += squared <= threshold**2 * squared_scale[b]
+    return correct, counted
+
+
+def loop_pcp(pred, true, visibility, *, threshold, strict):
+    """Returns the counts, and how far the closest call was from the threshold."""
+    correct, counted = np.zeros(len(STICKS), int), np.zeros(len(STICKS), int)
+    margin = math.inf
+    for b in range(B):
+        for s, (_, *ends) in enumerate(STICKS):
+            ends = [list(np.atleast_1d(end)) for end in ends]
+            if any(visibility[b, i] == 0 for end in ends for i in end):
+                continue
+            counted[s] += 1
+            a, c = (true[b, end].mean(0) for end in ends)
+            length = math.dist(a, c)
+            errors = [
+                math.dist(pred[b, end].mean(0), point)
+                for end, point in zip(ends, (a, c), strict=True)
+            ]
+            error = max(errors) if strict else sum(errors) / 2
+            correct[s] += length > 0 and error <= threshold * length
+            if length > 0:
+                margin = min(margin, abs(error - threshold * length))
+    return correct, counted, margin
+
+
+seeds = st.integers(0, 2**32 - 1)
+many = settings(max_examples=100, deadline=None)
+
+
+@many
+@given(seeds)
+def test_oks_is_the_loop(seed):
+    pred, true, visibility, rng = people(seed, grid=False)
+    area = rng.choice([0.0, 1e-3, 1.0, 300.0, 1e4], B)
+    area[2:] = np.maximum(area[2:], 1.0)
+    got = jit_oks(*f32(pred, true, visibility, area))
+    want = [loop_oks(*(a[b] for a in (pred, true, visibility, area))) for b in range(B)]
+    np.testing.assert_allclose(got, want, atol=2e-5)
+    assert got[0] == 0  # Nothing labelled.
+
+
+@pytest.mark.parametrize(("ratio", "value"), [(1, 0.8825), (2, 0.6065), (3, 0.3247)])
+def test_oks_at_multiples_of_sigma(ratio, value):
+    coco = keypoints.COCO
+    area = 50.0 * 80.0
+    true = np.full((17, 2), 100.0)
+    pred = true.copy()
+    pred[:, 1] += ratio * np.array(coco.sigmas) * math.sqrt(area)
+    got = oks(*f32(pred, true, np.full(17, 2), area), coco.sigmas)
+    assert got.shape == ()
+    np.testing.assert_allclose(got, value, atol=5e-5)
+
+
+def test_oks_of_exact_points_is_one_at_any_area():
+    points = np.zeros((3, K, 2))
+    area = np.array([0.0, 1e-6, 1e9])
+    got = oks(*f32(points, points, np.ones((3, K), int), area), SIGMAS)
+    np.testing.assert_array_equal(got, np.ones(3))
+
+
+@many
+@given(seeds)
+def test_oks_does_not_see_the_unit_of_length(seed):
+    pred, true, visibility, _ = people(seed, grid=False)
+    area = np.full(B, 500.0)
+    once = jit_oks(*f32(pred, true, visibility, area))
+    twice = jit_oks(*f32(2 * pred, 2 * true, visibility, 4 * area))
+    np.testing.assert_allclose(once, twice, atol=1e-6)
+    assert ((once >= 0) & (once <= 1)).all()
+
+
+def test_oks_compares_all_pairs():
+    pred, true, visibility, rng = people(3, grid=False)
+    area = rng.uniform(10, 1000, B)
+    args = f32(pred, true, visibility, area)
+    wide = jit_oks(args[0][:, None], *(a[None] for a in args[1:]))
+    of_one = jax.vmap(jit_oks, (None, 0, 0, 0))
+    nested = jax.vmap(of_one, (0, None, None, None))(*args)
+    assert wide.shape == (B, B)
+    np.testing.assert_allclose(wide, nested, atol=1e-6)
+    np.testing.assert_allclose(np.diag(wide), jit_oks(*args), atol=1e-6)
+
+
+def test_oks_gradient_is_the_derivative_and_finite():
+    pred, true, visibility, _ = people(5, grid=False)
+    area = np.array([100.0, 0.0, 1e-5, 400.0, 9e3, 1e6])
+    pred[3] = true[3]
+    args = f32(pred, true, visibility, area)
+    total = jax.jit(jax.grad(lambda p, t, v, a: oks(p, t, v, a, SIGMAS).sum(), (0, 3)))
+    by_points, by_area = total(*args)
+    assert np.isfinite(by_points).all() and np.isfinite(by_area).all()
+    for b in (4, 5):
+        spread = 8 * np.array(SIGMAS)[:, None] ** 2 * area[b]
+        labelled = visibility[b][:, None] > 0
+        difference = np.where(labelled, pred[b] - true[b], 0)
+        kernel = np.exp(-(difference**2).sum(-1, keepdims=True) / spread)
+        want = -2 * difference / spread * kernel / labelled.sum()
+        np.testing.assert_allclose(by_points[b], want, rtol=1e-3, atol=1e-6)
+
+
+@many
+@given(seeds)
+def test_pck_is_the_loop(seed):
+    pred, true, visibility, rng = people(seed)
+    scale = rng.choice([0.0, -8.0, np.nan, np.inf, 4.0, 8.0, 12.0, 40.0], B)
+    correct, counted = jit_pck(*f32(pred, true, visibility, scale))
+    want_correct, want_counted = loop_pck(
+        pred, true, visibility, np.where(scale > 0, scale, 0) ** 2
+    )
+    np.testing.assert_array_equal(correct, want_correct)
+    np.testing.assert_array_equal(counted, want_counted)
+
+
+@many
+@given(seeds)
+def test_pdj_is_the_loop_over_torso_diameters(seed):
+    pred, true, visibility, _ = people(seed)
+    i, j = TORSO
+    labelled = (visibility[:, i] > 0) & (visibility[:, j] > 0)
+    squared = ((true[:, i] - true[:, j]) ** 2).sum(-1)
+    correct, counted = jit_pdj(*f32(pred, true, visibility))
+    want_correct, want_counted = loop_pck(
+        pred, true, visibility, np.where(labelled, squared, 0.0)
+    )
+    np.testing.assert_array_equal(counted, want_counted)
+    np.testing.assert_array_equal(correct, want_correct)
+
+
+@many
+@given(seeds)
+def test_strict_pcp_is_the_loop(seed):
+    pred, true, visibility, _ = people(seed)
+    correct, counted = jit_strict(*f32(pred, true, visibility))
+    want = loop_pcp(pred, true, visibility, threshold=0.5, strict=True)
+    np.testing.assert_array_equal(correct, want[0])
+    np.testing.assert_array_equal(counted, want[1])
+    assert correct[-1] == 0  # "same": its ends are one point.
+
+
+@many
+@given(seeds)
+def test_loose_pcp_is_the_loop(seed):
+    pred, true, visibility, _ = people(seed, grid=False)
+    *want, margin = loop_pcp(pred, true, visibility, threshold=0.7, strict=False)
+    if margin < 1e-4:  # Too close a call for float32.
+        return
+    correct, counted = jit_loose(*f32(pred, true, visibility))
+    np.testing.assert_array_equal(correct, want[0])
+    np.testing.assert_array_equal(counted, want[1])
+
+
+def test_exactly_at_the_threshold_counts():
+    @jax.jit
+    def metrics(*args):
+        stick, ten = (("limb", 0, 1),), jnp.array([10.0])
+        return (
+            pck(*args, ten, thresholds=[0.5]),
+            pckh(*args, ten, thresholds=[0.5]),
+            pdj(*args, (0, 1), thresholds=[0.5]),
+            pcp(*args, stick),
+            pcp(*args, stick, strict=False),
+        )
+
+    true = np.array([[[0.0, 0.0], [10.0, 0.0]]])
+    visibility = np.full((1, 2), 1)
+    for distance, right in ((5.0, 1), (5.001, 0)):
+        pred = true + distance * np.array([[0.0, 1.0], [0.6, 0.8]])
+        for correct, counted in metrics(*f32(pred, true, visibility)):
+            np.testing.assert_array_equal(correct, np.full(correct.shape, right))
+            np.testing.assert_array_equal(counted, np.ones(counted.shape))
+
+
+def test_loose_forgives_one_bad_end_and_strict_does_not():
+    true = np.array([[0.0, 0.0], [10.0, 0.0]])
+    pred = np.array([[0.0, 7.0], [10.0, 3.0]])
+    args = (*f32(pred, true, np.array([1, 2])), (("limb", 0, 1),))
+    assert [int(c[0]) for c in pcp(*args)] == [0, 1]
+    assert [int(c[0]) for c in pcp(*args, strict=False)] == [1, 1]
+    assert [int(c[0]) for c in pcp(*args, threshold=0.7)] == [1, 1]
+
+
+def test_the_three_pcks_share_one_definition():
+    pred, true, visibility, _ = people(11)
+    args = f32(pred, true, visibility)
+    i, j = TORSO
+    seen = (visibility[:, i] > 0) & (visibility[:, j] > 0)
+    squared = ((true[:, i] - true[:, j]) ** 2).sum(-1)
+    (diameter,) = f32(np.sqrt(np.where(seen, squared, 0)))
+    by_pck = jit_pck(*args, diameter)
+    by_pckh = pckh(*args, diameter, thresholds=np.array(THRESHOLDS, np.float32))
+    by_pdj = jit_pdj(*args)
+    for n in range(2):
+        np.testing.assert_array_equal(by_pck[n], by_pckh[n])
+        np.testing.assert_array_equal(by_pck[n], by_pdj[n])
+
+
+@pytest.mark.parametrize(
+    "metric", [jit_strict, jit_loose, jit_pdj], ids=["strict", "loose", "pdj"]
+)
+def test_counts_add_over_batches(metric):
+    args = f32(*people(17)[:3])
+    whole = metric(*args)
+    parts = [metric(*(a[rows] for a in args)) for rows in (slice(2), slice(2, B))]
+    each = jax.vmap(metric)(*args)
+    folded = metric(*(a.reshape(2, 3, *a.shape[1:]) for a in args))
+    assert int(whole[1].sum()) > 0
+    for n in range(2):
+        assert whole[n].dtype == jnp.int32
+        np.testing.assert_array_equal(parts[0][n] + parts[1][n], whole[n])
+        np.testing.assert_array_equal(each[n].sum(0), whole[n])
+        np.testing.assert_array_equal(folded[n], whole[n])
+
+
+def test_a_nan_prediction_is_wrong():
+    pred, true, visibility, _ = people(2, nan=False)
+    args = f32(np.full_like(pred, np.nan), true, visibility)
+    for metric in (jit_strict, jit_loose, jit_pdj):
+        correct, counted = metric(*args)
+        assert int(correct.sum()) == 0 and int(counted.sum()) > 0
+
+
+@pytest.mark.parametrize(
+    "keypoint_set", keypoints.SETS.values(), ids=list(keypoints.SETS)
+)
+def test_every_set_has_what_its_metrics_need(keypoint_set):
+    k = len(keypoint_set)
+    rng = np.random.default_rng(0)
+    true = rng.uniform(0, 100, (4, k, 2))
+    args = f32(true, true, np.full((4, k), 2))
+    correct, counted = jax.jit(lambda *a: pcp(*a, keypoint_set.sticks))(*args)
+    np.testing.assert_array_equal(correct, np.full(len(keypoint_set.sticks), 4))
+    np.testing.assert_array_equal(counted, correct)
+    jit_pdj = jax.jit(lambda *a: pdj(*a, keypoint_set.torso, thresholds=[0.0, 0.2]))
+    correct, counted = jit_pdj(*args)
+    np.testing.assert_array_equal(correct, np.full((2, k), 4))
+    np.testing.assert_array_equal(counted, np.full(k, 4))
+
+
+def test_refusals():
+    pred, true, visibility, _ = people(0)
+    pred, true, visibility = f32(pred, true, visibility)
+    ones = jnp.ones(B)
+    for call in (
+        lambda: oks(pred, true, visibility, ones, SIGMAS[:-1]),
+        lambda: oks(pred, true, visibility, ones, (0.1,)),
+        lambda: oks(pred, true[:, :1], visibility, ones, SIGMAS),
+        lambda: oks(pred, true, visibility[:, :1], ones, SIGMAS),
+        lambda: oks(pred, true, visibility, ones[:, None], SIGMAS),
+        lambda: oks(pred, true[0], visibility[0], ones[0], SIGMAS),
+        lambda: oks(pred[:2], true[:3], visibility[:3], ones[:3], SIGMAS),
+        lambda: pck(pred, true, visibility, ones[:1], thresholds=[0.5]),
+        lambda: pck(pred, true, visibility[:1], ones, thresholds=[0.5]),
+        lambda: pck(pred, true, visibility, ones, thresholds=jnp.float32(0.5)),
+        lambda: pdj(pred, true, visibility, (0, K), thresholds=[0.5]),
+        lambda: pdj(pred, true, visibility, (-1, 0), thresholds=[0.5]),
+        lambda: pdj(pred, true, visibility, None, thresholds=[0.5]),
+        lambda: pcp(pred, true, visibility, (("arm", 0, K),)),
+        lambda: pcp(pred, true, visibility, ()),
+        lambda: pcp(pred, true[:1], visibility, STICKS),
+    ):
+        with pytest.raises(Exception) as error:
+            call()
+        # With the shape annotations checked, they may refuse before we do.
+        assert isinstance(error.value, ValueError) or "jaxtyping" in repr(error.type)
+
+
+def test_sigmas_may_be_traced():
+    pred, true, visibility, _ = people(1)
+    args = f32(pred, true, visibility, np.full(B, 100.0))
+    got = jax.jit(oks)(*args, jnp.array(SIGMAS))
+    np.testing.assert_allclose(got, jit_oks(*args), atol=1e-6)

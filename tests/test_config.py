@@ -1,0 +1,303 @@
+"""`load`, `build` and what they say about mistakes: one line with the key's path."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import pytest
+from ml_collections import ConfigDict, config_dict
+
+from pose_jax import config as config_lib
+from pose_jax.errors import ConfigError
+
+
+@dataclasses.dataclass(frozen=True)
+class Inner:
+    lr: float
+    name: Literal["adam", "sgd"] = "adam"
+    momentum: float | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Outer:
+    size: tuple[int, int]
+    inner: Inner
+    steps: tuple[int, ...] = ()
+    buckets: tuple[tuple[int, int], ...] = ()
+    flag: bool = False
+    label: str = "x"
+    many: list[float] = dataclasses.field(default_factory=list)
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    either: int | str = 0
+    derived: int = dataclasses.field(default=7, init=False)
+
+    def __post_init__(self):
+        if self.size[0] < 1:
+            raise ValueError(f"size must be positive; got {self.size}.")
+
+
+def section(**changes):
+    return {"size": (3, 2), "inner": {"lr": 0.5}, **changes}
+
+
+@pytest.mark.parametrize("wrap", [dict, ConfigDict], ids=["dict", "ConfigDict"])
+def test_build_makes_the_declared_types(wrap):
+    given = section(
+        inner={"lr": 1, "name": "sgd", "momentum": None},
+        steps=[1, 2],
+        buckets=[[4, 5], (6, 7)],
+        many=(1, 2.5),
+        options={"a": {"b": (1, 2)}},
+        either="text",
+    )
+    built = config_lib.build(Outer, wrap(given), "config.outer")
+    assert built == Outer(
+        size=(3, 2),
+        inner=Inner(lr=1.0, name="sgd"),
+        steps=(1, 2),
+        buckets=((4, 5), (6, 7)),
+        many=[1.0, 2.5],
+        options={"a": {"b": (1, 2)}},
+        either="text",
+    )
+    assert type(built.inner.lr) is float
+    assert type(built.options["a"]) is dict
+    assert built.derived == 7
+
+
+def test_build_leaves_a_built_section_alone():
+    inner = Inner(lr=2.0)
+    assert config_lib.build(Outer, section(inner=inner)).inner is inner
+    assert config_lib.build(Inner, inner) is inner
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (section(inner={"lrr": 1.0}), ["c.inner.lrr", "no such key", "'lr'"]),
+        (section(lable="y"), ["c.lable", "'label'"]),
+        (section(derived=1), ["c.derived", "no such key"]),
+        ({"size": (1, 1)}, ["c.inner", "missing"]),
+        (section(inner={}), ["c.inner.lr", "missing", "a float"]),
+        (section(inner=3), ["c.inner", "section"]),
+        (section(inner={"lr": "fast"}), ["c.inner.lr", "a float", "'fast'", "a str"]),
+        (section(inner={"lr": True}), ["c.inner.lr", "a float", "a bool"]),
+        (section(inner={"lr": 1.0, "momentum": "x"}), ["c.inner.momentum", "a float"]),
+        (section(inner={"lr": 1.0, "name": "adm"}), ["c.inner.name", "'adam', 'sgd'"]),
+        (section(inner={"lr": 1.0, "name": "adm"}), ["Did you mean 'adam'?"]),
+        (section(inner={"lr": 1.0, "name": 3}), ["c.inner.name", "got 3"]),
+        (section(size=(1, 2, 3)), ["c.size", "2 values"]),
+        (section(size=5), ["c.size", "tuple[int, int]", "got 5"]),
+        (section(size=(1, 2.0)), ["c.size[1]", "an int", "a float"]),
+        (section(size=(True, 2)), ["c.size[0]", "an int", "a bool"]),
+        (section(steps="12"), ["c.steps", "tuple"]),
+        (section(buckets=((1, 2), (3,))), ["c.buckets[1]", "2 values"]),
+        (section(flag=1), ["c.flag", "a bool", "an int"]),
+        (section(label=None), ["c.label", "a str", "None"]),
+        (section(many={"a": 1}), ["c.many"]),
+        (section(options=[1]), ["c.options"]),
+        (section(either=1.5), ["c.either", "an int or a str"]),
+        (section(size=(0, 2)), ["c: size must be positive; got (0, 2)."]),
+    ],
+)
+def test_build_names_the_mistake_in_one_line(given, words):
+    for wrapped in (given, ConfigDict(given)):
+        with pytest.raises(ConfigError) as caught:
+            config_lib.build(Outer, wrapped, "c")
+        message = str(caught.value)
+        assert "\n" not in message
+        for word in words:
+            assert word in message
+
+
+def test_build_blames_the_code_for_types_that_no_config_has():
+    @dataclasses.dataclass
+    class Odd:
+        value: complex
+
+    with pytest.raises(TypeError, match=r"c\.value"):
+        config_lib.build(Odd, {"value": 1}, "c")
+
+
+def test_a_section_that_nothing_builds_is_an_error():
+    config = ConfigDict({"optimizer": {}, "train": {}})
+    config_lib.check_sections(config, ["optimizer", "train", "eval"])
+    with pytest.raises(
+        ConfigError, match=r"config\.optimizer.*Did you mean 'optimiser'"
+    ):
+        config_lib.check_sections(config, ["optimiser", "train"])
+
+
+CONFIG = """
+from ml_collections import ConfigDict
+
+def get_config(variant=""):
+    if variant not in ("", "small"):
+        raise ValueError(f"variant: 'small' or nothing; got {variant!r}.")
+    return ConfigDict({
+        "seed": 0,
+        "optimizer": {"lr": 1e-3, "name": "adam", "clip": None, "drops": (170, 200)},
+        "train": {"steps": 10 if variant == "small" else 1000, "fast": False},
+        "model": {"layers": (), "scales": (0.5, 2.0), "skip": ("head",)},
+    })
+"""
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "base.py"
+    path.write_text(CONFIG)
+    return path
+
+
+def test_load_reads_the_file_and_its_argument(file):
+    assert config_lib.load(file).train.steps == 1000
+    assert config_lib.load(f"{file}:small").train.steps == 10
+    assert config_lib.load(f"{file}:").train.steps == 1000
+
+
+def test_a_loaded_config_is_locked(file):
+    config = config_lib.load(file)
+    with pytest.raises((AttributeError, KeyError)):
+        config.optimizer.lrr = 1.0
+
+
+@pytest.mark.parametrize(
+    ("override", "key", "value"),
+    [
+        (["--config.optimizer.lr=3e-4"], "optimizer.lr", 3e-4),
+        (["--config.optimizer.lr", "3e-4"], "optimizer.lr", 3e-4),
+        (["--config.optimizer.lr=1"], "optimizer.lr", 1.0),
+        (["--config.optimizer.lr=1", "--config.optimizer.lr=2"], "optimizer.lr", 2.0),
+        (["--config.seed", "-3"], "seed", -3),
+        (["--config.optimizer.name=a=b"], "optimizer.name", "a=b"),
+        (["--config.optimizer.name="], "optimizer.name", ""),
+        (["--config.optimizer.clip=1.5"], "optimizer.clip", 1.5),
+        (["--config.optimizer.clip=high"], "optimizer.clip", "high"),
+        (["--config.optimizer.lr=None"], "optimizer.lr", None),
+        (["--config.optimizer.drops=(1, 2, 3)"], "optimizer.drops", (1, 2, 3)),
+        (["--config.optimizer.drops=1,2"], "optimizer.drops", (1, 2)),
+        (["--config.optimizer.drops=5"], "optimizer.drops", (5,)),
+        (["--config.optimizer.drops=()"], "optimizer.drops", ()),
+        (["--config.model.scales=(1, 0.5)"], "model.scales", (1.0, 0.5)),
+        (["--config.model.layers=(1, 'a')"], "model.layers", (1, "a")),
+        (["--config.model.skip=head,stem"], "model.skip", ("head", "stem")),
+        (["--config.model.skip=('stem',)"], "model.skip", ("stem",)),
+        (["--config.train.fast=true"], "train.fast", True),
+        (["--config.train.fast=0"], "train.fast", False),
+    ],
+)
+def test_overrides_are_read_as_the_type_they_replace(file, override, key, value):
+    config = config_lib.load(file, override)
+    found = config
+    for name in key.split("."):
+        found = found[name]
+    assert found == value
+    assert type(found) is type(value)
+    changed = config_lib.differences(config, config_lib.load(file))
+    assert set(changed) <= {key}
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("--config.optimizer.lrr=1", ["config.optimizer", "'lrr'", "mean 'lr'?"]),
+        ("--config.optimzer.lr=1", ["config", "'optimzer'", "mean 'optimizer'?"]),
+        ("--config.optimizer=1", ["section", "lr"]),
+        ("--config.seed.x=1", ["config.seed", "value, not a section"]),
+        ("--config.seed=1.5", ["--config.seed=1.5", "an int"]),
+        ("--config.optimizer.lr=fast", ["a float", "0.001"]),
+        ("--config.train.fast=maybe", ["a bool"]),
+        ("--config.optimizer.drops=(1, 'a')", ["a tuple"]),
+        ("--config.optimizer.drops=(1", ["a tuple"]),
+        ("--config.model.scales=(a, b)", ["a tuple"]),
+        ("--config.optimizer.lr", ["value is missing"]),
+        ("--confg.seed=1", ["--confg.seed=1", "not understood"]),
+        ("seed=1", ["not understood", "--config.section.key=value"]),
+    ],
+)
+def test_wrong_overrides_are_one_line(file, override, words):
+    with pytest.raises(ConfigError) as caught:
+        config_lib.load(file, [override])
+    message = str(caught.value)
+    assert "\n" not in message
+    for word in words:
+        assert word in message
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("def get_config(:\n  pass\n", ["wrong.py, line 1", "SyntaxError"]),
+        ("import nothing_like_this\n", ["line 1", "nothing_like_this"]),
+        ("x = 1\n", ["get_config"]),
+        ("def get_config():\n  a = {}\n  return a['k']\n", ["line 3", "KeyError"]),
+        ("def get_config():\n  return 3\n", ["must return a ConfigDict"]),
+    ],
+)
+def test_a_broken_config_file_is_one_line(tmp_path, text, words):
+    path = tmp_path / "wrong.py"
+    path.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        config_lib.load(path)
+    assert "\n" not in str(caught.value)
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_arguments_of_config_files_are_checked(file, tmp_path):
+    with pytest.raises(ConfigError, match="'small' or nothing; got 'large'"):
+        config_lib.load(f"{file}:large")
+    plain = tmp_path / "plain.py"
+    plain.write_text("def get_config():\n  return {'a': 1}\n")
+    assert config_lib.load(plain, ["--config.a=2"]).a == 2
+    with pytest.raises(ConfigError, match="takes no argument; got 'x'"):
+        config_lib.load(f"{plain}:x")
+
+
+def test_a_missing_file_names_the_nearest(file):
+    with pytest.raises(ConfigError, match=r"bass\.py: no such.*mean 'base'"):
+        config_lib.load(file.with_name("bass.py"))
+    with pytest.raises(ConfigError, match="python file"):
+        config_lib.load(file.parent)
+
+
+def test_json_brings_a_config_back(file):
+    config = config_lib.load(file, ["--config.optimizer.lr=1e-7"])
+    again = config_lib.from_json(config_lib.to_json(config))
+    assert again.to_dict() == config.to_dict()
+    assert config_lib.differences(again, config) == {}
+    with pytest.raises((AttributeError, KeyError)):
+        again.optimizer.lrr = 1.0
+    for text in ("{", "[1]"):
+        with pytest.raises(ConfigError, match="JSON"):
+            config_lib.from_json(text)
+
+
+def test_placeholders_become_none():
+    config = ConfigDict({"a": config_dict.placeholder(float)})
+    assert json.loads(config_lib.to_json(config)) == {"a": None}
+
+
+def test_differences_are_those_of_leaves():
+    default = {"a": 1, "b": {"c": (1, 2), "d": None}, "e": {}, "gone": 0}
+    changed = {"a": 2, "b": {"c": [1, 2], "d": 3}, "e": {"new": None}}
+    assert config_lib.differences(changed, default) == {
+        "a": (1, 2),
+        "b.d": (None, 3),
+        "e": ({}, None),
+        "gone": (0, None),
+        "e.new": (None, None),
+    }
+
+
+def test_the_config_layer_loads_nothing_heavy():
+    code = (
+        "import sys, pose_jax.config; "
+        "print([m for m in ('jax', 'tensorflow', 'flax') if m in sys.modules])"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert out.stdout.strip() == "[]", out.stderr

@@ -1,0 +1,236 @@
+"""One preprocessing for training, evaluation and prediction; every row exactly once."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+import pose_jax
+from pose_jax import checkpoints, cli, evaluate, input_pipeline, methods, predict
+from pose_jax import sharding as sharding_lib
+from pose_jax.datasets import coco, synthetic
+from pose_jax.errors import ConfigError, InputError
+from pose_jax.keypoints import COCO
+from pose_jax.method import Poses
+
+METHOD = {
+    "name": "dark",
+    "model": {"name": "pocket", "options": {"width": 8}},
+    "input_size": (64, 64),
+    "sigma": 1.5,
+}
+INPUT = {"batch_size": 4, "canvas_size": (320, 256), "reader": "numpy"}
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    root = tmp_path_factory.mktemp("people") / "data"
+    synthetic.write_dataset(root, n=1, val=6, seed=1)
+    return root
+
+
+@pytest.fixture(scope="module")
+def run(root, tmp_path_factory):
+    """A run of an untrained network, whose last layer is random so that maps differ."""
+    run = tmp_path_factory.mktemp("run")
+    method = methods.build(METHOD, COCO)
+    key = jax.random.key(0)
+    variables = jax.device_get(jax.jit(method.phases[0].init)(key))
+    rng = np.random.default_rng(0)
+    head = max(
+        (p for p in checkpoints.flatten(variables["params"]) if p[-1] == "kernel"),
+        key=lambda p: checkpoints.flatten(variables["params"])[p].shape[-1] == 17,
+    )
+    node = variables["params"]
+    for name in head[:-1]:
+        node = node[name]
+    node["kernel"] = rng.normal(size=node["kernel"].shape).astype(np.float32)
+    manifest = {
+        "method": METHOD,
+        "keypoints": COCO.to_json(),
+        "input": INPUT,
+        "data": {"name": "coco", "root": str(root), "split": "val2017"},
+        "scores": {},
+    }
+    checkpoints.save_model(run / "model", {"pose": variables}, manifest)
+    return run
+
+
+@pytest.fixture(scope="module")
+def evaluated(run):
+    found = evaluate.evaluate_run(run, decoders=("argmax", "dark"))
+    results = json.loads(
+        (run / "eval" / "gt_boxes" / "dark" / "predictions.json").read_text()
+    )
+    return found, results
+
+
+def test_eval_writes_metrics_with_the_box_source_in_their_names(run, evaluated):
+    found, _ = evaluated
+    assert list(found) == ["argmax", "dark"]
+    for name in ("AP@gt_boxes", "AP50@gt_boxes", "pixel_error@gt_boxes"):
+        assert np.isfinite(found["dark"][name])
+    assert "PDJ@0.2@gt_boxes" in found["dark"]
+    written = json.loads((run / "eval/gt_boxes/dark/metrics.json").read_text())
+    assert written == found["dark"]
+
+
+def test_predict_on_a_validation_image_equals_eval(root, run, evaluated, tmp_path):
+    """The same boxes of the same images through `predict`: the same numbers."""
+    table = coco.load(root, "val2017")
+    rows = table.labelled_rows()
+    boxes = [
+        {
+            "image_id": int(table.image_ids[table.image[r]]),
+            "bbox": [
+                *table.boxes_xyxy[r, :2].tolist(),
+                *(table.boxes_xyxy[r, 2:] - table.boxes_xyxy[r, :2]).tolist(),
+            ],
+        }
+        for r in rows
+    ]
+    (tmp_path / "boxes.json").write_text(json.dumps(boxes))
+    out = tmp_path / "out"
+    argv = ["predict", *map(str, table.images), "--run", str(run)]
+    argv += ["--boxes", str(tmp_path / "boxes.json"), "--out", str(out)]
+    assert cli.main(argv) == 0
+    predicted = json.loads((out / "predictions.json").read_text())
+    assert len(predicted) == len(evaluated[1]) == len(rows)
+    for ours, theirs in zip(predicted, evaluated[1], strict=True):
+        assert ours["image_id"] == theirs["image_id"]
+        np.testing.assert_array_equal(ours["keypoints"], theirs["keypoints"])
+        assert ours["score"] == theirs["score"]
+    for image in table.images:
+        assert (out / f"{image.stem}.png").exists()
+
+
+def test_load_takes_paths_and_arrays_alike(root, run):
+    people = pose_jax.load(run)
+    paths = sorted((root / "val2017").glob("*.jpg"))[:3]
+    arrays = [np.asarray(Image.open(path)) for path in paths]
+    a, b = people(paths), people(arrays)
+    assert [len(found) for found in a] == [1, 1, 1]
+    for one, other in zip(a, b, strict=True):
+        np.testing.assert_array_equal(one[0].points_xy, other[0].points_xy)
+    assert people([]) == []
+    nobody = people(paths, boxes=[np.zeros((0, 4))] * 3)
+    assert nobody == [[], [], []]
+
+
+def test_predict_traces_once_over_images_and_crowds_of_all_sizes(run):
+    people = pose_jax.load(run)
+    rng = np.random.default_rng(0)
+    for w, h, n in ((30, 40, 1), (640, 480, 3), (200, 900, 7), (1, 1, 1)):
+        image = rng.integers(0, 255, (h, w, 3), np.uint8)
+        boxes = np.array([[0, 0, w, h]] * n, float)
+        (found,) = people([image], boxes=[boxes])
+        assert len(found) == n
+        assert all(np.isfinite(p.points_xy).all() for p in found)
+    assert people.predictor.traces == 1
+
+
+def test_exif_rotation_is_applied(run, tmp_path):
+    """A stored image with a rotation tag equals the same image stored upright."""
+    rng = np.random.default_rng(0)
+    small = Image.fromarray(rng.integers(0, 255, (12, 9, 3), np.uint8))
+    upright = small.resize((90, 120), Image.Resampling.BICUBIC)
+    upright.save(tmp_path / "upright.png")
+    turned = upright.transpose(Image.Transpose.ROTATE_90)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # To be shown turned by 90 degrees clockwise.
+    turned.save(tmp_path / "turned.png", exif=exif)
+    people = pose_jax.load(run)
+    a, b = people([tmp_path / "upright.png", tmp_path / "turned.png"])
+    np.testing.assert_array_equal(a[0].points_xy, b[0].points_xy)
+
+
+def test_every_row_counts_once_and_keeps_its_place(root, run):
+    """Batches of any size, also one that leaves a remainder, give the same poses."""
+    loaded = evaluate.load_run(run)
+    table = coco.load(root, "val2017")
+    predictor = evaluate.Predictor(loaded.method(), sharding_lib.make_mesh())
+    rows = table.labelled_rows()
+    found = {}
+    for size in (4, 8):
+        config = input_pipeline.InputConfig(size, (320, 256), "numpy")
+        found[size] = predictor(loaded.variables, table, config)
+    np.testing.assert_array_equal(found[4].row, rows)
+    np.testing.assert_array_equal(found[8].row, rows)
+    np.testing.assert_allclose(found[4].points_xy, found[8].points_xy, atol=1e-2)
+    shuffled = np.random.default_rng(0).permutation(rows)
+    config = input_pipeline.InputConfig(4, (320, 256), "numpy")
+    again = predictor(loaded.variables, table, config, shuffled)
+    np.testing.assert_array_equal(again.row, shuffled)
+
+
+def test_perfect_predictions_measure_perfect(root):
+    table = coco.load(root, "val2017")
+    rows = table.labelled_rows()
+    poses = Poses(
+        points_xy=table.points_xy[rows].astype(np.float32),
+        keypoint_scores=np.ones((len(rows), 17), np.float32),
+        score=np.ones(len(rows), np.float32),
+        valid=np.ones(len(rows), bool),
+        row=rows,
+    )
+    metrics = evaluate.measure(table, poses)
+    assert metrics["AP@gt_boxes"] == pytest.approx(1)
+    assert metrics["pixel_error@gt_boxes"] < 1e-3
+    assert metrics["PDJ@0.2@gt_boxes"] == 1
+    moved = Poses(**{**vars(poses), "points_xy": poses.points_xy + [3, 4]})
+    assert evaluate.measure(table, moved)["pixel_error@gt_boxes"] == pytest.approx(
+        5, abs=1e-4
+    )
+
+
+@pytest.mark.parametrize(
+    ("argv", "code", "says"),
+    [
+        (["eval", "--run", "nowhere"], 1, "nowhere"),
+        (["eval", "--run", "RUN", "--decoder", "drak"], 2, "'dark'"),
+        (["eval", "--run", "RUN", "--data", "nowhere"], 1, "nowhere"),
+        (["predict", "nothing.jpg", "--run", "RUN"], 1, "nothing.jpg: no such file"),
+        (["predict", "IMAGE", "--run", "RUN", "--boxes", "no.json"], 1, "no.json"),
+    ],
+)
+def test_bad_input_is_one_line(argv, code, says, root, run, tmp_path, capsys):
+    image = str(next((root / "val2017").glob("*.jpg")))
+    argv = [{"RUN": str(run), "IMAGE": image}.get(word, word) for word in argv]
+    assert cli.main(argv) == code
+    err = capsys.readouterr().err
+    assert says in err and len(err.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("{", "json"),
+        ("{}", "list"),
+        ('[{"image_id": 1}]', "entry 0 needs 'bbox'"),
+        ('[{"bbox": [1, 2, 3], "image_id": 1}]', "entry 0"),
+        ('[{"bbox": [1, 2, 3, 4], "image_id": 77}]', "none of its 1 boxes"),
+    ],
+)
+def test_bad_boxes_are_one_line(text, says, tmp_path):
+    path = tmp_path / "boxes.json"
+    path.write_text(text)
+    with pytest.raises(InputError, match=says):
+        predict.read_boxes(path, [tmp_path / "000000000001.jpg"])
+
+
+def test_unreadable_images_are_named_and_the_others_done(root, run, tmp_path, capsys):
+    good = next((root / "val2017").glob("*.jpg"))
+    (tmp_path / "bad.jpg").write_bytes(b"no image")
+    out = tmp_path / "out"
+    argv = ["predict", str(tmp_path / "bad.jpg"), str(good)]
+    assert cli.main([*argv, "--run", str(run), "--out", str(out)]) == 1
+    err = capsys.readouterr().err
+    assert "bad.jpg" in err and len(err.strip().splitlines()) == 1
+    assert len(json.loads((out / "predictions.json").read_text())) == 1
+
+
+def test_an_unknown_decoder_is_a_config_error(run):
+    with pytest.raises(ConfigError):
+        evaluate.load_run(run).method("drak")

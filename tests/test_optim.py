@@ -1,0 +1,294 @@
+"""Schedules against their formulas, optimisers against NumPy, masks, averaging."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from pose_jax import optim
+from pose_jax.config import build
+from pose_jax.errors import ConfigError
+from pose_jax.optim import OptimizerConfig
+
+PARAMS = {
+    "backbone": {
+        "conv": {"kernel": np.full((2, 3), 0.5, np.float32), "bias": np.ones(3, "f4")},
+        "norm": {"scale": np.ones(3, "f4"), "bias": np.zeros(3, "f4")},
+    },
+    "head": {"kernel": np.linspace(-1, 1, 6, dtype=np.float32).reshape(3, 2)},
+}
+
+
+def gradients(seed, like=PARAMS):
+    rng = np.random.default_rng(seed)
+    return jax.tree.map(lambda p: rng.normal(size=p.shape).astype(np.float32), like)
+
+
+def run(config, grads, params=PARAMS, total=10):
+    """Parameters after each of the gradients."""
+    tx, _ = optim.make_optimizer(config, total, params)
+    params = jax.tree.map(jnp.asarray, params)
+    state = tx.init(params)
+    step = jax.jit(lambda g, s, p: optim.apply(tx, g, s, p))
+    history = []
+    for grad in grads:
+        params, state = step(grad, state, params)
+        history.append(jax.device_get(params))
+    return history
+
+
+def assert_trees_close(one, other, **tolerance):
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, **tolerance), one, other)
+
+
+@pytest.mark.parametrize("warmup", [0, 5])
+@pytest.mark.parametrize("schedule", ["constant", "cosine", "linear", "steps"])
+def test_schedules_follow_their_formulas(schedule, warmup):
+    total, lr, end, drops, factor = 40, 0.3, 0.1, (12, 30), 0.2
+    config = OptimizerConfig(
+        lr=lr,
+        schedule=schedule,
+        warmup_steps=warmup,
+        end_factor=end,
+        drop_steps=drops if schedule == "steps" else (),
+        drop_factor=factor,
+    )
+    _, computed = optim.make_optimizer(config, total, PARAMS)
+    computed = jax.jit(computed)
+    for step in range(total + 3):
+        t = min(max(step - warmup, 0) / (total - warmup), 1.0)
+        expected = (
+            lr
+            * {
+                "constant": 1.0,
+                "cosine": end + (1 - end) * 0.5 * (1 + math.cos(math.pi * t)),
+                "linear": 1 - (1 - end) * t,
+                "steps": factor ** sum(step >= drop for drop in drops),
+            }[schedule]
+        )
+        if step < warmup:
+            expected *= (step + 1) / warmup
+        np.testing.assert_allclose(computed(step), expected, rtol=1e-5, atol=1e-7)
+
+
+def test_a_warm_up_longer_than_the_run_is_finite():
+    for schedule in ("cosine", "linear"):
+        config = OptimizerConfig(lr=1.0, schedule=schedule, warmup_steps=50)
+        values = [float(optim.make_schedule(config, 10)(s)) for s in range(11)]
+        np.testing.assert_allclose(values, (np.arange(11) + 1) / 50, rtol=1e-6)
+
+
+def reference(config, grads, w, lr, decay):
+    """One kernel's course in float64; `decay` False for biases."""
+    w, m, v = w.astype(np.float64), 0.0, 0.1 if config.name == "adagrad" else 0.0
+    wd = config.weight_decay if decay else 0.0
+    momentum = 0.9 if config.name == "sgd" else 0.0
+    momentum = config.momentum if config.momentum is not None else momentum
+    for t, g in enumerate(grads):
+        g = g.astype(np.float64)
+        if config.name != "adamw":
+            g = g + wd * w
+        if config.name in ("adam", "adamw"):
+            m = 0.9 * m + 0.1 * g
+            v = 0.999 * v + 0.001 * g**2
+            mean, var = m / (1 - 0.9 ** (t + 1)), v / (1 - 0.999 ** (t + 1))
+            update = mean / (np.sqrt(var) + config.eps)
+            if config.name == "adamw":
+                update = update + wd * w
+        elif config.name == "sgd":
+            m = momentum * m + g
+            update = m
+        elif config.name == "rmsprop":
+            v = 0.99 * v + 0.01 * g**2
+            m = momentum * m + g / (np.sqrt(v) + config.eps)
+            update = m
+        else:
+            v = v + g**2
+            update = g / np.sqrt(v + config.eps)
+        w = w - lr(t) * update
+    return w
+
+
+@pytest.mark.parametrize("weight_decay", [0.0, 0.1])
+@pytest.mark.parametrize(
+    ("name", "momentum"),
+    [
+        ("adam", None),
+        ("adamw", None),
+        ("sgd", None),
+        ("sgd", 0.0),
+        ("rmsprop", None),
+        ("rmsprop", 0.5),
+        ("adagrad", None),
+    ],
+)
+def test_optimisers_follow_their_definitions(name, momentum, weight_decay):
+    config = OptimizerConfig(
+        name=name,
+        lr=0.01,
+        schedule="linear",
+        momentum=momentum,
+        weight_decay=weight_decay,
+    )
+    grads = [gradients(seed) for seed in range(6)]
+    found = run(config, grads)[-1]
+
+    def expected(path, w):
+        course = [jax.tree_util.tree_leaves_with_path(g) for g in grads]
+        values = [dict(leaves)[path] for leaves in course]
+        is_kernel = path[-1].key == "kernel"
+        return reference(config, values, w, lambda t: 0.01 * (1 - t / 10), is_kernel)
+
+    wanted = jax.tree_util.tree_map_with_path(expected, PARAMS)
+    assert_trees_close(found, wanted, rtol=2e-5, atol=2e-6)
+
+
+def test_decay_is_for_kernels_only():
+    config = OptimizerConfig(name="sgd", lr=1.0, momentum=0.0, weight_decay=0.1)
+    (after,) = run(config, [jax.tree.map(np.zeros_like, PARAMS)])
+    np.testing.assert_allclose(after["head"]["kernel"], 0.9 * PARAMS["head"]["kernel"])
+    kernel = after["backbone"]["conv"]["kernel"]
+    np.testing.assert_allclose(kernel, np.full((2, 3), 0.45))
+    np.testing.assert_array_equal(after["backbone"]["conv"]["bias"], np.ones(3))
+    np.testing.assert_array_equal(after["backbone"]["norm"]["scale"], np.ones(3))
+
+
+@pytest.mark.parametrize("scale", [0.01, 100.0])
+def test_clipping_bounds_the_global_norm_and_nothing_else(scale):
+    config = OptimizerConfig(name="sgd", lr=1.0, momentum=0.0, clip_norm=2.0)
+    grad = jax.tree.map(lambda g: scale * g, gradients(0))
+    (after,) = run(config, [grad])
+    norm = math.sqrt(sum((g.astype(float) ** 2).sum() for g in jax.tree.leaves(grad)))
+    factor = min(1.0, 2.0 / norm)
+    expected = jax.tree.map(lambda p, g: p - factor * g, PARAMS, grad)
+    assert_trees_close(after, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_accumulating_two_batches_is_one_of_twice_the_size():
+    """And the rate is the one of the batches, not of the updates."""
+    rng = np.random.default_rng(1)
+    x = rng.normal(size=(4, 8, 3)).astype(np.float32)  # four batches of 8
+    y = rng.normal(size=(4, 8)).astype(np.float32)
+    w = {"kernel": np.zeros(3, np.float32)}
+    grad = jax.grad(lambda p, x, y: jnp.mean((x @ p["kernel"] - y) ** 2))
+    common = {"name": "sgd", "lr": 0.1, "momentum": 0.9, "schedule": "steps"}
+    halves = OptimizerConfig(**common, drop_steps=(2,), accumulate_steps=2)
+    doubled = OptimizerConfig(**common, drop_steps=(1,))
+
+    def course(config, x, y):
+        tx, schedule = optim.make_optimizer(config, len(x), w)
+        params, state = jax.tree.map(jnp.asarray, w), None
+        state, history = tx.init(params), []
+        for one_x, one_y in zip(x, y, strict=True):
+            params, state = optim.apply(tx, grad(params, one_x, one_y), state, params)
+            history.append(np.asarray(params["kernel"]))
+        return history, schedule
+
+    twice, schedule = course(halves, x, y)
+    once, _ = course(doubled, x.reshape(2, 16, 3), y.reshape(2, 16))
+    np.testing.assert_array_equal(twice[0], w["kernel"])
+    np.testing.assert_array_equal(twice[1], twice[2])
+    np.testing.assert_allclose(twice[1], once[0], rtol=1e-5)
+    np.testing.assert_allclose(twice[3], once[1], rtol=1e-5)
+    rates = [float(schedule(s)) for s in range(4)]
+    np.testing.assert_allclose(rates, [0.1, 0.1, 0.01, 0.01], rtol=1e-6)
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+@pytest.mark.parametrize("pattern", ["backbone", "back*", "backbone/*"])
+def test_frozen_parameters_stay_and_do_not_count(pattern, accumulate):
+    config = OptimizerConfig(
+        lr=0.1,
+        freeze=(pattern,),
+        weight_decay=0.1,
+        clip_norm=1e-3,
+        accumulate_steps=accumulate,
+    )
+    grads = [gradients(seed) for seed in range(4)]
+    after = run(config, grads)[-1]
+    assert_trees_close(after["backbone"], PARAMS["backbone"], rtol=0)
+    # The same course as if the backbone did not exist: the clipped norm too.
+    alone = {"head": PARAMS["head"]}
+    without = OptimizerConfig(
+        lr=0.1, weight_decay=0.1, clip_norm=1e-3, accumulate_steps=accumulate
+    )
+    expected = run(without, [{"head": g["head"]} for g in grads], alone)[-1]
+    assert_trees_close(after["head"], expected["head"], rtol=1e-6)
+    assert not np.allclose(after["head"]["kernel"], PARAMS["head"]["kernel"])
+
+
+def test_patterns_must_mean_something():
+    with pytest.raises(ConfigError, match=r"'bakbone' matches no .* 'backbone'"):
+        optim.make_optimizer(OptimizerConfig(freeze=("bakbone",)), 10, PARAMS)
+    with pytest.raises(ConfigError, match="nothing to train"):
+        optim.make_optimizer(OptimizerConfig(freeze=("*",)), 10, PARAMS)
+
+
+def test_shapes_are_enough_to_make_an_optimiser():
+    shapes = jax.eval_shape(lambda: jax.tree.map(jnp.asarray, PARAMS))
+    config = OptimizerConfig(freeze=("norm",), weight_decay=0.1, accumulate_steps=2)
+    tx, _ = optim.make_optimizer(config, 10, shapes)
+    jax.eval_shape(tx.init, shapes)
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"momentum": 0.9}, "momentum is not used by 'adam'"),
+        ({"name": "sgd", "b1": 0.9}, "b1 is not used by 'sgd'"),
+        ({"name": "sgd", "b2": 0.9}, "b2 is not used by 'sgd'"),
+        ({"b2": 1.0}, r"b2 must be in \[0, 1\)"),
+        ({"lr": -1.0}, "lr must not be negative"),
+        ({"weight_decay": -1.0}, "weight_decay must not be negative"),
+        ({"schedule": "steps"}, "drop_steps and schedule"),
+        ({"drop_steps": (3,)}, "drop_steps and schedule"),
+        ({"schedule": "steps", "drop_steps": (5, 3)}, "must increase"),
+        ({"clip_norm": 0.0}, "clip_norm must be positive"),
+        ({"accumulate_steps": 0}, "at least 1"),
+        ({"ema_decay": 1.0}, "ema_decay"),
+        ({"name": "adm"}, "Did you mean 'adam'"),
+    ],
+)
+def test_a_config_that_makes_no_sense_is_refused(values, words):
+    with pytest.raises(ConfigError, match=words) as caught:
+        build(OptimizerConfig, values, "config.optimizer")
+    assert str(caught.value).startswith("config.optimizer")
+
+
+def test_the_average_starts_as_a_copy_in_its_own_buffers():
+    tree = {"params": jnp.arange(3.0), "batch_stats": jnp.ones(2)}
+    ema = optim.ema_start(tree)
+    assert_trees_close(ema, tree, rtol=0)
+    # Donating the one must leave the other.
+    jax.jit(lambda t: jax.tree.map(lambda x: x + 1, t), donate_argnums=0)(tree)
+    np.testing.assert_array_equal(ema["params"], np.arange(3.0))
+
+
+@pytest.mark.parametrize("warmup", [False, True])
+def test_the_average_follows_its_definition(warmup):
+    config = OptimizerConfig(ema_decay=0.9, ema_warmup=warmup)
+    rng = np.random.default_rng(2)
+    trees = [
+        {"w": rng.normal(size=(3, 2)).astype(np.float32), "n": np.int32(i)}
+        for i in range(30)
+    ]
+    ema = optim.ema_start(jax.tree.map(jnp.asarray, trees[0]))
+    update = jax.jit(lambda e, t, n: optim.ema_update(e, t, n, config))
+    expected = trees[0]["w"].astype(np.float64)
+    for n, tree in enumerate(trees[1:], start=1):
+        ema = update(ema, tree, n)
+        decay = min(0.9, (1 + n) / (10 + n)) if warmup else 0.9
+        expected = decay * expected + (1 - decay) * tree["w"]
+    np.testing.assert_allclose(ema["w"], expected, rtol=1e-5, atol=1e-6)
+    assert ema["n"] == 29 and ema["n"].dtype == jnp.int32
+
+
+def test_the_average_of_a_constant_is_that_constant():
+    config = OptimizerConfig(ema_decay=0.999)
+    tree = {"w": jnp.asarray(np.random.default_rng(3).normal(size=50), jnp.float32)}
+    ema = optim.ema_start(tree)
+    for n in range(1, 20):
+        ema = optim.ema_update(ema, tree, n, config)
+    np.testing.assert_array_equal(ema["w"], tree["w"])

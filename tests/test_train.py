@@ -1,0 +1,374 @@
+"""The trainer: resume, devices, traces, phases, errors, on a dozen synthetic images."""
+
+import dataclasses
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from pose_jax import checkpoints, evaluate, input_pipeline, methods, train
+from pose_jax.datasets import synthetic
+from pose_jax.errors import ConfigError, InputError
+from pose_jax.method import Mean, Method, PersonView, Phase, Poses, Statistics
+
+
+@pytest.fixture(scope="session")
+def people(tmp_path_factory):
+    root = tmp_path_factory.mktemp("people")
+    synthetic.write_dataset(root / "data", n=8, val=5, seed=0)
+    return str(root / "data")
+
+
+def make_config(root, **changes):
+    config = {
+        "seed": 3,
+        "method": {
+            "name": "dark",
+            "model": {"name": "pocket", "options": {"width": 8}},
+            "input_size": (64, 64),
+            "sigma": 1.5,
+            "augment": {"flip": 0.5, "rotation": 20.0, "brightness": 0.2},
+        },
+        "data": {
+            "train": {"name": "coco", "root": root, "split": "train2017"},
+            "eval": {"name": "coco", "root": root, "split": "val2017"},
+        },
+        "input": {"batch_size": 4, "canvas_size": (320, 256), "reader": "numpy"},
+        "optimizer": {"name": "adam", "lr": 1e-3, "ema_decay": 0.9},
+        "train": {"steps": 6, "checkpoint_every_steps": 2, "log_every_steps": 1},
+    }
+    for path, value in changes.items():
+        node = config
+        *parents, leaf = path.split("__")
+        for parent in parents:
+            node = node[parent]
+        node[leaf] = value
+    return config
+
+
+def weights_of(run):
+    return checkpoints.flatten(checkpoints.load_model(run / "model")[0])
+
+
+class Stop(Exception):
+    pass
+
+
+def stop_before(monkeypatch, step):
+    """Lets training read no batch from `step` on."""
+    real = input_pipeline.batches
+
+    def batches(plan, start=0, stop=None):
+        for number, batch in enumerate(real(plan, start, stop), start):
+            if plan.training and stop != 1 and number == step:
+                raise Stop
+            yield batch
+
+    monkeypatch.setattr(input_pipeline, "batches", batches)
+
+
+@pytest.fixture(scope="module")
+def straight(people, tmp_path_factory):
+    run = tmp_path_factory.mktemp("straight") / "run"
+    metrics = train.train(make_config(people), run)
+    return run, metrics
+
+
+def test_a_stopped_and_resumed_run_ends_in_the_same_weights(
+    people, straight, tmp_path, monkeypatch
+):
+    with monkeypatch.context() as m:
+        stop_before(m, 5)
+        with pytest.raises(Stop):
+            train.train(make_config(people), tmp_path / "run")
+    assert not (tmp_path / "run" / "model").exists()
+    train.train(make_config(people), tmp_path / "run")
+    once, twice = weights_of(straight[0]), weights_of(tmp_path / "run")
+    assert once.keys() == twice.keys()
+    for path, value in once.items():
+        np.testing.assert_array_equal(value, twice[path], err_msg="/".join(path))
+
+    def losses(run):
+        lines = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
+        return [(line["step"], line["loss"]) for line in lines if "loss" in line]
+
+    assert losses(tmp_path / "run") == losses(straight[0])
+    assert [step for step, _ in losses(straight[0])] == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_finished_run_started_again_trains_no_step(people, straight, monkeypatch):
+    run, metrics = straight
+    before = weights_of(run)
+    stop_before(monkeypatch, 0)
+    again = train.train(make_config(people), run)
+    assert again == pytest.approx(metrics, nan_ok=True)
+    for path, value in weights_of(run).items():
+        np.testing.assert_array_equal(value, before[path])
+
+
+def test_the_run_directory_holds_what_the_design_promises(straight):
+    run, metrics = straight
+    for name in (
+        "config.json",
+        "metrics.jsonl",
+        "model/manifest.json",
+        "checkpoints/pose/6",
+        "pictures/inputs_pose.png",
+        "pictures/predictions.png",
+        "pictures/worst.png",
+        "pictures/heatmaps.png",
+        "pictures/curves.png",
+    ):
+        assert (run / name).exists(), name
+    manifest = checkpoints.load_manifest(run / "model")
+    assert manifest["scores"]["AP@gt_boxes"] == metrics["AP@gt_boxes"]
+    assert manifest["method"]["name"] == "dark"
+    assert len(manifest["train_data"]["fingerprint"]) == 16
+
+
+def test_the_model_is_the_average_where_one_is_kept(people, straight, tmp_path):
+    """Six steps of decay 0.9 leave most of the start in the average."""
+    averaged = weights_of(straight[0])
+    train.train(make_config(people, optimizer__ema_decay=0.0), tmp_path / "run")
+    last = weights_of(tmp_path / "run")
+    different = [
+        path for path in last if not np.array_equal(last[path], averaged[path])
+    ]
+    assert any("batch_stats" in path for path in different)
+    assert any("params" in path for path in different)
+
+
+def test_evaluation_does_not_change_what_is_learnt(people, straight, tmp_path):
+    train.train(make_config(people, train__eval_every_steps=1), tmp_path / "run")
+    for path, value in weights_of(tmp_path / "run").items():
+        np.testing.assert_array_equal(value, weights_of(straight[0])[path])
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    assert sum("AP@gt_boxes" in line for line in lines) == 6
+
+
+def test_four_devices_take_the_same_steps_as_one(people, tmp_path):
+    """SGD, since Adam turns rounding noise of small gradients into whole steps."""
+    config = make_config(
+        people,
+        optimizer={"name": "sgd", "lr": 0.05, "momentum": 0.0},
+        train={"steps": 20},
+        input__batch_size=8,
+    )
+    runs = {}
+    for count in (1, 4):
+        train.train(config, tmp_path / str(count), devices=jax.devices()[:count])
+        runs[count] = weights_of(tmp_path / str(count))
+    for path, value in runs[1].items():
+        scale = np.abs(value).max()
+        np.testing.assert_allclose(
+            runs[4][path] / scale, value / scale, atol=1e-5, err_msg="/".join(path)
+        )
+
+
+def test_each_phase_and_predict_trace_once(people, tmp_path, monkeypatch):
+    """Over ragged inputs: 5 validation images, a last batch that is not full."""
+    traced = []
+    build = methods.build
+
+    def counting(*args, **kwargs):
+        method = build(*args, **kwargs)
+
+        def count(name, function):
+            def call(*inner):
+                traced.append(name)
+                return function(*inner)
+
+            return call
+
+        phase = method.phases[0]
+        phase = dataclasses.replace(phase, loss=count("loss", phase.loss))
+        return dataclasses.replace(
+            method, phases=(phase,), predict=count("predict", method.predict)
+        )
+
+    monkeypatch.setattr(methods, "build", counting)
+    train.train(make_config(people, train__eval_every_steps=2), tmp_path / "run")
+    assert traced.count("loss") == 1
+    assert traced.count("predict") == 1
+
+
+def test_a_loss_that_is_not_finite_stops_and_names_the_rows(people, tmp_path):
+    config = make_config(people, optimizer={"name": "sgd", "lr": 1e30})
+    with pytest.raises(InputError, match=r"loss of step \d is (nan|inf)") as error:
+        train.train(config, tmp_path / "run")
+    table = json.loads(
+        (
+            tmp_path.__class__(people) / "annotations/person_keypoints_train2017.json"
+        ).read_text()
+    )
+    ids = {annotation["id"] for annotation in table["annotations"]}
+    named = json.loads(str(error.value).split("ids: ")[1].split("]")[0] + "]")
+    assert named and set(named) <= ids
+
+
+def test_another_config_in_the_same_directory_is_refused(people, straight):
+    with pytest.raises(ConfigError, match=r"optimizer\.lr"):
+        train.train(make_config(people, optimizer__lr=2e-3), straight[0])
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"optimizer__lrr": 1.0}, r"config\.optimizer\.lrr.*lr"),
+        ({"modell": {}}, r"config\.modell"),
+        ({"phases": {"stage_1": {}}}, r"stage_1.*pose"),
+        ({"phases": {"pose": {"trian": {}}}}, r"trian"),
+        ({"data__train__root": "nowhere"}, r"nowhere"),
+        ({"data__train__name": "cocoo"}, r"coco"),
+        ({"input__batch_size": 6}, r"6 rows.*4 devices"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line(people, tmp_path, changes, says):
+    with pytest.raises(InputError, match=says) as error:
+        train.train(make_config(people, **changes), tmp_path / "run")
+    assert "\n" not in str(error.value)
+
+
+def test_a_phase_can_have_its_own_optimizer_and_length(people, tmp_path):
+    config = make_config(
+        people,
+        phases={"pose": {"train": {"steps": 1}, "optimizer": {"lr": 0.0}}},
+        optimizer__ema_decay=0.0,
+    )
+    s = train.setup(config)
+    assert s.sections["pose"][1].steps == 1
+    assert s.sections["pose"][0].lr == 0.0
+    assert s.sections["pose"][1].checkpoint_every_steps == 2
+
+
+def test_init_from_takes_the_weights_of_another_run(people, straight, tmp_path):
+    config = make_config(
+        people, optimizer={"name": "sgd", "lr": 0.0}, train={"steps": 1}
+    )
+    config["train"]["init_from"] = str(straight[0])
+    train.train(config, tmp_path / "run")
+    given = weights_of(straight[0])
+    for path, value in weights_of(tmp_path / "run").items():
+        if "params" in path:
+            np.testing.assert_array_equal(value, given[path])
+
+
+# A cascade of two phases with statistics: nothing of it is in the trainer.
+
+
+def cascade(keypoints):
+    """Stage 1 learns the mean place in the box; stage 2 what stage 1 left, in units of
+    the spread that was measured after stage 1."""
+    view = PersonView(size=(8, 8))
+
+    def normal(box, points):
+        center, size = (box[:, :2] + box[:, 2:]) / 2, box[:, 2:] - box[:, :2]
+        return (points - center[:, None]) / size[:, None]
+
+    def base(variables, b):
+        if "stage_1" not in variables:
+            return jnp.zeros((b, 17, 2))
+        mean = variables["stage_1"]["params"]["mean"]
+        return jnp.broadcast_to(mean, (b, 17, 2))
+
+    def prepare(variables, batch, key):
+        true = normal(batch.inputs.box_xyxy, batch.labels.points_xy)
+        weight = batch.inputs.valid[:, None] & (batch.labels.visibility > 0)
+        earlier = {k: v for k, v in variables.items() if "params" in v}
+        return {"error": true - base(earlier, len(true)), "weight": weight}
+
+    def loss(params, state, example, key):
+        scale = state["constants"].get("spread", jnp.ones((1, 17, 1)))
+        residual = example["error"] - params["mean"] * scale
+        each = jnp.sum(residual**2, -1) * example["weight"]
+        count = jnp.sum(example["weight"]).astype(jnp.float32)
+        total = jnp.sum(each) / count
+        return total, (state, {"loss": Mean(total * count, count)})
+
+    def measure(variables, batch):
+        example = prepare(variables, batch, None)
+        squared = jnp.sum(example["error"] ** 2, -1) * example["weight"]
+        return {"squared": squared.sum(0), "count": example["weight"].sum(0)}
+
+    def finish(sums):
+        spread = jnp.sqrt(sums["squared"] / jnp.maximum(sums["count"], 1))
+        return {"spread": spread.reshape(1, 17, 1)}
+
+    def predict(variables, inputs):
+        place = base(variables, len(inputs.row))
+        if "stage_2" in variables:
+            two = variables["stage_2"]
+            place = place + two["params"]["mean"] * two["constants"]["spread"]
+        box = inputs.box_xyxy
+        center, size = (box[:, :2] + box[:, 2:]) / 2, box[:, 2:] - box[:, :2]
+        return Poses(
+            points_xy=center[:, None] + place * size[:, None],
+            keypoint_scores=jnp.ones(place.shape[:2]),
+            score=inputs.box_score,
+            valid=inputs.valid,
+            row=inputs.row,
+        )
+
+    def inspect(variables, inputs):
+        images = jnp.zeros((len(inputs.row), 8, 8, 3))
+        return {"input": images, "heatmaps": jnp.zeros((len(inputs.row), 8, 8, 17))}
+
+    def preview(example):
+        b = len(example["weight"])
+        return {
+            "input": np.zeros((b, 8, 8, 3)),
+            "points_xy": np.zeros((b, 17, 2)),
+            "visibility": np.zeros((b, 17), int),
+        }
+
+    init = lambda key: {"params": {"mean": jnp.zeros((1, 17, 2))}, "batch_stats": {}}
+    return Method(
+        name="cascade",
+        view=view,
+        keypoints=keypoints,
+        phases=(
+            Phase("stage_1", init, prepare, loss, preview),
+            Phase(
+                "stage_2", init, prepare, loss, preview, Statistics(measure, finish)
+            ),
+        ),
+        predict=predict,
+        inspect=inspect,
+    )
+
+
+def test_a_cascade_with_statistics_needs_nothing_of_the_trainer(
+    people, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(methods, "parse", lambda section: None)
+    monkeypatch.setattr(methods, "build", lambda section, k, **_: cascade(k))
+    config = make_config(
+        people,
+        optimizer={"name": "sgd", "lr": 0.2, "momentum": 0.0},
+        train={"steps": 30, "checkpoint_every_steps": 10},
+        phases={"stage_2": {"train": {"steps": 10}}},
+    )
+    with monkeypatch.context() as m:  # Stopped in stage 2, before its first checkpoint.
+        real = train._loop
+
+        def loop(phase, *args, **kwargs):
+            if phase.name == "stage_2":
+                raise Stop
+            return real(phase, *args, **kwargs)
+
+        m.setattr(train, "_loop", loop)
+        with pytest.raises(Stop):
+            train.train(config, tmp_path / "run")
+    metrics = train.train(config, tmp_path / "run")
+    variables, _ = checkpoints.load_model(tmp_path / "run" / "model")
+    assert set(variables) == {"stage_1", "stage_2"}
+    spread = variables["stage_2"]["constants"]["spread"]
+    assert spread.shape == (1, 17, 1) and (spread > 0).all()
+    # The mean pose is better than the middle of the box.
+    s = train.setup(config)
+    start = {"stage_1": {"params": {"mean": np.zeros((1, 17, 2), np.float32)}}}
+    predictor = evaluate.Predictor(s.method, train.sharding_lib.make_mesh())
+    before, _ = evaluate.evaluate(predictor, start, s.eval_table, s.config.input)
+    assert metrics["pixel_error@gt_boxes"] < before["pixel_error@gt_boxes"]
