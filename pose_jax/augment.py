@@ -118,7 +118,7 @@ def view(
 
 
 def _half_body(points_xy, visibility, want_upper, upper, padding):
-    """Centre, padded extent, and whether it has three points, of one half of each person."""
+    """Of one half of each person: centre, padded extent, whether it has 3 points."""
     labelled = visibility > 0
     members = labelled & jnp.where(want_upper[:, None], upper[None], ~upper[None])
     other = labelled & ~members

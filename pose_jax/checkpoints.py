@@ -81,7 +81,8 @@ class Checkpoints:
 
     Keeps the latest `keep_latest` and, beside them, the one with the best metric. One
     process group at a time may have a directory open: what an interrupted run left
-    half-written is removed on opening.
+    half-written is removed on opening. Open it by `with`: a program that ends by an
+    exception would otherwise not wait for what is being written.
     """
 
     def __init__(

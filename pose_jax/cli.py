@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -118,10 +119,12 @@ def _data_synth(parser: _Parser) -> Run:
     def run(args: argparse.Namespace) -> None:
         from pose_jax.datasets import synthetic
 
-        size = {} if args.size is None else {"size": args.size}
+        options = {} if args.size is None else {"size": args.size}
+        # A process is worth its start for a hundred pictures or more.
+        options["workers"] = min(os.cpu_count() or 1, 1 + args.n // 100)
         print(
             synthetic.write_dataset(
-                args.out, n=args.n, seed=args.seed, val=args.val, **size
+                args.out, n=args.n, seed=args.seed, val=args.val, **options
             )
         )
 

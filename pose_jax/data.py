@@ -10,6 +10,8 @@ import jax
 import numpy as np
 
 from pose_jax import input_pipeline, train, visualize
+from pose_jax.errors import ConfigError
+from pose_jax.method import PersonView
 
 
 def show(config: Mapping[str, Any], out: Path, rows: int = 24) -> None:
@@ -25,6 +27,9 @@ def show(config: Mapping[str, Any], out: Path, rows: int = 24) -> None:
       InputError: the data are not there or not usable.
     """
     s = train.setup(config)
+    view, keypoint_set = s.method.view, s.method.keypoints
+    if not isinstance(view, PersonView) or keypoint_set is None:
+        raise ConfigError(f"method {s.method.name!r} has no keypoints to show.")
     phase = s.method.phases[0]
     key = jax.random.key(s.config.seed)
 
@@ -39,8 +44,6 @@ def show(config: Mapping[str, Any], out: Path, rows: int = 24) -> None:
         for batch in input_pipeline.batches(plan, 0, batches)
     ]
     merged = jax.tree.map(lambda *leaves: np.concatenate(leaves)[:rows], *parts)
-    picture = visualize.preview_sheet(
-        merged, s.method.keypoints, alignment=s.method.view.alignment
-    )
+    picture = visualize.preview_sheet(merged, keypoint_set, alignment=view.alignment)
     visualize.save_png(out, picture)
     print(f"{len(merged['input'])} training inputs of phase {phase.name!r}: {out}")

@@ -60,7 +60,7 @@ def _python() -> Line:
 
 def version_tuple(version: str) -> tuple[int, ...]:
     """The leading numbers of a version: "0.10.2rc1" is (0, 10, 2)."""
-    return tuple(int(n) for n in re.match(r"\d+(\.\d+)*", version)[0].split("."))
+    return tuple(int(n) for n in re.split(r"[^\d.]", version)[0].split(".") if n)
 
 
 def _packages() -> Iterator[Line]:
@@ -72,7 +72,7 @@ def _packages() -> Iterator[Line]:
     for requirement in requirements:
         if "extra ==" in requirement:
             continue
-        name, floor = re.match(r"([\w.-]+)\s*>=\s*([\d.]+)", requirement).groups()
+        name, floor = (part.strip() for part in requirement.split(">="))
         remedy = f"pip install -U '{name}>={floor}'"
         try:
             version = importlib.metadata.version(name)

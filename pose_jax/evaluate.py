@@ -15,14 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
-from pose_jax import checkpoints, datasets, input_pipeline, methods
+from pose_jax import checkpoints, datasets, input_pipeline, methods, visualize
 from pose_jax import config as config_lib
 from pose_jax import metrics as metrics_lib
 from pose_jax import sharding as sharding_lib
-from pose_jax import visualize
 from pose_jax.datasets.table import Table
 from pose_jax.errors import InputError
 from pose_jax.keypoints import KeypointSet
@@ -105,17 +105,25 @@ def coco_results(table: Table, poses: Poses) -> list[dict[str, Any]]:
     ]
 
 
-def measure(table: Table, poses: Poses) -> dict[str, float]:
-    """All metrics that the table's labels and keypoint set allow.
+def measure(table: Table, poses: Poses, truth: Table | None = None) -> dict[str, float]:
+    """All metrics that the labels and the keypoint set allow.
+
+    Args:
+      table: the boxes that were predicted on.
+      poses: the predictions.
+      truth: the labels, where `table` has none (boxes from a detector).
 
     With ground-truth boxes a prediction belongs to its row's label, which gives the mean
     pixel error and PDJ; AP matches by OKS whatever the boxes' source.
+
+    Returns:
+      Values by full name; AP is left out where the keypoint set has no sigmas.
     """
     source = table.box_source
     found: dict[str, float] = {}
     if table.keypoints.sigmas is not None:
         ap = metrics_lib.coco_keypoint_ap(
-            table.coco_ground_truth(),
+            (truth or table).coco_ground_truth(),
             coco_results(table, poses),
             sigmas=table.keypoints.sigmas,
         )
@@ -127,9 +135,9 @@ def measure(table: Table, poses: Poses) -> dict[str, float]:
         found[f"pixel_error@{source}"] = float(distance[visibility > 0].mean())
         if table.keypoints.torso is not None:
             correct, counted = metrics_lib.pdj(
-                poses.points_xy.astype(np.float32),
-                true_xy.astype(np.float32),
-                visibility,
+                jnp.asarray(poses.points_xy, jnp.float32),
+                jnp.asarray(true_xy, jnp.float32),
+                jnp.asarray(visibility),
                 table.keypoints.torso,
                 thresholds=(0.2,),
             )
@@ -147,10 +155,11 @@ def evaluate(
     variables: Variables,
     table: Table,
     config: input_pipeline.InputConfig,
+    truth: Table | None = None,
 ) -> tuple[dict[str, float], Poses]:
     """Predicts and measures; returns metrics by full name, and the predictions."""
     poses = predictor(variables, table, config)
-    return measure(table, poses), poses
+    return measure(table, poses, truth), poses
 
 
 def one_line(step: int, metrics: Mapping[str, float]) -> str:
@@ -220,11 +229,10 @@ def evaluate_run(
     section = dict(loaded.manifest["data"])
     if data is not None:
         section["root"] = data
+    truth = table = _load_data(section)
     if boxes != "gt":
-        section["options"] = {**section.get("options", {}), "detections": boxes}
-    table = datasets.load(
-        config_lib.build(datasets.SourceConfig, section, "manifest.data")
-    )
+        options = {**section.get("options", {}), "detections": boxes}
+        table = _load_data({**section, "options": options})
     if table.keypoints != loaded.keypoints:
         raise InputError(
             f"{run}: the model has keypoints {loaded.keypoints.name!r}, {table.name} has "
@@ -235,7 +243,9 @@ def evaluate_run(
     found = {}
     for decoder in decoders or (None,):
         predictor = Predictor(loaded.method(decoder), mesh)
-        metrics, poses = evaluate(predictor, loaded.variables, table, loaded.input)
+        metrics, poses = evaluate(
+            predictor, loaded.variables, table, loaded.input, truth
+        )
         name = decoder or own
         found[name] = metrics
         out = run / "eval" / table.box_source / name
@@ -245,6 +255,12 @@ def evaluate_run(
     print(table_of(found))
     print(f"metrics and predictions: {run / 'eval' / table.box_source}")
     return found
+
+
+def _load_data(section: Mapping[str, Any]) -> Table:
+    return datasets.load(
+        config_lib.build(datasets.SourceConfig, section, "manifest.data")
+    )
 
 
 def table_of(found: Mapping[str, Mapping[str, float]]) -> str:
@@ -309,7 +325,7 @@ def draw_image(table: Table, poses: Poses, image: int) -> np.ndarray:
 
 
 def _worst(table: Table, poses: Poses, count: int = 12) -> np.ndarray:
-    """The people with the largest error over their box size: truth left, prediction right."""
+    """The people with the largest error over their box size: truth, then prediction."""
     true_xy, visibility = table.points_xy[poses.row], table.visibility[poses.row]
     labelled = visibility > 0
     distance = np.linalg.norm(poses.points_xy - true_xy, axis=-1)

@@ -301,7 +301,7 @@ def _warp_one(
     transform: Float[Array, "2 3"],
     size: tuple[int, int],
 ) -> Float[Array, "h2 w2 c"]:
-    x, fx, y, fy = _source_grid(transform.astype(jnp.float32), size)
+    (x, y), (fx, fy) = _source_grid(transform.astype(jnp.float32), size)
     height, width, _ = image.shape
 
     def tap(dx, dy):
@@ -315,47 +315,43 @@ def _warp_one(
 
 
 def _source_grid(transform, size):
-    """Where each output pixel comes from: x, its fraction, y, its fraction; all [h, w].
+    """Where each output pixel comes from: whole pixels and fractions, both [2, h, w].
 
     The inverse map is a sum of a function of the column and one of the row, so the
     exact arithmetic is only done for w + h numbers. Whole pixels and fractions are
     summed apart: that loses nothing, however far from the origin the point is.
     """
-    (a, b, c), (d, e, f) = _entries(transform)
-    det = _add(_product(a, e), _product(-b, d))
-    regular = jnp.isfinite(det[0] + det[1]) & (jnp.abs(det[0]) > 1e-12)
-    det = jnp.where(regular, det[0], 1.0), jnp.where(regular, det[1], 0.0)
-    columns = np.arange(size[0], dtype=np.float32)[None, :]
-    rows = np.arange(size[1], dtype=np.float32)[:, None]
-    grid = []
-    for per_column, per_row, shift in (
-        ((e, 0.0), (-b, 0.0), _add(_product(b, f), _product(-c, e))),
-        ((-d, 0.0), (a, 0.0), _add(_product(c, d), _product(-a, f))),
-    ):
-        x, fx = _whole_and_fraction(_divide(per_column, det), columns)
-        y, fy = _whole_and_fraction(_divide(per_row, det), rows)
-        z, fz = _whole_and_fraction(_divide(shift, det), np.ones((1, 1), np.float32))
-        fraction = fx + (fy + fz)
-        carry = jnp.floor(fraction)
-        whole = x + (y + z) + carry.astype(jnp.int32)
-        usable = regular & jnp.isfinite(fraction)
-        # far outside, where all taps are zero
-        grid.append(jnp.where(usable, whole, -(2**20)))
-        grid.append(jnp.where(usable, fraction - carry, 0))
-    return grid
+    (a, b, c), (d, e, f) = transform
+    products = _product(jnp.stack([a, b, c, -b, -c, -a]), jnp.stack([e, f, d, d, e, f]))
+    high, low = _add([p[:3] for p in products], [p[3:] for p in products])
+    regular = jnp.isfinite(high[0] + low[0]) & (jnp.abs(high[0]) > 1e-12)
+    determinant = jnp.where(regular, high[0], 1), jnp.where(regular, low[0], 0)
+    zero = jnp.zeros_like(a)
+    adjugate = (
+        jnp.stack([jnp.stack([e, -b, high[1]]), jnp.stack([-d, a, high[2]])]),
+        jnp.stack([jnp.stack([zero, zero, low[1]]), jnp.stack([zero, zero, low[2]])]),
+    )
+    high, low = _divide(adjugate, determinant)
+
+    columns, rows = (np.arange(n, dtype=np.float32) for n in size)
+    x, fx = _whole_and_fraction(high[:, :1], low[:, :1], columns[None])
+    y, fy = _whole_and_fraction(high[:, 1:2], low[:, 1:2], rows[None])
+    z, fz = _whole_and_fraction(high[:, 2:], low[:, 2:], np.ones((1, 1), np.float32))
+    fraction = fx[:, None, :] + (fy + fz)[:, :, None]
+    carry = jnp.floor(fraction)
+    whole = x[:, None, :] + (y + z)[:, :, None] + carry.astype(jnp.int32)
+    usable = regular & jnp.isfinite(fraction)
+    # -2^20 is far outside, where all taps are zero
+    return jnp.where(usable, whole, -(2**20)), jnp.where(usable, fraction - carry, 0)
 
 
-def _whole_and_fraction(slope, steps):
+def _whole_and_fraction(high, low, steps):
     """slope * steps as int32 + float32 in about [0, 3); exact for steps up to 4096."""
-    whole = jnp.zeros(steps.shape, jnp.int32)
-    fraction = jnp.zeros(steps.shape, jnp.float32)
-    for part in (*_split(slope[0]), slope[1]):
-        product = part * steps
-        floor = lax.stop_gradient(jnp.floor(product))
-        # beyond 2^27 px is outside of every image; the sum must not overflow
-        whole += jnp.clip(floor, -(2.0**27), 2.0**27).astype(jnp.int32)
-        fraction += product - floor
-    return whole, fraction
+    products = jnp.stack([part * steps for part in (*_split(high), low)])
+    floors = lax.stop_gradient(jnp.floor(products))
+    # beyond 2^27 px is outside of every image; the sum must not overflow
+    whole = jnp.clip(floors, -(2.0**27), 2.0**27).astype(jnp.int32)
+    return jnp.sum(whole, axis=0), jnp.sum(products - floors, axis=0)
 
 
 # Numbers as unevaluated sums (high, low) of two float32: 48 bits. Products are formed

@@ -116,7 +116,7 @@ def _data(sources: Mapping[str, datasets.SourceConfig]):
     return words, keypoint_set
 
 
-def _of_config(config: Mapping[str, Any]) -> dict[str, Any]:
+def _of_config(config: Any) -> dict[str, Any]:
     built = config_lib.build(train.Config, config, "config")
     sources = {"train": built.data.train, "eval": built.data.eval}
     data, keypoint_set = _data(sources)
@@ -138,12 +138,11 @@ def _of_model(manifest: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def info(target: Path | str, overrides: tuple[str, ...] = ()) -> dict[str, Any]:
+def info(target: Path | str) -> dict[str, Any]:
     """Describes a run directory or a config file in plain values.
 
     Args:
       target: RUN, finished or not, or a config file, FILE.py or FILE.py:ARGUMENT.
-      overrides: of the config file.
 
     Returns:
       method, model, keypoints, input ("height x width"), phases (name -> parameters,
@@ -154,7 +153,7 @@ def info(target: Path | str, overrides: tuple[str, ...] = ()) -> dict[str, Any]:
     """
     run = Path(target)
     if not run.is_dir():
-        return _of_config(config_lib.load(target, list(overrides)))
+        return _of_config(config_lib.load(target))
     if (run / "model").is_dir():
         return _of_model(checkpoints.load_manifest(run / "model"))
     if (run / "config.json").is_file():
@@ -174,7 +173,7 @@ def text(found: Mapping[str, Any]) -> str:
                 line = (
                     f"{cost['parameters']:,} parameters, "
                     f"{cost['multiply_adds'] / 1e9:.3g} G multiply-adds an input "
-                    f"({cost['papers_gflops']:.1f} as papers count GFLOPs)"
+                    f"({cost['papers_gflops']:.2f} as papers count GFLOPs)"
                 )
                 lines.append((f"phase {phase}", line))
         elif isinstance(value, Mapping):

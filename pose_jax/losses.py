@@ -79,8 +79,10 @@ def heatmap_sigmoid_cross_entropy(
         weight = weight[..., None, None, :]
     counted = weight != 0
     logits, target = _where(counted, logits), _where(counted, target)
-    loss = jnp.maximum(logits, 0) - logits * target
-    loss += jnp.log1p(jnp.exp(-jnp.abs(logits)))
+    # log(1 + exp(x)) - x t; with abs and maximum its gradient would be wrong at 0
+    positive = logits >= 0
+    loss = jnp.where(positive, logits, 0) - logits * target
+    loss += jnp.log1p(jnp.exp(jnp.where(positive, -logits, logits)))
     return jnp.sum(weight * loss, axis=(-3, -2))
 
 

@@ -15,6 +15,7 @@ Axes: b rows, k keypoints, m other people in reach, n people of an image, H W ca
 from __future__ import annotations
 
 import dataclasses
+import typing
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, TypeAlias
 
@@ -36,6 +37,7 @@ Sums: TypeAlias = Any
 """A pytree of arrays that may be added, leaf by leaf, over batches and devices."""
 
 
+@typing.dataclass_transform(frozen_default=True)
 def _pytree(cls):
     """A frozen dataclass whose fields are all array leaves."""
     cls = dataclasses.dataclass(frozen=True)(cls)

@@ -113,7 +113,7 @@ def soft_oks_nms(
     """
     scores, valid = _candidates(scores, valid, threshold)
     if isinstance(threshold, (int, float)) and threshold == 0:
-        raise ValueError("threshold divides the squared OKS and cannot be 0.")
+        raise ValueError("threshold divides the squared OKS: positive; got 0.")
     overlap = _pairwise_oks(points_xy, scores, areas, sigmas)
     decay = jnp.exp(-jnp.square(overlap) / threshold)
 

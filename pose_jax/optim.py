@@ -46,8 +46,8 @@ class OptimizerConfig:
       accumulate_steps: batches whose gradients are averaged into one update.
       freeze: patterns of parameters that do not change.
       ema_decay: of the averaged weights, per batch; 0: no averaging.
-      ema_warmup: let the average follow faster at first: after n batches its decay is
-        min(ema_decay, (1 + n) / (10 + n)).
+      ema_warmup: let the average follow faster at first: at batch n, counted from 0,
+        the decay is min(ema_decay, (1 + n) / (10 + n)).
     """
 
     name: Literal["adam", "adamw", "sgd", "rmsprop", "adagrad"] = "adam"
@@ -236,24 +236,18 @@ def ema_start(tree: Any) -> Any:
 
 
 def ema_decay(config: OptimizerConfig, step: Any) -> jax.Array:
-    """The decay to use after `step` batches."""
+    """The decay to use at the batch `step`, counted from 0."""
     decay = jnp.float32(config.ema_decay)
     if config.ema_warmup:
         decay = jnp.minimum(decay, (1.0 + step) / (10.0 + step))
     return decay
 
 
-def ema_update(ema: Any, new: Any, step: Any, config: OptimizerConfig) -> Any:
+def ema_update(ema: Any, new: Any, decay: Any) -> Any:
     """decay * ema + (1 - decay) * new, for parameters and BatchNorm statistics alike.
 
-    Args:
-      ema: the average so far.
-      new: the same tree after `step` batches; what is not floating point (a counter) is
-        taken from it unaveraged.
-      step: batches so far, at least 1.
-      config: gives the decay.
+    What is not floating point (a counter) is taken from `new` unaveraged.
     """
-    decay = ema_decay(config, step)
 
     def update(old, value):
         if not jnp.issubdtype(value.dtype, jnp.floating):

@@ -22,16 +22,23 @@ from typing import Any
 import flax
 import jax
 import jax.numpy as jnp
-import optax
 
 import pose_jax
-from pose_jax import checkpoints, datasets, evaluate, input_pipeline, methods, optim
+from pose_jax import (
+    checkpoints,
+    datasets,
+    evaluate,
+    input_pipeline,
+    methods,
+    optim,
+    visualize,
+    writers,
+)
 from pose_jax import config as config_lib
 from pose_jax import sharding as sharding_lib
-from pose_jax import visualize, writers
 from pose_jax.datasets.table import Table
 from pose_jax.errors import ConfigError, InputError
-from pose_jax.method import Mean, Method, Phase, Variables
+from pose_jax.method import Boxes, Mean, Method, Phase, Poses, Variables
 
 # ------------------------------------------------------------------ sections of a config
 
@@ -204,8 +211,7 @@ def make_train_step(phase: Phase, tx, optimizer: optim.OptimizerConfig):
             example,
             jax.random.fold_in(loss_key, state.step),
         )
-        updates, opt_state = tx.update(grads, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
+        params, opt_state = optim.apply(tx, grads, state.opt_state, state.params)
         new = dataclasses.replace(
             state,
             step=state.step + 1,
@@ -223,6 +229,10 @@ def make_train_step(phase: Phase, tx, optimizer: optim.OptimizerConfig):
 
 
 # ------------------------------------------------------------------------------ the loop
+
+
+Evaluation = tuple[dict[str, float], Poses | Boxes]
+"""Metrics by name, and the predictions that gave them."""
 
 
 class _Window:
@@ -270,14 +280,14 @@ def _check_finite(step: int, phase: str, total: float, rows, table: Table) -> No
 def _loop(
     phase: Phase, state: TrainState, earlier: Variables, s: Setup, *, mesh, step_fn,
     schedule, store, writer, predictor, key,
-) -> TrainState:  # fmt: skip
-    """Takes one phase from where `state` is to its last step."""
+) -> tuple[TrainState, Evaluation | None]:  # fmt: skip
+    """Takes one phase from where `state` is to its last step, and its last evaluation."""
     train = s.sections[phase.name][1]
     plan = s.train_plan()
     start = int(state.step)
     batches = input_pipeline.batches(plan, start, train.steps)
-    progress = writers.Progress(train.steps, start)
-    window, pending = _Window(), None
+    progress = writers.Progress(train.steps, start, label=phase.name)
+    window, pending, evaluation = _Window(), None, None
 
     def due(step: int, every: int) -> bool:
         return step == train.steps or (every > 0 and step % every == 0 and step > 0)
@@ -313,9 +323,10 @@ def _loop(
         metrics = {}
         if evaluated:
             weights = {**earlier, phase.name: state.weights()}
-            metrics, _ = evaluate.evaluate(
+            evaluation = evaluate.evaluate(
                 predictor, weights, s.eval_table, s.config.input
             )
+            metrics = evaluation[0]
             writer.write(step, phase.name, metrics)
             progress.say(evaluate.one_line(step, metrics))
         if save:
@@ -328,12 +339,13 @@ def _loop(
         device_batch = sharding_lib.put_batch(batch, mesh)
         window.waiting += time.perf_counter() - fetch
         state, sums = step_fn(state, earlier, device_batch, key)
+        if step == start:
+            window = _Window()  # The first call compiled.
         settle()
         rows = batch.inputs.row[batch.inputs.valid]
         pending = (step + 1, rows, sums)
     progress.close()
-    store.wait()
-    return state
+    return state, evaluation
 
 
 # ---------------------------------------------------------------------------------- run
@@ -361,7 +373,7 @@ def train(
     _claim(run, config)
     mesh = sharding_lib.make_mesh(devices)
     print(
-        f"{s.method.name} on {sharding_lib.device_summary()}: "
+        f"{s.method.name} on {sharding_lib.device_summary(mesh)}: "
         f"{len(s.train_plan().rows)} people of {s.train_table.name}, evaluated on "
         f"{s.eval_table.name}; run {run}"
     )
@@ -370,16 +382,17 @@ def train(
     variables: dict[str, Any] = {}
     for number, phase in enumerate(s.method.phases):
         key = jax.random.fold_in(jax.random.key(s.config.seed), number)
-        variables[phase.name] = _run_phase(
+        variables[phase.name], evaluation = _run_phase(
             phase, variables, s, run=run, mesh=mesh, writer=writer,
             predictor=predictor, key=key,
         )  # fmt: skip
-    metrics, poses = evaluate.evaluate(
-        predictor, variables, s.eval_table, s.config.input
-    )
-    print(evaluate.one_line(s.sections[phase.name][1].steps, metrics))
+    if evaluation is None:  # It had been trained to its end already.
+        evaluation = evaluate.evaluate(
+            predictor, variables, s.eval_table, s.config.input
+        )
+    metrics, poses = evaluation
     _write_model(run, s, config, variables, metrics)
-    evaluate.draw_run(run, predictor, variables, s.eval_table, poses, s.config.input)
+    evaluate.draw_run(run, predictor, s.eval_table, poses, variables, s.config.input)
     writer.close()
     print(f"model: {run / 'model'}   pictures: {run / 'pictures'}")
     return metrics
@@ -387,15 +400,29 @@ def train(
 
 def _run_phase(
     phase: Phase, earlier: Variables, s: Setup, *, run, mesh, writer, predictor, key
-) -> dict[str, Any]:
-    """Starts one phase or resumes it, runs it to its end, returns its weights."""
-    optimizer, train = s.sections[phase.name]
-    init_key, step_key = jax.random.split(key)
-    store = checkpoints.Checkpoints(
+) -> tuple[dict[str, Any], Evaluation | None]:
+    """Starts one phase or resumes it; returns its weights and its last evaluation."""
+    train = s.sections[phase.name][1]
+    with checkpoints.Checkpoints(
         run / "checkpoints" / phase.name,
         keep_latest=train.keep_checkpoints,
         best_metric=train.best_metric or None,
-    )
+    ) as store:  # Also where something is raised: what is being written gets finished.
+        state, step_fn, schedule, step_key = _start(
+            phase, earlier, s, run=run, mesh=mesh, store=store, key=key
+        )
+        writer.resume(phase.name, int(state.step))
+        state, evaluation = _loop(
+            phase, state, earlier, s, mesh=mesh, step_fn=step_fn, schedule=schedule,
+            store=store, writer=writer, predictor=predictor, key=step_key,
+        )  # fmt: skip
+    return state.weights(), evaluation
+
+
+def _start(phase: Phase, earlier: Variables, s: Setup, *, run, mesh, store, key):
+    """The state to go on from, the jitted step, the schedule, and the step's key."""
+    optimizer, train = s.sections[phase.name]
+    init_key, step_key = jax.random.split(key)
     latest = store.latest_step()
     shapes = jax.eval_shape(phase.init, init_key)
     tx, schedule = optim.make_optimizer(optimizer, train.steps, shapes["params"])
@@ -416,18 +443,12 @@ def _run_phase(
         state = store.restore(jax.eval_shape(new_state, init_key, constants))
         state = sharding_lib.put_replicated(state, mesh)
         print(f"phase {phase.name!r}: resumed at step {latest} of {train.steps}")
-    writer.resume(phase.name, latest or 0)
     step_fn = jax.jit(
         make_train_step(phase, tx, optimizer),
         donate_argnums=0,
         out_shardings=(replicated, replicated),
     )
-    state = _loop(
-        phase, state, earlier, s, mesh=mesh, step_fn=step_fn, schedule=schedule,
-        store=store, writer=writer, predictor=predictor, key=step_key,
-    )  # fmt: skip
-    store.close()
-    return state.weights()
+    return state, step_fn, schedule, step_key
 
 
 def _statistics(phase: Phase, earlier, s: Setup, mesh, shapes_only: bool = False):
@@ -476,7 +497,10 @@ def _draw_inputs(phase: Phase, earlier, state: TrainState, s: Setup, run: Path, 
     preview = jax.device_get(phase.preview(example))
     out = run / "pictures" / f"inputs_{phase.name}.png"
     out.parent.mkdir(parents=True, exist_ok=True)
-    visualize.save_png(out, visualize.preview_sheet(preview, s.method.keypoints))
+    picture = visualize.preview_sheet(
+        preview, s.method.keypoints, alignment=s.method.view.alignment
+    )
+    visualize.save_png(out, picture)
 
 
 def _claim(run: Path, config: Mapping[str, Any]) -> None:

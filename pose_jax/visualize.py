@@ -52,19 +52,30 @@ def _limb_side(a: str, b: str) -> str:
     return ends.pop() if len(ends) == 1 else "centre"
 
 
-def _levels(marks: np.ndarray, threshold: float) -> np.ndarray:
+def _levels(visibility, scores, threshold: float, shape) -> np.ndarray:
     """How to draw each keypoint: 0 not at all, 1 faintly (hidden, unsure), 2 fully."""
-    if np.issubdtype(marks.dtype, np.integer):
-        return np.clip(marks, 0, 2)
-    return np.where(marks >= threshold, 2, 1)
+    if visibility is not None and scores is not None:
+        raise ValueError(
+            "visibility (of labels) and scores (of predictions) both came."
+        )
+    if visibility is not None:
+        levels = np.clip(visibility, 0, 2).astype(int)
+    elif scores is not None:
+        levels = np.where(np.asarray(scores) >= threshold, 2, 1)
+    else:
+        levels = np.full(shape, 2)
+    if levels.shape != shape:
+        raise ValueError(f"{levels.shape} values came for {shape} points.")
+    return levels
 
 
 def draw_people(
     image: np.ndarray,
     points_xy: np.ndarray,
-    marks: np.ndarray,
     keypoint_set: KeypointSet,
     *,
+    visibility: np.ndarray | None = None,
+    scores: np.ndarray | None = None,
     boxes_xyxy: np.ndarray | None = None,
     threshold: float = 0.2,
     scale: float = 1.0,
@@ -74,10 +85,9 @@ def draw_people(
     Args:
       image: [h, w, 3].
       points_xy: [n, k, 2], pixels of `image`.
-      marks: [n, k]. Integers are the visibility of labels: 0 is not drawn, 1 (hidden)
-        is hollow with thin limbs. Floats are the scores of predictions: those below
-        `threshold` are drawn as hidden ones are.
       keypoint_set: what the k channels mean.
+      visibility: [n, k], of labels: 0 is not drawn, 1 (hidden) hollow with thin limbs.
+      scores: [n, k], of predictions: below `threshold` drawn as hidden ones are.
       boxes_xyxy: [n, 4] to draw as well.
       threshold: of `scores`.
       scale: the picture is enlarged by this before drawing.
@@ -86,18 +96,16 @@ def draw_people(
       uint8 [round(h * scale), round(w * scale), 3].
 
     Raises:
-      ValueError: shapes that do not fit each other.
+      ValueError: shapes that do not fit each other, or visibility and scores at once.
     """
     image = _as_uint8(image)
-    points_xy, marks = np.asarray(points_xy, np.float64), np.asarray(marks)
+    points_xy = np.asarray(points_xy, np.float64)
     if points_xy.ndim != 3 or points_xy.shape[1:] != (len(keypoint_set), 2):
         raise ValueError(
             f"points_xy must be [n, {len(keypoint_set)}, 2] for keypoint set "
             f"{keypoint_set.name!r}; got {points_xy.shape}."
         )
-    if marks.shape != points_xy.shape[:2]:
-        raise ValueError(f"marks {marks.shape} came for points {points_xy.shape}.")
-    levels = _levels(marks, threshold)
+    levels = _levels(visibility, scores, threshold, points_xy.shape[:2])
     near = np.isfinite(points_xy).all(-1) & (np.abs(points_xy) < _FAR).all(-1)
     levels = np.where(near, levels, 0)
 
@@ -124,6 +132,8 @@ def draw_people(
         if boxes_xyxy is not None:
             box = place(np.reshape(boxes_xyxy[person], (2, 2)))
             if np.isfinite(box).all() and (box[0] <= box[1]).all():
+                # Edges outside stay outside; Pillow is slow with far ones.
+                box = np.clip(box, -2 * fine, np.array(layer.size) + 2 * fine)
                 draw.rectangle([*box.ravel()], outline=_BOX, width=fine)
         drawn = points_xy[person][levels[person] > 0]
         if len(drawn):
@@ -158,52 +168,29 @@ def _draw_skeleton(draw, points, levels, keypoint_set, width: float) -> None:
 def draw_pose(
     image: np.ndarray,
     points_xy: np.ndarray,
-    marks: np.ndarray,
     keypoint_set: KeypointSet,
     *,
+    visibility: np.ndarray | None = None,
+    scores: np.ndarray | None = None,
     box_xyxy: np.ndarray | None = None,
     threshold: float = 0.2,
     scale: float = 1.0,
 ) -> np.ndarray:
     """One person: `draw_people` without the leading axis n."""
 
+    def one(values):
+        return None if values is None else np.asarray(values)[None]
+
     return draw_people(
         image,
         np.asarray(points_xy)[None],
-        np.asarray(marks)[None],
         keypoint_set,
-        boxes_xyxy=None if box_xyxy is None else np.asarray(box_xyxy)[None],
+        visibility=one(visibility),
+        scores=one(scores),
+        boxes_xyxy=one(box_xyxy),
         threshold=threshold,
         scale=scale,
     )
-
-
-def crop_around(
-    image: np.ndarray,
-    box_xyxy: np.ndarray,
-    *,
-    padding: float = 1.4,
-    size: tuple[int, int] = (192, 192),
-) -> np.ndarray:
-    """Cuts a box out with some room round it; black where the image ends.
-
-    Args:
-      image: [h, w, 3].
-      box_xyxy: [4], image pixels.
-      padding: the longer side of the cut over that of the box.
-      size: (width, height) of the picture made; its aspect is that of the cut.
-
-    Returns:
-      uint8 [h, w, 3] of `size`.
-    """
-    x1, y1, x2, y2 = np.asarray(box_xyxy, np.float64)
-    w, h = size
-    # Image pixels per picture pixel.
-    factor = padding * max((x2 - x1) / w, (y2 - y1) / h, 1 / max(size))
-    left, top = (x1 + x2 - factor * w) / 2, (y1 + y2 - factor * h) / 2
-    cut = (round(left), round(top), round(left + factor * w), round(top + factor * h))
-    picture = Image.fromarray(_as_uint8(image)).crop(cut)
-    return np.array(picture.resize(size, Image.Resampling.BICUBIC))
 
 
 def heatmap_overlay(
@@ -323,7 +310,7 @@ def preview_sheet(
     cells = []
     for i, image in enumerate(preview["input"]):
         points_xy, visibility = preview["points_xy"][i], preview["visibility"][i]
-        pair = [draw_pose(image, points_xy, visibility, keypoint_set)]
+        pair = [draw_pose(image, points_xy, keypoint_set, visibility=visibility)]
         if "targets" in preview:
             targets = preview["targets"][i]
             pair.append(heatmap_overlay(image, targets, alignment=alignment))

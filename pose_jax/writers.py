@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import os
 import sys
 import time
 from collections.abc import Mapping
@@ -28,7 +29,7 @@ class MetricWriter:
 
     A line is one JSON object: `step`, `phase`, `time` (seconds since 1970) and the
     scalars; what is not finite is null. TensorBoard finds each phase as a run in
-    `run_dir/tensorboard`; its own event writer is used, never TensorFlow.
+    `run_dir/tensorboard`; TensorFlow is not needed and not loaded.
     """
 
     def __init__(self, run_dir: str | Path, *, tensorboard: bool = True):
@@ -40,7 +41,7 @@ class MetricWriter:
         if self._enabled:
             self._run_dir.mkdir(parents=True, exist_ok=True)
 
-    def resume(self, step: int, phase: str) -> None:
+    def resume(self, phase: str, step: int) -> None:
         """Forgets what an interrupted run wrote of `phase` after `step`.
 
         The log is then the one that a run without interruption would have had there. A
@@ -116,13 +117,19 @@ class MetricWriter:
 
     def _add_event(self, phase: str, step: int, **content: Any) -> None:
         from tensorboard.compat.proto.event_pb2 import Event  # pyright: ignore
-        from tensorboard.summary.writer.event_file_writer import EventFileWriter
+        from tensorboard.summary.writer.record_writer import RecordWriter
 
         if phase not in self._events:
-            directory = str(self._run_dir / "tensorboard" / phase)
-            self._events[phase] = EventFileWriter(directory, flush_secs=30)
+            # Not by tensorboard's EventFileWriter: it imports TensorFlow if it can.
+            directory = self._run_dir / "tensorboard" / phase
+            directory.mkdir(parents=True, exist_ok=True)
+            name = f"events.out.tfevents.{time.time_ns()}.{os.getpid()}"
+            self._events[phase] = RecordWriter(open(directory / name, "xb"))
+            version = Event(wall_time=time.time(), file_version="brain.Event:2")
+            self._events[phase].write(version.SerializeToString())
         event = Event(wall_time=time.time(), step=int(step), **content)
-        self._events[phase].add_event(event)
+        self._events[phase].write(event.SerializeToString())
+        self._events[phase].flush()
 
     def close(self) -> None:
         """Flushes and closes all files; writing again reopens them."""
@@ -168,7 +175,7 @@ def _json_number(value: float) -> float | None:
 
 def _has_tensorboard() -> bool:
     try:
-        import tensorboard.summary.writer.event_file_writer  # noqa: F401
+        import tensorboard.summary.writer.record_writer  # noqa: F401
     except ImportError:
         logging.warning(
             "tensorboard is not installed: metrics go to %s only.", _METRICS
@@ -190,8 +197,8 @@ class Progress:
 
         pose step 200/1000  loss 0.0012  lr 0.001  images/s 183  eta 2:10
 
-    The rate behind the ETA is that of the time after the first log line, which is best
-    one of the first step: compilation then does not count.
+    Call it after every step; a plain line is printed only where there are values. The
+    rate behind the ETA is that after the first call, so compilation does not count.
     """
 
     def __init__(
@@ -229,25 +236,25 @@ class Progress:
                 dynamic_ncols=True,
             )
 
-    def step(self, step: int) -> None:
-        """Moves the bar, if there is one, to `step` steps done."""
+    def __call__(self, step: int, values: Mapping[str, Any] | None = None) -> None:
+        """Shows that `step` steps are done; text in `values` is shown as it is."""
+        if not self._enabled:
+            return
+        now = time.monotonic()
+        if self._first is None:
+            self._first = (step, now)
+        if values is not None:
+            shown = {**values, "eta": self._eta(step, now)}
+            text = "  ".join(f"{name} {_short(value)}" for name, value in shown.items())
+            if self._bar is None:
+                line = f"{self._label} {step}/{self._total}  {text}"
+                print(line, file=self._stream, flush=True)
+            else:
+                self._bar.set_description_str(f"  {text}", refresh=False)
         if self._bar is not None:
             self._bar.update(step - self._bar.n)
 
-    def log(self, step: int, values: Mapping[str, Any]) -> None:
-        """Shows `values` after `step` steps; a value that is text is shown as it is."""
-        if not self._enabled:
-            return
-        shown = {**values, "eta": self._eta(step)}
-        text = "  ".join(f"{name} {_short(value)}" for name, value in shown.items())
-        if self._bar is None:
-            line = f"{self._label} {step}/{self._total}  {text}"
-            print(line, file=self._stream, flush=True)
-        else:
-            self._bar.set_description_str(f"  {text}", refresh=False)
-            self.step(step)
-
-    def note(self, text: str) -> None:
+    def say(self, text: str) -> None:
         """Prints a line of its own, above the bar if there is one."""
         if not self._enabled:
             return
@@ -256,10 +263,8 @@ class Progress:
         else:
             self._bar.write(text, file=self._stream)
 
-    def _eta(self, step: int) -> str:
-        now = time.monotonic()
-        if self._first is None:
-            self._first = (step, now)
+    def _eta(self, step: int, now: float) -> str:
+        assert self._first is not None
         first_step, first_time = self._first
         if step <= first_step:
             return "?"

@@ -2,6 +2,9 @@
 key used twice, and shapes of the pure functions checked against their annotations."""
 
 import os
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -30,3 +33,19 @@ def real_data() -> Path:
     if not path.is_dir():
         pytest.fail(f"POSE_JAX_DATA is not a folder: {folder}")
     return path
+
+
+@pytest.fixture(scope="session")
+def run_python() -> Callable[[str], subprocess.CompletedProcess[str]]:
+    """Runs code in a Python of its own, which finds pose_jax; output is captured."""
+
+    def run(code: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-c", code],
+            cwd=Path(__file__).parents[1],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    return run

@@ -2,8 +2,6 @@
 
 import dataclasses
 import json
-import subprocess
-import sys
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -294,10 +292,10 @@ def test_differences_are_those_of_leaves():
     }
 
 
-def test_the_config_layer_loads_nothing_heavy():
+def test_the_config_layer_loads_nothing_heavy(run_python):
     code = (
         "import sys, pose_jax.config; "
         "print([m for m in ('jax', 'tensorflow', 'flax') if m in sys.modules])"
     )
-    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    out = run_python(code)
     assert out.stdout.strip() == "[]", out.stderr

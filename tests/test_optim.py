@@ -30,7 +30,7 @@ def run(config, grads, params=PARAMS, total=10):
     """Parameters after each of the gradients."""
     tx, _ = optim.make_optimizer(config, total, params)
     params = jax.tree.map(jnp.asarray, params)
-    state = tx.init(params)
+    state = jax.jit(tx.init)(params)
     step = jax.jit(lambda g, s, p: optim.apply(tx, g, s, p))
     history = []
     for grad in grads:
@@ -56,7 +56,7 @@ def test_schedules_follow_their_formulas(schedule, warmup):
         drop_factor=factor,
     )
     _, computed = optim.make_optimizer(config, total, PARAMS)
-    computed = jax.jit(computed)
+    rates = np.asarray(jax.vmap(computed)(jnp.arange(total + 3)))
     for step in range(total + 3):
         t = min(max(step - warmup, 0) / (total - warmup), 1.0)
         expected = (
@@ -70,13 +70,13 @@ def test_schedules_follow_their_formulas(schedule, warmup):
         )
         if step < warmup:
             expected *= (step + 1) / warmup
-        np.testing.assert_allclose(computed(step), expected, rtol=1e-5, atol=1e-7)
+        np.testing.assert_allclose(rates[step], expected, rtol=1e-5, atol=1e-7)
 
 
 def test_a_warm_up_longer_than_the_run_is_finite():
     for schedule in ("cosine", "linear"):
         config = OptimizerConfig(lr=1.0, schedule=schedule, warmup_steps=50)
-        values = [float(optim.make_schedule(config, 10)(s)) for s in range(11)]
+        values = jax.vmap(optim.make_schedule(config, 10))(jnp.arange(11))
         np.testing.assert_allclose(values, (np.arange(11) + 1) / 50, rtol=1e-6)
 
 
@@ -179,10 +179,15 @@ def test_accumulating_two_batches_is_one_of_twice_the_size():
 
     def course(config, x, y):
         tx, schedule = optim.make_optimizer(config, len(x), w)
-        params, state = jax.tree.map(jnp.asarray, w), None
-        state, history = tx.init(params), []
+
+        @jax.jit
+        def step(params, state, x, y):
+            return optim.apply(tx, grad(params, x, y), state, params)
+
+        params = jax.tree.map(jnp.asarray, w)
+        state, history = jax.jit(tx.init)(params), []
         for one_x, one_y in zip(x, y, strict=True):
-            params, state = optim.apply(tx, grad(params, one_x, one_y), state, params)
+            params, state = step(params, state, one_x, one_y)
             history.append(np.asarray(params["kernel"]))
         return history, schedule
 
@@ -196,9 +201,8 @@ def test_accumulating_two_batches_is_one_of_twice_the_size():
     np.testing.assert_allclose(rates, [0.1, 0.1, 0.01, 0.01], rtol=1e-6)
 
 
-@pytest.mark.parametrize("accumulate", [1, 2])
-@pytest.mark.parametrize("pattern", ["backbone", "back*", "backbone/*"])
-def test_frozen_parameters_stay_and_do_not_count(pattern, accumulate):
+@pytest.mark.parametrize(("accumulate", "pattern"), [(1, "back*/*"), (2, "backbone")])
+def test_frozen_parameters_stay_and_do_not_count(accumulate, pattern):
     config = OptimizerConfig(
         lr=0.1,
         freeze=(pattern,),
@@ -275,9 +279,9 @@ def test_the_average_follows_its_definition(warmup):
         for i in range(30)
     ]
     ema = optim.ema_start(jax.tree.map(jnp.asarray, trees[0]))
-    update = jax.jit(lambda e, t, n: optim.ema_update(e, t, n, config))
+    update = jax.jit(lambda e, t, n: optim.ema_update(e, t, optim.ema_decay(config, n)))
     expected = trees[0]["w"].astype(np.float64)
-    for n, tree in enumerate(trees[1:], start=1):
+    for n, tree in enumerate(trees[1:]):
         ema = update(ema, tree, n)
         decay = min(0.9, (1 + n) / (10 + n)) if warmup else 0.9
         expected = decay * expected + (1 - decay) * tree["w"]
@@ -289,6 +293,7 @@ def test_the_average_of_a_constant_is_that_constant():
     config = OptimizerConfig(ema_decay=0.999)
     tree = {"w": jnp.asarray(np.random.default_rng(3).normal(size=50), jnp.float32)}
     ema = optim.ema_start(tree)
-    for n in range(1, 20):
-        ema = optim.ema_update(ema, tree, n, config)
+    update = jax.jit(lambda e, t: optim.ema_update(e, t, config.ema_decay))
+    for _ in range(20):
+        ema = update(ema, tree)
     np.testing.assert_array_equal(ema["w"], tree["w"])

@@ -330,9 +330,7 @@ def cascade(keypoints):
         keypoints=keypoints,
         phases=(
             Phase("stage_1", init, prepare, loss, preview),
-            Phase(
-                "stage_2", init, prepare, loss, preview, Statistics(measure, finish)
-            ),
+            Phase("stage_2", init, prepare, loss, preview, Statistics(measure, finish)),
         ),
         predict=predict,
         inspect=inspect,

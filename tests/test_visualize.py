@@ -30,7 +30,7 @@ def _centre_of_mass(mask):
 @pytest.mark.parametrize("xy", [(45.0, 30.0), (10.25, 50.75), (80.0, 7.5)])
 @pytest.mark.parametrize("scale", [1, 2, 3])
 def test_a_point_is_drawn_where_it_is(xy, scale):
-    picture = visualize.draw_pose(GREY, [xy], np.array([2]), LONELY, scale=scale)
+    picture = visualize.draw_pose(GREY, [xy], LONELY, scale=scale)
     assert picture.shape == (60 * scale, 90 * scale, 3) and picture.dtype == np.uint8
     enlarged = np.full_like(picture, 128)
     expected = (np.array(xy) + 0.5) * scale - 0.5
@@ -40,7 +40,7 @@ def test_a_point_is_drawn_where_it_is(xy, scale):
 
 def test_a_skeleton_stays_near_its_points_and_the_image_is_not_changed():
     image = GREY.copy()
-    picture = visualize.draw_pose(image, PERSON, np.full(17, 2), COCO)
+    picture = visualize.draw_pose(image, PERSON, COCO)
     np.testing.assert_array_equal(image, GREY)
     y, x = np.nonzero(_changed(picture))
     assert len(x) > 100
@@ -48,24 +48,26 @@ def test_a_skeleton_stays_near_its_points_and_the_image_is_not_changed():
 
 
 def test_unlabelled_keypoints_and_their_limbs_are_not_drawn():
-    nothing = visualize.draw_pose(GREY, PERSON, np.zeros(17, int), COCO)
+    nothing = visualize.draw_pose(GREY, PERSON, COCO, visibility=np.zeros(17))
     np.testing.assert_array_equal(nothing, GREY)
     visibility = np.full(17, 2)
     visibility[9] = 0  # A wrist: far from everything else.
     far = PERSON.copy()
     far[9] = (85, 5)
-    picture = visualize.draw_pose(GREY, far, visibility, COCO)
+    picture = visualize.draw_pose(GREY, far, COCO, visibility=visibility)
     assert not _changed(picture)[:15, 75:].any()
 
 
-def _ink(marks):
-    return _changed(visualize.draw_pose(GREY, PERSON, marks, COCO)).sum()
+def _ink(**marks):
+    picture = visualize.draw_pose(GREY, PERSON, COCO, **marks)
+    return np.abs(picture.astype(int) - GREY).sum()
 
 
 def test_hidden_and_unsure_keypoints_take_less_ink():
-    assert 0 < _ink(np.full(17, 1)) < _ink(np.full(17, 2))
-    assert _ink(np.full(17, 0.1)) == _ink(np.full(17, 1))
-    assert _ink(np.full(17, 0.9)) == _ink(np.full(17, 2))
+    hidden, seen = _ink(visibility=np.full(17, 1)), _ink(visibility=np.full(17, 2))
+    assert 0 < hidden < seen
+    assert _ink(scores=np.full(17, 0.1)) == hidden
+    assert _ink(scores=np.full(17, 0.9)) == seen == _ink()
 
 
 @pytest.mark.parametrize("keypoint_set", SETS.values(), ids=SETS)
@@ -76,7 +78,7 @@ def test_left_is_orange_and_right_blue_in_every_set(keypoint_set):
         visibility[i] = 2
         points_xy = np.full((len(keypoint_set), 2), 30.0)
         picture = visualize.draw_pose(
-            GREY, points_xy, visibility, keypoint_set, scale=3
+            GREY, points_xy, keypoint_set, visibility=visibility, scale=3
         )
         side = name.split("_")[0]
         expected = {"left": visualize.LEFT, "right": visualize.RIGHT}
@@ -98,30 +100,31 @@ def test_left_is_orange_and_right_blue_in_every_set(keypoint_set):
 def test_any_points_can_be_drawn(points_xy, visibility):
     boxes_xyxy = points_xy[:, :2].reshape(2, 4)
     picture = visualize.draw_people(
-        GREY, points_xy, visibility, LSP, boxes_xyxy=boxes_xyxy
+        GREY, points_xy, LSP, visibility=visibility, boxes_xyxy=boxes_xyxy
     )
     assert picture.shape == GREY.shape and picture.dtype == np.uint8
 
 
 def test_nobody_is_drawn_as_the_image():
-    for scores in (np.zeros((0, 17)), np.zeros((0, 17), int)):
-        picture = visualize.draw_people(GREY, np.zeros((0, 17, 2)), scores, COCO)
+    for marks in ({}, {"scores": np.zeros((0, 17))}, {"boxes_xyxy": np.zeros((0, 4))}):
+        picture = visualize.draw_people(GREY, np.zeros((0, 17, 2)), COCO, **marks)
         np.testing.assert_array_equal(picture, GREY)
 
 
 @pytest.mark.parametrize(
-    ("points_xy", "marks", "image"),
+    ("image", "points_xy", "marks"),
     [
-        (np.zeros((2, 16, 2)), np.zeros((2, 16)), GREY),
-        (np.zeros((17, 2)), np.zeros(17), GREY),
-        (np.zeros((2, 17, 2)), np.zeros((1, 17)), GREY),
-        (np.zeros((2, 17, 2)), np.zeros((2, 17)), GREY[..., 0]),
-        (np.zeros((2, 17, 2)), np.zeros((2, 17)), GREY.astype(np.int32)),
+        (GREY, np.zeros((2, 16, 2)), {}),
+        (GREY, np.zeros((17, 2)), {}),
+        (GREY, np.zeros((2, 17, 2)), {"scores": np.zeros((1, 17))}),
+        (GREY, np.zeros((1, 17, 2)), dict.fromkeys(("visibility", "scores"), PERSON)),
+        (GREY[..., 0], np.zeros((2, 17, 2)), {}),
+        (GREY.astype(np.int32), np.zeros((2, 17, 2)), {}),
     ],
 )
-def test_shapes_that_do_not_fit_are_refused(points_xy, marks, image):
+def test_shapes_that_do_not_fit_are_refused(image, points_xy, marks):
     with pytest.raises(ValueError, match=r"got|came"):
-        visualize.draw_people(image, points_xy, marks, COCO)
+        visualize.draw_people(image, points_xy, COCO, **marks)
 
 
 @pytest.mark.parametrize("alignment", ["stride", "aligned"])
@@ -169,19 +172,6 @@ def test_a_sheet_refuses_what_does_not_fit():
         visualize.sheet([GREY], 0)
     with pytest.raises(ValueError, match="2 titles"):
         visualize.sheet([GREY], 1, ["a", "b"])
-
-
-def test_a_crop_shows_the_middle_of_its_box():
-    image = GREY.copy()
-    image[28:33, 68:73] = 255
-    picture = visualize.crop_around(image, [60, 20, 80, 40], size=(100, 80))
-    assert picture.shape == (80, 100, 3)
-    np.testing.assert_allclose(
-        _centre_of_mass(picture[..., 0] > 200), (50, 40), atol=2.5
-    )
-    outside = visualize.crop_around(image, [-500, -500, -400, -400])
-    assert not outside.any()
-    assert visualize.crop_around(image, [5, 5, 5, 5]).shape == (192, 192, 3)
 
 
 def test_a_preview_shows_each_input_beside_its_targets():

@@ -1,1 +1,1 @@
-"""Codecs: keypoints to what a network predicts, and back. One module a representation."""
+"""Keypoints to what a network predicts, and back: a module a representation."""

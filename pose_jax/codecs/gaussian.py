@@ -35,23 +35,27 @@ _OPENCV_KERNELS = {
 _MAX_STEP = 2.0
 """Pixels per axis: a robust decoder goes no further from the peak."""
 
+_FLAT = 1e-4
+"""The least curvature of the log, per pixel^2, in any direction: less is rounding."""
+
 _FIT_FROM = 0.2
 """The first fit reads samples above this fraction of the peak: four standard deviations
 of 5% noise, while a blob of sigma 1 still shows three samples per axis."""
 
-_POWERS = [(i - j, j) for i in range(5) for j in range(i + 1)]
-"""(px, py) of the monomials x^px y^py up to degree 4; the first six are a quadratic's."""
+_ROUND = 1e-2
+"""What the fit believes in a round blob, in units of one full sample: enough to decide
+for the three or four samples of a sharp one, nothing beside the dozens of others."""
 
 
 def encode(
     points_xy: Float[Array, "*b k 2"],
     *,
     size: tuple[int, int],
-    sigma: float,
+    sigma: float | int,
     quantize: bool = False,
-    cutoff: float | None = None,
+    cutoff: float | int | None = None,
 ) -> Float[Array, "*b h w k"]:
-    """Renders one Gaussian per keypoint with peak 1 (not 1 / 2 pi sigma^2) at its place.
+    """Renders one Gaussian per keypoint, of peak 1 (not 1 / 2 pi sigma^2) at its place.
 
     The default is DARK's unbiased encoding: the true centre, over the whole map. HRNet
     and Simple Baselines are `quantize=True, cutoff=3`.
@@ -96,8 +100,8 @@ def reaches(
     points_xy: Float[Array, "*b k 2"],
     *,
     size: tuple[int, int],
-    sigma: float,
-    cutoff: float = 3,
+    sigma: float | int,
+    cutoff: float | int = 3,
 ) -> Bool[Array, "*b k"]:
     """Whether the square of half-width cutoff * sigma about a point touches the map.
 
@@ -132,7 +136,7 @@ def decode_argmax(
       heatmaps: any values; NaN counts as minus infinity.
 
     Returns:
-      Points at pixel centres of the map, always inside it, and scores, the values there.
+      Points at pixel centres, always inside the map, and scores, the values there.
 
     Raises:
       ValueError: integer maps or an empty axis.
@@ -167,24 +171,24 @@ def decode_shift(
 def decode_dark(
     heatmaps: Float[Array, "*b h w k"],
     *,
-    sigma: float | None = None,
+    sigma: float | int | None = None,
     kernel_size: int | None = None,
     variant: Literal["robust", "paper"] = "robust",
 ) -> tuple[Float[Array, "*b k 2"], Float[Array, "*b k"]]:
-    """Sub-pixel peaks: a Newton step on the log of the blurred map, equations (10)-(15).
+    """Sub-pixel peaks: a Newton step on the log of the blurred map, (10) to (15).
 
     Both variants blur with a Gaussian (the one of training, to remove secondary peaks)
     and read 13 values of the blurred map. They differ at the rim and on bad maps:
 
     "paper" is the published code: the blur sees zeros outside the map, which pushes
-    points within its reach inwards by up to half a pixel; peaks at 0, 1, size - 2 and
-    size - 1 are not refined; a peak <= 0 becomes (0, 0); and nothing bounds the step, so
-    that a point may leave the map.
+    points within its reach inwards, by half a pixel and more; peaks at 0, 1, size - 2
+    and size - 1 are not refined; a peak <= 0 becomes (0, 0); nothing bounds the step,
+    so a point may leave the map.
 
     "robust" is the same wherever the blur sees only the map. Nearer to an edge it fits
-    exp(quadratic) to the unblurred values around the peak: least squares on their logs
-    weighted by value^2, which is what additive noise asks for, then one Gauss-Newton step
-    on the values themselves, where the samples too weak for a log count too. It moves
+    exp(quadratic) to the unblurred values around the peak: least squares on their logs,
+    weighted by value^2, which is what additive noise asks for, then one Gauss-Newton
+    step on the values themselves, where samples too weak for a log count too. It moves
     only where the peak is positive and finite and the Hessian negative definite, and at
     most 2 pixels per axis.
 
@@ -192,9 +196,9 @@ def decode_dark(
       heatmaps: values of any scale; NaN counts as minus infinity.
       sigma: of the blur, heatmap pixels. Alone: the kernel is the odd number nearest to
         6 * sigma - 1 wide, at least 3.
-      kernel_size: of the blur, heatmap pixels, odd; 1 is no blur. Alone: OpenCV's kernel
-        of this size, from 11 on a Gaussian of sigma 0.3 * ((k - 1) / 2 - 1) + 0.8.
-        Neither: 11.
+      kernel_size: of the blur, heatmap pixels, odd; 1 is no blur. Alone: OpenCV's
+        kernel of this size, from 11 on a Gaussian of sigma
+        0.3 * ((k - 1) / 2 - 1) + 0.8. Neither: 11.
       variant: "robust" or "paper".
 
     Returns:
@@ -216,7 +220,7 @@ def decode_dark(
 def modulate(
     heatmaps: Float[Array, "*b h w k"], *, kernel_size: int
 ) -> Float[Array, "*b h w k"]:
-    """Blurs each map and rescales it to [0, its former maximum], equations (15) and (16).
+    """Blurs each map and rescales it to [0, its former maximum], (15) and (16).
 
     The published code, and so `decode_dark`, leaves the minimum where it is.
 
@@ -225,7 +229,7 @@ def modulate(
       kernel_size: heatmap pixels, odd; as in `decode_dark`.
 
     Returns:
-      Values from 0 to the maximum of the input; zeros for a map that blurs to a constant.
+      Values from 0 to the maximum of the input; zeros where the blur is constant.
 
     Raises:
       ValueError: an even kernel size, integer maps or an empty axis.
@@ -247,7 +251,7 @@ def _check_points(points_xy) -> None:
         raise ValueError(f"points_xy must be floating point; got {points_xy.dtype}.")
 
 
-def _check_positive(**values: float | None) -> None:
+def _check_positive(**values: float | int | None) -> None:
     for name, value in values.items():
         if value is not None and not value > 0:
             raise ValueError(f"{name} must be positive; got {value}.")
@@ -272,7 +276,7 @@ def _restore(decoded, leading):
     )
 
 
-def _kernel(sigma: float | None, kernel_size: int | None) -> tuple[float, ...]:
+def _kernel(sigma: float | int | None, kernel_size: int | None) -> tuple[float, ...]:
     """The blur's weights, of sum 1."""
     _check_positive(sigma=sigma)
     if kernel_size is None:
@@ -299,8 +303,8 @@ def _matmul(a, b):
 def _peaks(maps):
     """Row, column [n, k] and value [n, k] of the largest value, NaN being the least.
 
-    In three passes, rows' maxima, row, column, kept apart by barriers: as one argmax over
-    h * w, which XLA otherwise makes of it again, it takes several times as long.
+    In three passes, rows' maxima, row, column, kept apart by barriers: XLA would fuse
+    them, and as one argmax over h * w it takes several times as long.
     """
     fixed = lax.stop_gradient(maps)
     barrier = lax.optimization_barrier
@@ -379,36 +383,31 @@ def _decode_shift(maps, rule):
     return points + shift, score
 
 
-def _blur_matrix(kernel: tuple[float, ...], n: int, margin: int = 0) -> np.ndarray:
-    """[n - 2 * margin, n]: correlates n pixels with the kernel, zero outside.
-
-    A margin leaves out as many results at both ends.
-    """
-    reach = len(kernel) // 2
-    offset = np.arange(n)[None, :] - np.arange(margin, n - margin)[:, None]
-    weights = np.array(kernel)[np.clip(offset + reach, 0, 2 * reach)]
-    return np.where(np.abs(offset) <= reach, weights, 0)
+def _correlate(values, kernel: tuple[float, ...], axis: int):
+    """Correlates one axis with the kernel, only where all of it fits."""
+    n = values.shape[axis] - len(kernel) + 1
+    return sum(
+        weight * lax.slice_in_dim(values, i, i + n, axis=axis)
+        for i, weight in enumerate(kernel)
+    )
 
 
 def _blur(maps, kernel):
-    down = jnp.asarray(_blur_matrix(kernel, maps.shape[1]), maps.dtype)
-    across = jnp.asarray(_blur_matrix(kernel, maps.shape[2]), maps.dtype)
-    return jnp.einsum(
-        "ih,jw,nhwk->nijk", down, across, maps, precision=lax.Precision.HIGHEST
-    )
-
-
-def _blur_peaks(values, kernel):
-    """The 5x5 middle of blurred patches [..., 2r+5, 2r+5] for a kernel of 2r+1."""
+    """Blurs [n, h, w, k] with zeros outside."""
     reach = len(kernel) // 2
-    matrix = jnp.asarray(_blur_matrix(kernel, 2 * reach + 5, reach), values.dtype)
-    return jnp.swapaxes(
-        _matmul(jnp.swapaxes(_matmul(values, matrix.T), -1, -2), matrix.T), -1, -2
-    )
+    pad = [(0, 0), (reach, reach), (reach, reach), (0, 0)]
+    down = lax.optimization_barrier(_correlate(jnp.pad(maps, pad), kernel, 1))
+    return _correlate(down, kernel, 2)
+
+
+def _blur_patches(values, kernel):
+    """The 5x5 middle of blurred patches [n, k, 2r+5, 2r+5] for a kernel of 2r+1."""
+    blurred = _correlate(_correlate(values, kernel, 2), kernel, 3)
+    return lax.optimization_barrier(blurred)
 
 
 def _slopes(log_values):
-    """Gradient and Hessian of [..., 5, 5] values at their middle (dx, dy, dxx, dxy, dyy).
+    """(dx, dy, dxx, dxy, dyy) of [..., 5, 5] values at their middle.
 
     Second differences have stride 2, as in the published code.
     """
@@ -431,7 +430,7 @@ def _newton_step(slopes, *, bounded: bool):
     """
     dx, dy, dxx, dxy, dyy = slopes
     det = dxx * dyy - dxy**2
-    ok = (dxx < 0) & (det > 0) if bounded else det != 0
+    ok = (dxx < 0) & (det > -_FLAT * (dxx + dyy)) if bounded else det != 0
     det = jnp.where(ok, det, 1)
     step = jnp.stack([dxy * dy - dyy * dx, dxy * dx - dxx * dy], axis=-1)
     step = jnp.where(ok[..., None], step / det[..., None], 0)
@@ -448,7 +447,7 @@ def _decode_paper(maps, kernel):
     points = _points(x, y, maps.dtype)
     refined = (x > 1) & (x < w - 2) & (y > 1) & (y < h - 2) & (score > 0)
     values, on_map = _patches(maps, y, x, len(kernel) // 2 + 2)
-    blurred = _blur_peaks(jnp.where(on_map, values, 0), kernel)
+    blurred = _blur_patches(jnp.where(on_map, values, 0), kernel)
 
     # The published code scales the blurred map to its former maximum before it raises
     # all values to 1e-10. In the log the scale, which is at least 1, is a constant: it
@@ -485,12 +484,12 @@ def _decode_robust(maps, kernel):
     peak = lax.stop_gradient(jnp.where(usable, score, 1).astype(points.dtype))
     on_map = on_map & ~jnp.isnan(values)
     values = jnp.where(on_map, values, 0) / peak[..., None, None]
-    values = jnp.clip(values, -1, 1)
+    values = lax.optimization_barrier(jnp.clip(values, -1, 1))
 
     def middle(patch, r):
         return patch[..., radius - r : radius + r + 1, radius - r : radius + r + 1]
 
-    blurred = _blur_peaks(middle(values, reach), kernel)
+    blurred = _blur_patches(middle(values, reach), kernel)
     inner = _newton_step(_slopes(jnp.log(jnp.maximum(blurred, 1e-10))), bounded=True)
     rim = _fit_step(middle(values, near), middle(on_map, near))
     whole = (x >= reach) & (x < w - reach) & (y >= reach) & (y < h - reach)
@@ -507,57 +506,53 @@ def _fit_step(values, on_map):
     Values have their peak, 1, in the middle; those off the map count nothing.
     """
     radius = values.shape[-1] // 2
-    grid = np.arange(-radius, radius + 1) / radius
-    powers = [np.outer(grid**py, grid**px).ravel() for px, py in _POWERS]
-    monomials = jnp.asarray(np.stack(powers, axis=-1), values.dtype)  # [p * p, 15]
-    basis = monomials[:, :6]
-    flat = (*values.shape[:-2], basis.shape[0])
+    y, x = np.mgrid[-radius : radius + 1, -radius : radius + 1].reshape(2, -1) / radius
+    basis = np.stack([np.ones_like(x), x, y, x * x, x * y, y * y], axis=-1)  # [p*p, 6]
+    products = (basis[:, :, None] * basis[:, None, :]).reshape(-1, 36)
+    basis, products = (
+        jnp.asarray(basis, values.dtype),
+        jnp.asarray(products, values.dtype),
+    )
+    # Two equations more: as much curvature in x as in y, and none in xy.
+    prior = np.zeros((6, 6))
+    prior[3:, 3:] = [[1, 0, -1], [0, 1, 0], [-1, 0, 1]]
+    prior = jnp.asarray((prior * _ROUND / radius**4).reshape(36), values.dtype)
+
+    flat = (*values.shape[:-2], -1)
     values, on_map = values.reshape(flat), on_map.reshape(flat)
 
-    def least_squares(weights, weighted_residuals):  # [..., p * p] -> [..., 6]
-        return _solve(_matmul(weights, monomials), _matmul(weighted_residuals, basis))
+    def least_squares(weights, weighted_residuals):  # [..., p*p] -> [..., 6], [...]
+        normal = _matmul(weights, products)
+        normal = normal + jnp.broadcast_to(prior, normal.shape)
+        return _solve(normal, _matmul(weighted_residuals, basis))
 
     strong = on_map & (values > _FIT_FROM)
     logs = jnp.log(jnp.where(strong, values, 1))
     weights = jnp.where(strong, values**2, 0)
-    fit = least_squares(weights, weights * logs)
-    # Of the values v = exp(q) themselves: weights exp(q)^2, residuals (v - exp(q)) / exp(q).
+    fit, regular = least_squares(weights, weights * logs)
+    # On values v and a model exp(q): weights exp(q)^2, residuals (v - exp(q)) / exp(q).
     model = jnp.exp(jnp.minimum(_matmul(fit, basis.T), math.log(2)))
     model = jnp.where(on_map, model, 0)
-    fit = fit + least_squares(model**2, model * (values - model))
+    change, still_regular = least_squares(model**2, model * (values - model))
+    fit = jnp.where((regular & still_regular)[..., None], fit + change, 0)
     _, bx, by, cxx, cxy, cyy = jnp.moveaxis(fit / radius, -1, 0)
     cxx, cxy, cyy = cxx / radius, cxy / radius, cyy / radius
     return _newton_step((bx, by, 2 * cxx, cxy, 2 * cyy), bounded=True)
 
 
-def _solve(moments, right):
-    """Solves the normal equations of a quadratic; zeros where they are singular.
+def _solve(normal, right):
+    """Solves six normal equations [..., 36], [..., 6] -> [..., 6], and if regular [...].
 
-    moments [..., 15] holds the weighted sums of the monomials. Elimination is written out
-    over the six unknowns: a batch of library calls for 6x6 matrices is slower.
+    Elimination by hand: a batch of library calls for 6x6 matrices is slower.
     """
-    index = {power: i for i, power in enumerate(_POWERS)}
-    quadratic = _POWERS[:6]
-    a = [
-        [moments[..., index[px + qx, py + qy]] for qx, qy in quadratic]
-        for px, py in quadratic
-    ]
-    b = [right[..., i] for i in range(6)]
-    regular = jnp.ones(b[0].shape, bool)
-    diagonal = [a[i][i] for i in range(6)]
+    normal = normal.reshape(*normal.shape[:-1], 6, 6)
+    rows = jnp.concatenate([normal, right[..., None]], axis=-1)
+    regular = jnp.ones(right.shape[:-1], bool)
     for i in range(6):
-        # Relative to what it was, a pivot is the part its monomial does not share with
-        # those before it.
-        regular = regular & (a[i][i] > 1e-5 * diagonal[i])
-        a[i][i] = jnp.where(regular, a[i][i], 1)
-        for j in range(i + 1, 6):
-            factor = a[j][i] / a[i][i]
-            for m in range(i + 1, 6):
-                a[j][m] = a[j][m] - factor * a[i][m]
-            b[j] = b[j] - factor * b[i]
-    for i in reversed(range(6)):
-        for j in range(i + 1, 6):
-            b[i] = b[i] - a[i][j] * b[j]
-        b[i] = b[i] / a[i][i]
-    solution = jnp.stack(b, axis=-1)
-    return jnp.where(regular[..., None], solution, 0)
+        # Relative to what it was, a pivot is the part that its column does not share
+        # with the columns before it.
+        regular = regular & (rows[..., i, i] > 1e-5 * normal[..., i, i])
+        row = rows[..., i, :] / jnp.where(regular, rows[..., i, i], 1)[..., None]
+        rows = rows - rows[..., :, i, None] * row[..., None, :]
+        rows = rows.at[..., i, :].set(row)
+    return rows[..., 6], regular

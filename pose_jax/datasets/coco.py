@@ -98,7 +98,7 @@ def load(
     return table
 
 
-def _columns(people: list[dict[str, Any]], k: int) -> dict[str, np.ndarray]:
+def _columns(people: list[dict[str, Any]], k: int) -> dict[str, Any]:
     """The columns of the Table that come from single annotations."""
     triples = np.array([p["keypoints"] for p in people], np.float64).reshape(-1, k, 3)
     xywh = np.array([p["bbox"] for p in people], np.float64).reshape(-1, 4)

@@ -8,6 +8,7 @@ it by `input_pipeline`. People of one image need not stand together.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,7 +23,7 @@ ImageRef = Path | np.ndarray
 """A file of encoded bytes, or decoded pixels uint8 [h, w, 3] (`predict` only)."""
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Table:
     """People and images of one split.
 
@@ -58,6 +59,21 @@ class Table:
     crowd: np.ndarray
     box_source: str = "gt_boxes"
 
+    def __post_init__(self) -> None:
+        n, m, k = len(self.image), len(self.images), len(self.keypoints)
+        for name, shape in (
+            ("image_ids", (m,)), ("image_sizes", (m, 2)), ("ids", (n,)),
+            ("boxes_xyxy", (n, 4)), ("box_scores", (n,)), ("points_xy", (n, k, 2)),
+            ("visibility", (n, k)), ("areas", (n,)), ("crowd", (n,)),
+        ):  # fmt: skip
+            if getattr(self, name).shape != shape:
+                raise ValueError(
+                    f"{self.name}: column {name} is {getattr(self, name).shape}; {n} "
+                    f"people of {m} images with {k} keypoints need {shape}."
+                )
+        if n and not 0 <= self.image.min() <= self.image.max() < m:
+            raise ValueError(f"{self.name}: a person is in none of the {m} images.")
+
     def __len__(self) -> int:
         return len(self.image)
 
@@ -69,20 +85,20 @@ class Table:
 
     def people_of_image(self, image: int) -> np.ndarray:
         """[r] int32: the rows of one image, in table order."""
-        return self._rows_by_image()[image]
+        return self._rows_by_image[image]
 
+    @functools.cached_property
     def _rows_by_image(self) -> list[np.ndarray]:
-        # Cached by hand: a frozen dataclass of arrays is not hashable.
-        if "_by_image" not in self.__dict__:
-            order = np.argsort(self.image, kind="stable").astype(np.int32)
-            cuts = np.searchsorted(self.image[order], np.arange(1, len(self.images)))
-            object.__setattr__(self, "_by_image", np.split(order, cuts))
-        return self.__dict__["_by_image"]
+        order = np.argsort(self.image, kind="stable").astype(np.int32)
+        cuts = np.searchsorted(self.image[order], np.arange(1, len(self.images)))
+        return np.split(order, cuts)
 
     def coco_ground_truth(self) -> dict[str, Any]:
         """The table as a COCO keypoint annotation dictionary, for evaluators.
 
-        Segmentations are not kept; keypoint AP does not read them.
+        Segmentations are not kept; keypoint AP does not read them. Labelled people with
+        no area or an empty box are in it, as COCO's rule is, though nobody is predicted
+        for them.
         """
         labelled = self.visibility > 0
         points = np.where(labelled[..., None], self.points_xy, 0.0)
@@ -113,13 +129,24 @@ class Table:
         }
 
     def fingerprint(self) -> str:
-        """16 hex digits of all labels and image ids (pixels are not read)."""
-        digest = hashlib.sha256(repr(self.keypoints.names).encode())
-        for column in (
-            self.image_ids, self.image_sizes, self.image, self.ids, self.boxes_xyxy,
-            self.points_xy, self.visibility, self.areas, self.crowd,
-        ):  # fmt: skip
-            digest.update(np.ascontiguousarray(column).tobytes())
+        """16 hex digits of all labels, boxes and image ids (pixels are not read)."""
+        labelled = (self.visibility > 0)[..., None]
+        digest = hashlib.sha256(repr((self.keypoints.names, self.box_source)).encode())
+        for column, dtype in (
+            (self.image_ids, np.int64),
+            (self.image_sizes, np.int32),
+            (self.image, np.int32),
+            (self.ids, np.int64),
+            (self.boxes_xyxy, np.float64),
+            (self.box_scores, np.float64),
+            # What is not labelled means nothing.
+            (np.where(labelled, self.points_xy, 0), np.float64),
+            (self.visibility, np.int32),
+            (self.areas, np.float64),
+            (self.crowd, np.bool_),
+        ):
+            digest.update(repr(column.shape).encode())
+            digest.update(np.ascontiguousarray(column, dtype).tobytes())
         return digest.hexdigest()[:16]
 
 

@@ -72,7 +72,9 @@ class Config:
     flip_test: Literal["none", "plain", "shift"] = "none"
     joint_weights: bool = False
     rescore_threshold: float = 0.2
-    augment: augment.AugmentConfig = augment.AugmentConfig()
+    augment: augment.AugmentConfig = dataclasses.field(
+        default_factory=augment.AugmentConfig
+    )
 
 
 def _dark(variant: str) -> Callable:

@@ -165,14 +165,12 @@ def _evaluator(truth, annotations, detections, kind):
         raise ImportError("AP needs pycocotools: pip install pycocotools") from error
 
     def index(items):
-        coco = COCO()
         # Ids from 1: pycocotools reads a match with id 0 as no match.
         items = [{**item, "id": i} for i, item in enumerate(items, 1)]
-        coco.dataset = {
-            "images": truth["images"],
-            "categories": truth["categories"],
-            "annotations": items,
-        }
+        rest = {field: truth[field] for field in ("images", "categories")}
+        dataset: Any = {**rest, "annotations": items}
+        coco = COCO()
+        coco.dataset = dataset
         coco.createIndex()
         return coco
 
@@ -208,12 +206,12 @@ def _load_ground_truth(ground_truth: GroundTruth) -> tuple[Any, list[dict[str, A
 
 def _load_results(results: Results, truth: Any, field: str) -> list[dict[str, Any]]:
     """The few fields that count, copied, checked."""
-    results = _load(results, "the results")
-    if not isinstance(results, Sequence):
+    items = _load(results, "the results")
+    if not isinstance(items, Sequence):
         raise InputError("the results must be a list, of one mapping per detection.")
     known = {image["id"] for image in truth["images"]}
     found = []
-    for index, item in enumerate(results):
+    for index, item in enumerate(items):
         for name in ("image_id", "category_id", "score", field):
             _require(item, name, f"result {index}")
         if item["image_id"] not in known:

@@ -124,12 +124,15 @@ def pcp(
     if not sticks:
         raise ValueError("PCP needs sticks; none were given.")
     k = pred_xy.shape[-2]
-    ends = [[_indices(stick[end], k, stick[0]) for stick in sticks] for end in (1, 2)]
+    ends = (
+        [_indices(end, k, name) for name, end, _ in sticks],
+        [_indices(end, k, name) for name, _, end in sticks],
+    )
     pred_xy, true_xy = jnp.asarray(pred_xy), jnp.asarray(true_xy)
     labelled = jnp.asarray(visibility) > 0
 
     def mean(points_xy, which):  # -> [*b, s, 2]
-        means = [jnp.mean(points_xy[..., index, :], -2) for index in which]
+        means = [jnp.mean(points_xy[..., np.array(index), :], -2) for index in which]
         return jnp.stack(means, -2)
 
     true_a, true_b = (mean(true_xy, which) for which in ends)
@@ -141,10 +144,12 @@ def pcp(
         near = (error_a <= allowed) & (error_b <= allowed)
     else:
         near = (error_a + error_b) / 2 <= allowed
-    has_ends = [jnp.all(labelled[..., a + b], -1) for a, b in zip(*ends, strict=True)]
+    has_ends = [
+        jnp.all(labelled[..., np.array(a + b)], -1) for a, b in zip(*ends, strict=True)
+    ]
     counted = jnp.stack(has_ends, -1)
     correct = counted & near & (length > 0)
-    return _count(correct, keep=1), _count(counted, keep=1)
+    return _count(correct), _count(counted)
 
 
 def pck(
@@ -194,7 +199,7 @@ def pck(
     allowed = jnp.expand_dims(thresholds, axes) * scale[None, ..., None]  # [t, *b, 1]
     correct = (error[None] <= allowed) & counted[None]
     correct = jnp.sum(correct, axis=axes[:-1], dtype=jnp.int32)
-    return correct, _count(counted, keep=1)
+    return correct, _count(counted)
 
 
 def pdj(
@@ -272,9 +277,9 @@ def _distance(a_xy, b_xy):
     return jnp.sqrt(jnp.sum((a_xy - b_xy) ** 2, -1))
 
 
-def _count(mask, *, keep):
-    """Sums a mask over all but its last `keep` axes."""
-    return jnp.sum(mask, axis=tuple(range(mask.ndim - keep)), dtype=jnp.int32)
+def _count(mask):
+    """Sums a mask over all axes but the last."""
+    return jnp.sum(mask, axis=tuple(range(mask.ndim - 1)), dtype=jnp.int32)
 
 
 def _indices(end: End, k: int, name: str) -> list[int]:

@@ -22,13 +22,13 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from pose_jax.errors import ConfigError
-
 NormKind: TypeAlias = Literal["batch", "frozen", "group"]
 DType: TypeAlias = str | jnp.dtype | type
 
-# Below so many input or output channels XLA's own kernel gradient is as fast.
+# With fewer input or output channels, or on smaller maps, XLA's own kernel gradient of a
+# convolution is as fast.
 _MIN_TAP_CHANNELS = 96
+_MIN_TAP_PIXELS = 48
 
 _forced: bool | None = None
 
@@ -119,7 +119,8 @@ def conv(
     if fast_forms():
         if kernel.shape[:2] == (1, 1) and padding == 0:
             return x[:, ::stride, ::stride] @ kernel[0, 0]
-        if min(kernel.shape[2:]) >= _MIN_TAP_CHANNELS:
+        wide = min(kernel.shape[2:]) >= _MIN_TAP_CHANNELS
+        if wide and x.shape[1] * x.shape[2] >= _MIN_TAP_PIXELS * stride**2:
             return _tap_conv(x, kernel, stride, padding, dilation)
     return _stock_conv(x, kernel, stride, padding, dilation)
 
@@ -319,13 +320,6 @@ class Norm(nn.Module):
         }[self.kind]
         nn.share_scope(self, module := norm(**options))
         return module(x)
-
-
-def check_norm(norm: str) -> None:
-    """Raises ConfigError unless `norm` is a known kind."""
-    known = NormKind.__args__
-    if norm not in known:
-        raise ConfigError(f"norm must be one of {', '.join(known)}; got {norm!r}.")
 
 
 def check_input(images: Array, *, divisor: int) -> None:

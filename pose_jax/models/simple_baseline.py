@@ -19,7 +19,6 @@ from pose_jax.models.layers import (
     Norm,
     NormKind,
     check_input,
-    check_norm,
 )
 from pose_jax.models.resnet import ResNet
 
@@ -62,15 +61,14 @@ class SimpleBaseline(nn.Module):
 
     @nn.compact
     def __call__(self, images, train: bool = False):
-        check_norm(self.norm)
         check_input(images, divisor=32)
         norm = partial(Norm, self.norm, train, dtype=self.dtype)
         x = ResNet(
             self.depth, self.norm, self.dtype, self.remat, self.width, name="backbone"
         )(images, train)
-        x = Deconvolutions(self.deconv_features, self.dtype, norm, name="deconv_layers")(
-            x
-        )
+        x = Deconvolutions(
+            self.deconv_features, self.dtype, norm, name="deconv_layers"
+        )(x)
         heatmaps = Conv(
             self.num_keypoints,
             1,

@@ -2,8 +2,6 @@
 
 import copy
 import json
-import os
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -246,10 +244,8 @@ def test_boxes_and_images_that_do_not_fit_are_refused(images, boxes, scores):
         table.from_boxes(images, boxes, scores, keypoints=keypoints.COCO)
 
 
-def test_real_coco_is_read_whole():
-    if "POSE_JAX_DATA" not in os.environ:
-        pytest.skip("POSE_JAX_DATA is not set: no real COCO to read")
-    root = Path(os.environ["POSE_JAX_DATA"]) / "coco"
+def test_real_coco_is_read_whole(real_data):
+    root = real_data / "coco"
     for split in ("train2017", "val2017"):
         path = root / "annotations" / f"person_keypoints_{split}.json"
         data = json.loads(path.read_text())

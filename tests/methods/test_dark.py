@@ -85,7 +85,10 @@ def test_a_network_that_answers_its_targets_gives_the_labels_back(
     phase = method.phases[0]
     example = jax.jit(phase.prepare)({}, batch, None)
     Perfect.maps = phase.preview(example)["targets"]
-    poses = method.predict({"pose": {"params": {}, "batch_stats": {}}}, batch.inputs)
+    poses = jax.jit(method.predict)(
+        {"pose": {"params": {}, "batch_stats": {}}}, batch.inputs
+    )
+    poses = jax.device_get(poses)
     seen = batch.labels.visibility > 0
     error = np.linalg.norm(poses.points_xy - batch.labels.points_xy, axis=-1)
     # One input pixel is 1.04 image pixels, one heatmap pixel four of them; rounding to
@@ -100,7 +103,8 @@ def test_a_network_that_answers_its_targets_gives_the_labels_back(
 @pytest.mark.parametrize("decoder", dark.DECODERS)
 def test_every_decoder_predicts_inside_the_padded_box(weights, decoder):
     batch = make_batch()
-    poses = jax.jit(build(decoder=decoder).predict)(weights, batch.inputs)
+    predict = jax.jit(build(decoder=decoder).predict)
+    poses = jax.device_get(predict(weights, batch.inputs))
     assert poses.points_xy.shape == (4, 17, 2)
     assert np.isfinite(poses.points_xy).all()
     center = np.array([75.0, 70.0])
@@ -171,8 +175,8 @@ def test_the_plain_flip_test_commutes_with_mirroring_when_aligned(weights):
     box = np.tile(np.array([0, 0, W - 1, H - 1], np.float32), (2, 1))
     inputs = dataclasses.replace(batch.inputs, box_xyxy=box)
     mirrored = dataclasses.replace(inputs, images=inputs.images[:, :, ::-1].copy())
-    a = inspect(weights, inputs)["heatmaps"]
-    b = inspect(weights, mirrored)["heatmaps"]
+    a = np.asarray(inspect(weights, inputs)["heatmaps"])
+    b = np.asarray(inspect(weights, mirrored)["heatmaps"])
     order = list(keypoints.COCO.permutation)
     np.testing.assert_allclose(a, b[:, :, ::-1][..., order], atol=1e-4)
 

@@ -217,6 +217,10 @@ def data(draw, k=17):
     annotations, results = [], []
     for image, (people, detections) in zip(ids, images, strict=True):
         people = [make_person(rng, image, k) for _ in range(people)]
+        for i in range(1, len(people)):
+            if rng.random() < 0.3:  # One label twice: similarities tie, at 1 too.
+                same = {f: people[i - 1][f] for f in ("keypoints", "num_keypoints")}
+                people[i].update(same, bbox=people[i - 1]["bbox"])
         annotations += people
         results += [make_result(rng, image, people, k) for _ in range(detections)]
     order = rng.permutation(len(annotations))
@@ -236,7 +240,7 @@ def assert_same(got, want):
         assert abs(got[key] - value) < 1e-12, (key, got[key], value)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(data())
 def test_keypoint_ap_is_its_definition(case):
     truth, results = case
@@ -308,11 +312,9 @@ def one_case(k=17, seed=0):
 
 def test_perfect_results_score_one_in_this_order():
     truth, results = one_case()
-    assert coco_keypoint_ap(truth, results) == dict.fromkeys(KEYPOINT_KEYS, 1.0)
-    assert list(coco_keypoint_ap(truth, results)) == KEYPOINT_KEYS
-    box = coco_box_ap(truth, results)
-    assert list(box) == BOX_KEYS
-    assert box["AP"] == box["AR1"] == 1.0 and box["APs"] == box["ARs"] == -1.0
+    assert_same(coco_keypoint_ap(truth, results), dict.fromkeys(KEYPOINT_KEYS, 1.0))
+    want = {**dict.fromkeys(BOX_KEYS, 1.0), "APs": -1.0, "ARs": -1.0}
+    assert_same(coco_box_ap(truth, results), want)
 
 
 def test_nothing_found_is_zero_and_nothing_to_find_is_minus_one():
@@ -358,7 +360,7 @@ def test_missing_crowd_flags_and_counts_are_filled_in():
     truth["annotations"][1]["keypoints"][2::3] = [0] * 17  # Nobody is labelled.
     truth["annotations"][1]["num_keypoints"] = 0
     want = coco_keypoint_ap(truth, results)
-    assert want["AP"] == 1.0 and want["APl"] == -1.0
+    assert want["AP"] == pytest.approx(1.0) and want["APl"] == -1.0
     for person in truth["annotations"]:
         del person["iscrowd"], person["num_keypoints"]
     assert coco_keypoint_ap(truth, results) == want
@@ -371,7 +373,7 @@ def test_a_box_in_the_results_changes_no_keypoint_ap():
     stray["keypoints"] = [300.0, 300.0, 1.0] * 17
     stray.update(bbox=[0, 0, 50, 50], score=0.99)
     got = coco_keypoint_ap(truth, [*results, stray])
-    assert got["APm"] == 1.0 and got["AP"] < 1.0
+    assert got["APm"] == pytest.approx(1.0) and got["AP"] < 0.9
     del stray["bbox"]
     assert coco_keypoint_ap(truth, [*results, stray]) == got
 
@@ -381,7 +383,7 @@ def test_ap_without_sigmas_is_refused_not_guessed():
     with pytest.raises(ValueError, match=r"14 keypoints needs sigmas.*not guessed"):
         coco_keypoint_ap(truth, results)
     ap = coco_keypoint_ap(truth, results, sigmas=SIGMAS_14)
-    assert ap == dict.fromkeys(KEYPOINT_KEYS, 1.0)
+    assert_same(ap, dict.fromkeys(KEYPOINT_KEYS, 1.0))
     # By the names alone, where nothing else tells.
     truth["categories"][0]["keypoints"] = list(keypoints.LSP.names)
     with pytest.raises(ValueError, match="sigmas"):
@@ -441,8 +443,10 @@ def test_bad_boxes_files_and_options_are_named(tmp_path):
         coco_box_ap(truth, [{**results[0], "image_id": 77}])
     with pytest.raises(ValueError, match="max_detections"):
         coco_keypoint_ap(truth, results, max_detections=0)
+    path = tmp_path / "wrapped.json"
+    path.write_text(json.dumps({"annotations": results}))
     with pytest.raises(ValueError, match="list"):
-        coco_keypoint_ap(truth, {"annotations": results})
+        coco_keypoint_ap(truth, path)
     with pytest.raises(ValueError, match="sigmas must be"):
         coco_keypoint_ap(truth, results, sigmas=[0.0] * 17)
     missing, broken = tmp_path / "missing.json", tmp_path / "broken.json"

@@ -107,7 +107,7 @@ def loop_pcp(pred, true, visibility, *, threshold, strict):
 
 
 seeds = st.integers(0, 2**32 - 1)
-many = settings(max_examples=100, deadline=None)
+many = settings(max_examples=60, deadline=None)
 
 
 @many
@@ -281,7 +281,7 @@ def test_the_three_pcks_share_one_definition():
     "metric", [jit_strict, jit_loose, jit_pdj], ids=["strict", "loose", "pdj"]
 )
 def test_counts_add_over_batches(metric):
-    args = f32(*people(17)[:3])
+    args = tuple(map(np.asarray, f32(*people(17)[:3])))
     whole = metric(*args)
     parts = [metric(*(a[rows] for a in args)) for rows in (slice(2), slice(2, B))]
     each = jax.vmap(metric)(*args)
@@ -289,8 +289,8 @@ def test_counts_add_over_batches(metric):
     assert int(whole[1].sum()) > 0
     for n in range(2):
         assert whole[n].dtype == jnp.int32
-        np.testing.assert_array_equal(parts[0][n] + parts[1][n], whole[n])
-        np.testing.assert_array_equal(each[n].sum(0), whole[n])
+        np.testing.assert_array_equal(np.add(parts[0][n], parts[1][n]), whole[n])
+        np.testing.assert_array_equal(np.sum(each[n], 0), whole[n])
         np.testing.assert_array_equal(folded[n], whole[n])
 
 

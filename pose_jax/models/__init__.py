@@ -1,0 +1,86 @@
+"""The networks, by name: `build(name)` gives a `flax.linen.Module`.
+
+`build(name).apply(variables, images, train=False)` returns the final output alone: heatmaps
+[b, h/4, w/4, k]. With `train=True` it returns a tuple of all supervised outputs, the final
+one last; `init` runs with `train=True`. Images are [b, h, w, 3], float, normalised.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+from functools import partial
+from typing import Any, get_args
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from pose_jax.errors import ConfigError
+from pose_jax.models.layers import NormKind
+from pose_jax.models.pocket import Pocket
+
+from pose_jax.models.simple_baseline import SimpleBaseline
+
+__all__ = ["MODELS", "build"]
+
+MODELS: dict[str, Callable[..., nn.Module]] = {
+    "pocket": Pocket,
+    "simple_baseline_18": partial(SimpleBaseline, depth=18),
+    "simple_baseline_50": partial(SimpleBaseline, depth=50),
+    "simple_baseline_101": partial(SimpleBaseline, depth=101),
+    "simple_baseline_152": partial(SimpleBaseline, depth=152),
+}
+
+
+_DTYPES = ("float32", "bfloat16")
+
+
+def build(name: str, num_keypoints: int = 17, **options: Any) -> nn.Module:
+    """Builds a network.
+
+    Args:
+      name: a key of `MODELS`.
+      num_keypoints: channels of the output, at least 1.
+      **options: attributes of the module. All have norm ("batch", "frozen" or "group") and
+        dtype (of the computation: "float32" or "bfloat16"; parameters and outputs stay
+        float32).
+
+    Raises:
+      ConfigError: for an unknown name or option, or a value that cannot be.
+    """
+    if name not in MODELS:
+        raise ConfigError(
+            f"no model {name!r}; did you mean {_nearest(name, MODELS)!r}? "
+            f"Known: {', '.join(MODELS)}."
+        )
+    if num_keypoints < 1:
+        raise ConfigError(f"num_keypoints must be at least 1; got {num_keypoints}.")
+    make = MODELS[name]
+    known = _options(make)
+    for option in options:
+        if option not in known:
+            raise ConfigError(
+                f"model {name!r} has no option {option!r}; did you mean "
+                f"{_nearest(option, known)!r}? Known: {', '.join(known)}."
+            )
+    model = make(num_keypoints=num_keypoints, **options)
+    for option, value, values in [
+        ("norm", model.norm, get_args(NormKind)),
+        ("dtype", getattr(model.dtype, "__name__", str(model.dtype)), _DTYPES),
+    ]:
+        if value not in values:
+            raise ConfigError(
+                f"{option} must be one of {', '.join(values)}; got {value!r}."
+            )
+    return model
+
+
+def _options(make: Callable[..., nn.Module]) -> list[str]:
+    """The attributes of a module that a config may set."""
+    cls, fixed = (make.func, make.keywords) if isinstance(make, partial) else (make, {})
+    hidden = {"num_keypoints", "name", "parent", *fixed}
+    return [field for field in cls.__dataclass_fields__ if field not in hidden]
+
+
+def _nearest(word: str, words: Any) -> str:
+    return difflib.get_close_matches(word, list(words), n=1, cutoff=0.0)[0]

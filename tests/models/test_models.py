@@ -1,0 +1,260 @@
+"""Every network: sizes, shapes, names and norms. What need not be computed is not."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from pose_jax import models
+from pose_jax.errors import ConfigError
+from pose_jax.models import layers
+
+IMAGES = jax.ShapeDtypeStruct((2, 64, 96, 3), jnp.float32)  # not square
+
+# Small enough to run. Width 8 still has every layer.
+SMALL = {
+    "pocket": {"width": 8},
+    "simple_baseline_18": {"width": 8, "deconv_features": 8},
+}
+
+
+def _shapes(model, images=IMAGES):
+    return jax.eval_shape(
+        lambda key, x: model.init(key, x, train=True), jax.random.key(0), images
+    )
+
+
+def _size(tree):
+    return sum(leaf.size for leaf in jax.tree.leaves(tree))
+
+
+def _random_variables(model, images=IMAGES):
+    """Variables without the initialisers, which take long to compile."""
+    random = np.random.default_rng(0)
+
+    def fill(path, leaf):
+        name = path[-1].key
+        scale = 0.5 / np.sqrt(max(_size(leaf) / leaf.shape[-1], 1))
+        value = scale * random.normal(size=leaf.shape)
+        return (value + (name in ("scale", "var"))).astype(np.float32)
+
+    return jax.tree_util.tree_map_with_path(fill, _shapes(model, images))
+
+
+def _images(size=IMAGES.shape):
+    return np.random.default_rng(1).normal(size=size).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    "name, num_keypoints, count",
+    [
+        ("simple_baseline_50", 17, 33_999_697),
+        ("simple_baseline_50", 16, 33_999_440),
+        ("simple_baseline_101", 17, 52_991_825),
+        ("simple_baseline_152", 17, 68_635_473),
+        # torchvision's resnet18 without its classifier, deconvolutions, head.
+        ("simple_baseline_18", 17, 11_176_512 + 4_195_840 + 4_369),
+    ],
+)
+def test_parameter_counts_are_the_published_ones(name, num_keypoints, count):
+    assert _size(_shapes(models.build(name, num_keypoints))["params"]) == count
+
+
+def test_resnet_parameters_are_named_as_in_pytorch():
+    variables = _shapes(models.build("simple_baseline_50"))
+    root = variables["params"]
+    assert set(root) == {"backbone", "deconv_layers", "head"}
+    assert set(root["deconv_layers"]) == {"0", "1", "3", "4", "6", "7"}
+    assert root["deconv_layers"]["0"]["kernel"].shape == (4, 4, 2048, 256)
+    assert root["head"]["kernel"].shape == (1, 1, 256, 17)
+    backbone = root["backbone"]
+    stages = {"layer1": 3, "layer2": 4, "layer3": 6, "layer4": 3}
+    assert set(backbone) == {"conv1", "bn1", *stages}
+    for stage, blocks in stages.items():
+        assert set(backbone[stage]) == {str(i) for i in range(blocks)}
+    block = backbone["layer2"]["0"]
+    assert {
+        name: leaf["kernel"].shape for name, leaf in block.items() if "conv" in name
+    } == {
+        "conv1": (1, 1, 256, 128),
+        "conv2": (3, 3, 128, 128),
+        "conv3": (1, 1, 128, 512),
+    }
+    assert block["downsample"]["0"]["kernel"].shape == (1, 1, 256, 512)
+    stats = variables["batch_stats"]["backbone"]["layer2"]["0"]["downsample"]["1"]
+    assert {name: leaf.shape for name, leaf in stats.items()} == {
+        "mean": (512,),
+        "var": (512,),
+    }
+
+
+@pytest.mark.parametrize("name", models.MODELS)
+@pytest.mark.parametrize("norm", ["batch", "frozen", "group"])
+def test_outputs_are_stride_four_heatmaps(name, norm):
+    model = models.build(name, 5, norm=norm, dtype="bfloat16")
+    variables = _shapes(model)
+    assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
+    assert set(variables) == {"params"} | (
+        {"batch_stats"} - {norm} if norm != "group" else set()
+    )
+    heatmaps = jax.eval_shape(model.apply, variables, IMAGES)
+    assert (heatmaps.shape, heatmaps.dtype) == ((2, 16, 24, 5), jnp.float32)
+    outputs, _ = jax.eval_shape(
+        lambda v, x: model.apply(v, x, train=True, mutable=["batch_stats"]),
+        variables,
+        IMAGES,
+    )
+    assert isinstance(outputs, tuple)
+    assert outputs[-1].shape == (2, 16, 24, 5)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_forms_agree_through_a_whole_network(name):
+    """Values and gradients, the fast forms against the stock ones."""
+    model = models.build(name, 3, **SMALL[name])
+    variables, images = _random_variables(model), _images()
+    results = []
+    for forms in ("fast", "stock"):
+
+        def loss(params, forms=forms):
+            with layers.use_forms(forms):
+                outputs, _ = model.apply(
+                    {**variables, "params": params},
+                    images,
+                    train=True,
+                    mutable=["batch_stats"],
+                )
+            return jnp.mean(jnp.sin(10 * outputs[-1])), outputs[-1]
+
+        results.append(jax.jit(jax.grad(loss, has_aux=True))(variables["params"]))
+    (fast, fast_maps), (stock, stock_maps) = results
+    np.testing.assert_allclose(fast_maps, stock_maps, atol=1e-4)
+    assert np.std(fast_maps) > 1e-3
+    scale = max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(stock))
+    for a, b in zip(jax.tree.leaves(fast), jax.tree.leaves(stock), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-3 * scale)
+
+
+@pytest.fixture(scope="module", params=SMALL)
+def computed(request):
+    """A small network in evaluation and in training, in both precisions."""
+    name, images = request.param, _images()
+    model = models.build(name, 3, **SMALL[name])
+    variables = _random_variables(model)
+    half = models.build(name, 3, dtype="bfloat16", **SMALL[name])
+    return {
+        "variables": variables,
+        "eval": jax.jit(model.apply)(variables, images),
+        "half": jax.jit(half.apply)(variables, images),
+        "train": jax.jit(
+            lambda v, x: model.apply(v, x, train=True, mutable=["batch_stats"])
+        )(variables, images),
+        "one": jax.jit(model.apply)(variables, images[1:]),
+    }
+
+
+def test_bfloat16_is_close_and_returns_float32(computed):
+    exact, half = computed["eval"], computed["half"]
+    assert half.dtype == jnp.float32
+    scale = float(jnp.std(exact))
+    np.testing.assert_allclose(half, exact, atol=0.5 * scale)
+    assert float(jnp.mean(jnp.abs(half - exact))) < 0.1 * scale
+
+
+def test_evaluation_treats_images_alone(computed):
+    np.testing.assert_allclose(computed["one"][0], computed["eval"][1], atol=1e-4)
+
+
+def test_training_updates_every_statistic(computed):
+    _, changed = computed["train"]
+    before = computed["variables"]["batch_stats"]
+    assert jax.tree.structure(changed["batch_stats"]) == jax.tree.structure(before)
+    for a, b in zip(
+        jax.tree.leaves(changed["batch_stats"]), jax.tree.leaves(before), strict=True
+    ):
+        assert np.all(np.isfinite(a)) and np.any(np.asarray(a) != b)
+
+
+def test_frozen_norm_changes_nothing_but_kernels():
+    model = models.build("pocket", 3, norm="frozen", **SMALL["pocket"])
+    variables, images = _random_variables(model), _images()
+
+    @jax.jit
+    def run(params):
+        def loss(params):
+            outputs, changed = model.apply(
+                {**variables, "params": params},
+                images,
+                train=True,
+                mutable=["batch_stats"],
+            )
+            return jnp.mean(outputs[-1] ** 2), changed
+
+        return jax.grad(loss, has_aux=True)(params)
+
+    gradients, changed = run(variables["params"])
+    for a, b in zip(
+        jax.tree.leaves(changed), jax.tree.leaves(variables["batch_stats"]), strict=True
+    ):
+        np.testing.assert_array_equal(a, b)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(gradients):
+        learns = "norm" not in jax.tree_util.keystr(path).lower()
+        assert np.any(np.asarray(leaf) != 0) == learns, path
+
+
+def test_pocket_starts_near_zero_and_sees_the_whole_image():
+    model = models.build("pocket", 2, **SMALL["pocket"])
+    images = _images((1, 128, 96, 3))
+    variables = jax.jit(lambda key, x: model.init(key, x, train=True))(
+        jax.random.key(0), images
+    )
+    (heatmaps,), _ = model.apply(variables, images, train=True, mutable=["batch_stats"])
+    assert 0 < float(jnp.abs(heatmaps).max()) < 0.05
+    # Blocks start as the identity: give every layer something to pass on.
+    variables = _random_variables(model, images)
+    seen = jax.jit(jax.grad(lambda x: model.apply(variables, x)[0, 16, 12, 0]))(images)
+    patches = layers.space_to_depth(jnp.abs(seen), 4).max(-1)
+    assert np.all(np.asarray(patches) > 0)
+
+
+def test_remat_is_the_same_network():
+    plain, remat = (
+        models.build("simple_baseline_50", remat=remat) for remat in (False, True)
+    )
+    assert jax.tree.map(jnp.shape, _shapes(plain)) == jax.tree.map(
+        jnp.shape, _shapes(remat)
+    )
+    jaxpr = jax.make_jaxpr(lambda v, x: remat.apply(v, x))(_shapes(remat), IMAGES)
+    assert str(jaxpr).count("remat") >= 16
+
+
+@pytest.mark.parametrize(
+    "images, message",
+    [
+        (jax.ShapeDtypeStruct((1, 64, 48, 3), jnp.float32), "divisible by 32"),
+        (jax.ShapeDtypeStruct((64, 32, 3), jnp.float32), r"\[b, h, w, 3\]"),
+        (jax.ShapeDtypeStruct((1, 64, 32, 3), jnp.uint8), "floats"),
+    ],
+)
+@pytest.mark.parametrize("name", SMALL)
+def test_images_that_do_not_fit_are_refused(name, images, message):
+    with pytest.raises(ValueError, match=message):
+        _shapes(models.build(name), images)
+
+
+@pytest.mark.parametrize(
+    "arguments, options, message",
+    [
+        (("simple_baseline50",), {}, "did you mean 'simple_baseline_50'.*pocket"),
+        (("pocket",), {"widht": 3}, "did you mean 'width'"),
+        (("simple_baseline_18",), {"depth": 50}, "no option 'depth'"),
+        (("pocket",), {"norm": "layer"}, "batch, frozen, group.*'layer'"),
+        (("pocket",), {"dtype": "float16"}, "float32, bfloat16"),
+        (("pocket",), {"dtype": "single8"}, "float32, bfloat16"),
+        (("pocket", 0), {}, "at least 1"),
+    ],
+)
+def test_misspelt_names_and_options_are_one_clear_line(arguments, options, message):
+    with pytest.raises(ConfigError, match=message) as error:
+        models.build(*arguments, **options)
+    assert "\n" not in str(error.value)

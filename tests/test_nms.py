@@ -1,0 +1,241 @@
+"""Suppression against the textbook loop over a sorted list, in float64."""
+
+import inspect
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pose_jax import nms
+
+N, K = 9, 5
+SIGMAS = (0.026, 0.035, 0.079, 0.107, 0.089)
+THRESHOLD = 0.4
+seeds = st.integers(0, 2**32 - 1)
+
+box_nms = jax.jit(lambda b, s, v: nms.box_nms(b, s, threshold=THRESHOLD, valid=v))
+oks_nms = jax.jit(
+    lambda p, s, a, v: nms.oks_nms(p, s, a, SIGMAS, threshold=THRESHOLD, valid=v)
+)
+soft_oks_nms = jax.jit(
+    lambda p, s, a, v: nms.soft_oks_nms(p, s, a, SIGMAS, threshold=THRESHOLD, valid=v)
+)
+# With the threshold traced and all slots in use.
+box_nms_at = jax.jit(nms.box_nms)
+oks_nms_at = jax.jit(nms.oks_nms)
+
+
+def iou(a, b):
+    width = max(0, min(a[2], b[2]) - max(a[0], b[0]))
+    height = max(0, min(a[3], b[3]) - max(a[1], b[1]))
+    area = lambda c: max(0, c[2] - c[0]) * max(0, c[3] - c[1])
+    union = area(a) + area(b) - width * height
+    return width * height / union if union else 0.0
+
+
+def oks(p, q, area_p, area_q):
+    area = (area_p + area_q) / 2
+    total = 0.0
+    for (x, y), (u, v), sigma in zip(p, q, SIGMAS, strict=True):
+        total += math.exp(-((x - u) ** 2 + (y - v) ** 2) / (8 * area * sigma**2))
+    return total / len(SIGMAS)
+
+
+def greedy(overlap, scores, valid):
+    left = sorted(np.flatnonzero(valid), key=lambda i: (-scores[i], i))
+    keep = np.zeros(len(scores), bool)
+    while left:
+        best, *left = left
+        keep[best] = True
+        left = [i for i in left if not overlap[best][i] > THRESHOLD]
+    return keep
+
+
+def soft(overlap, scores, valid):
+    scores = [s if v else 0.0 for s, v in zip(scores, valid, strict=True)]
+    left = list(np.flatnonzero(valid))
+    while left:
+        best = min(left, key=lambda i: (-scores[i], i))
+        left.remove(best)
+        for i in left:
+            scores[i] *= math.exp(-(overlap[best][i] ** 2) / THRESHOLD)
+    return scores
+
+
+def crowd(seed):
+    """Some people, each found a few times; scores with ties; some slots unused."""
+    rng = np.random.default_rng(seed)
+    who = rng.integers(0, 4, N)
+    people = rng.uniform(0, 60, (4, K, 2))
+    points = people[who] + rng.normal(0, rng.choice([1e-6, 1.0, 4.0]), (N, K, 2))
+    corners = rng.integers(0, 5, (4, 2))[who] + rng.integers(0, 2, (N, 2))
+    boxes = np.concatenate([corners, corners + rng.integers(0, 6, (N, 2))], 1)
+    scores = rng.integers(1, 6, N) / 8
+    areas, valid = rng.uniform(500, 3000, N), rng.random(N) < 0.8
+    return (
+        points.astype(np.float32),
+        boxes.astype(np.float32),
+        scores.astype(np.float32),
+        areas.astype(np.float32),
+        valid,
+    )
+
+
+def matrix(overlap, *columns):
+    """[n, n]: the overlap of every two rows of the columns."""
+    rows = list(zip(*columns, strict=True))
+    return np.array([[overlap(a, b) for b in rows] for a in rows])
+
+
+def undecided(overlaps):
+    """Whether float32 may round some overlap to the other side of the threshold."""
+    close = np.abs(overlaps - THRESHOLD)
+    return ((0 < close) & (close < 1e-5)).any()
+
+
+@settings(deadline=None, max_examples=150)
+@given(seeds)
+def test_box_nms_is_the_greedy_loop(seed):
+    _, boxes, scores, _, valid = crowd(seed)
+    overlap = matrix(lambda a, b: iou(a[0], b[0]), boxes.astype(float))
+    if undecided(overlap):
+        return
+    expected = greedy(overlap, scores, valid)
+    np.testing.assert_array_equal(box_nms(boxes, scores, valid), expected)
+
+
+@settings(deadline=None, max_examples=100)
+@given(seeds)
+def test_oks_nms_is_the_greedy_loop(seed):
+    points, _, scores, areas, valid = crowd(seed)
+    overlap = matrix(
+        lambda a, b: oks(a[0], b[0], a[1], b[1]),
+        points.astype(float),
+        areas.astype(float),
+    )
+    if undecided(overlap):
+        return
+    keep = oks_nms(points, scores, areas, valid)
+    np.testing.assert_array_equal(keep, greedy(overlap, scores, valid))
+
+
+@settings(deadline=None, max_examples=100)
+@given(seeds)
+def test_soft_oks_nms_is_the_loop(seed):
+    points, _, scores, areas, valid = crowd(seed)
+    rng = np.random.default_rng(seed)
+    scores = rng.permutation(np.linspace(0.1, 1, N)).astype(np.float32)
+    overlap = matrix(
+        lambda a, b: oks(a[0], b[0], a[1], b[1]),
+        points.astype(float),
+        areas.astype(float),
+    )
+    decayed = np.asarray(soft_oks_nms(points, scores, areas, valid))
+    expected = soft(overlap, scores.astype(float), valid)
+    np.testing.assert_allclose(decayed, expected, rtol=1e-4)
+    assert (decayed <= scores).all() and (decayed[~valid] == 0).all()
+
+
+def test_overlap_at_the_threshold_stays():
+    boxes = jnp.array([[0.0, 0, 4, 4], [0, 0, 4, 2], [0, 0, 2, 4], [0, 0, 4, 3]])
+    scores = jnp.array([0.9, 0.8, 0.7, 0.6])
+    keep = box_nms_at(boxes, scores, threshold=0.5)  # with the first: .5, .5, .75
+    np.testing.assert_array_equal(keep, [True, True, True, False])
+
+
+def test_what_a_suppressed_box_overlaps_may_stay():
+    """Of a > b > c in a row, b goes because of a, and cannot suppress c any more."""
+    boxes = jnp.array([[0.0, 0, 10, 1], [4, 0, 14, 1], [8, 0, 18, 1]])
+    keep = box_nms_at(boxes, jnp.array([0.9, 0.8, 0.7]), threshold=0.4)
+    np.testing.assert_array_equal(keep, [True, False, True])
+
+
+def test_ties_go_to_the_lower_index_and_order_does_not_matter():
+    same = jnp.broadcast_to(jnp.array([1.0, 1, 5, 5]), (4, 4))
+    keep = box_nms_at(same, jnp.full(4, 0.5), threshold=0.5)
+    np.testing.assert_array_equal(keep, [True, False, False, False])
+    _, boxes, _, _, valid = crowd(7)
+    scores = np.linspace(0.1, 1, N).astype(np.float32)
+    order = np.random.default_rng(0).permutation(N)
+    keep = np.asarray(box_nms(boxes, scores, valid))
+    np.testing.assert_array_equal(
+        box_nms(boxes[order], scores[order], valid[order]), keep[order]
+    )
+
+
+def test_unused_slots_may_hold_anything():
+    points, boxes, scores, areas, _ = crowd(11)
+    valid = np.arange(N) < 6
+    keep = np.asarray(box_nms(boxes, scores, valid))
+    poses = np.asarray(oks_nms(points, scores, areas, valid))
+    softer = np.asarray(soft_oks_nms(points, scores, areas, valid))
+    for junk in (np.nan, np.inf, -1.0, 1e30):
+        for array in (points, boxes, scores, areas):
+            array[6:] = junk
+        np.testing.assert_array_equal(box_nms(boxes, scores, valid), keep)
+        np.testing.assert_array_equal(oks_nms(points, scores, areas, valid), poses)
+        np.testing.assert_array_equal(
+            soft_oks_nms(points, scores, areas, valid), softer
+        )
+    nobody = np.zeros(N, bool)
+    assert not np.any(box_nms(boxes, scores, nobody))
+    assert not np.any(oks_nms(points, scores, areas, nobody))
+    assert not np.any(soft_oks_nms(points, scores, areas, nobody))
+
+
+def test_degenerate_boxes_and_areas_make_no_nan():
+    boxes = jnp.array([[2.0, 2, 2, 2], [2, 2, 2, 2], [5, 5, 1, 1], [0, 0, 4, 4]])
+    scores = jnp.array([0.4, 0.3, 0.2, 0.1])
+    assert np.all(box_nms_at(boxes, scores, threshold=0.5))
+    points = jnp.zeros((2, K, 2)).at[1].set(9)
+    none = jnp.zeros(2)
+    keep = oks_nms_at(points, scores[:2], none, jnp.asarray(SIGMAS), threshold=0.5)
+    np.testing.assert_array_equal(keep, [True, True])
+    same = jnp.zeros((2, K, 2))
+    keep = oks_nms_at(same, scores[:2], none, jnp.asarray(SIGMAS), threshold=0.5)
+    np.testing.assert_array_equal(keep, [True, False])
+
+
+def test_vmap_over_images():
+    crowds = [crowd(seed) for seed in (1, 2, 3)]
+    points, boxes, scores, areas, valid = map(np.stack, zip(*crowds, strict=True))
+    kept = jax.vmap(box_nms)(boxes, scores, valid)
+    softer = jax.vmap(soft_oks_nms)(points, scores, areas, valid)
+    for i in range(3):
+        np.testing.assert_array_equal(kept[i], box_nms(boxes[i], scores[i], valid[i]))
+        np.testing.assert_allclose(
+            softer[i], soft_oks_nms(points[i], scores[i], areas[i], valid[i]), rtol=1e-5
+        )
+
+
+def test_soft_scores_have_a_finite_gradient():
+    points, _, scores, areas, valid = crowd(4)
+    points[1] = points[0]
+    total = lambda *a: soft_oks_nms(*a, valid).sum()
+    gradients = jax.jit(jax.grad(total, argnums=(0, 1, 2)))(points, scores, areas)
+    for gradient in gradients:
+        assert np.isfinite(gradient).all() and np.any(gradient != 0)
+
+
+def test_mistakes_are_refused_with_the_rule():
+    box = inspect.unwrap(nms.box_nms)
+    hard, gentle = inspect.unwrap(nms.oks_nms), inspect.unwrap(nms.soft_oks_nms)
+    boxes, points, n = jnp.ones((N, 4)), jnp.ones((N, K, 2)), jnp.ones(N)
+    sigmas = jnp.asarray(SIGMAS)
+    for call in (
+        lambda: box(boxes, n[:-1], threshold=0.5),
+        lambda: box(boxes[None], n[None], threshold=0.5),
+        lambda: box(boxes, n, threshold=1.5),
+        lambda: box(boxes, n, threshold=0.5, valid=n[:-1] > 0),
+        lambda: hard(points, n, n[:-1], sigmas, threshold=0.5),
+        lambda: hard(points[:, :-1], n, n, sigmas, threshold=0.5),
+        lambda: hard(points, n, n, sigmas, threshold=-0.5),
+        lambda: gentle(points[:-1], n, n, sigmas, threshold=0.5),
+        lambda: gentle(points, n, n, sigmas, threshold=0.0),
+    ):
+        with pytest.raises(ValueError, match="got"):
+            call()
