@@ -31,7 +31,8 @@ def show(config: Mapping[str, Any], out: Path, rows: int = 24) -> None:
     if not isinstance(view, PersonView) or keypoint_set is None:
         raise ConfigError(f"method {s.method.name!r} has no keypoints to show.")
     phase = s.method.phases[0]
-    key = jax.random.key(s.config.seed)
+    # The same views as the first steps of training have.
+    key = train.augment_key(train.phase_keys(s.config.seed, 0)[1])
 
     @jax.jit
     def preview(batch):

@@ -158,7 +158,7 @@ def compose(
 def invert(transform: Float[Array, "*b 2 3"]) -> Float[Array, "*b 2 3"]:
     """The transform that leads back; all zeros where there is none (determinant 0)."""
     transform = _transform(transform)
-    (a, b, c), (d, e, f) = _entries(transform)
+    (a, b, c), (d, e, f) = ([transform[..., i, j] for j in range(3)] for i in range(2))
     det = a * e - b * d
     inverse = jnp.stack(
         [
@@ -301,7 +301,7 @@ def _warp_one(
     transform: Float[Array, "2 3"],
     size: tuple[int, int],
 ) -> Float[Array, "h2 w2 c"]:
-    (x, y), (fx, fy) = _source_grid(transform.astype(jnp.float32), size)
+    x, fx, y, fy = _source_grid(transform.astype(jnp.float32), size)
     height, width, _ = image.shape
 
     def tap(dx, dy):
@@ -315,7 +315,7 @@ def _warp_one(
 
 
 def _source_grid(transform, size):
-    """Where each output pixel comes from: whole pixels and fractions, both [2, h, w].
+    """Where each output pixel comes from: x, its fraction, y, its fraction; all [h, w].
 
     The inverse map is a sum of a function of the column and one of the row, so the
     exact arithmetic is only done for w + h numbers. Whole pixels and fractions are
@@ -334,15 +334,23 @@ def _source_grid(transform, size):
     high, low = _divide(adjugate, determinant)
 
     columns, rows = (np.arange(n, dtype=np.float32) for n in size)
-    x, fx = _whole_and_fraction(high[:, :1], low[:, :1], columns[None])
-    y, fy = _whole_and_fraction(high[:, 1:2], low[:, 1:2], rows[None])
-    z, fz = _whole_and_fraction(high[:, 2:], low[:, 2:], np.ones((1, 1), np.float32))
-    fraction = fx[:, None, :] + (fy + fz)[:, :, None]
-    carry = jnp.floor(fraction)
-    whole = x[:, None, :] + (y + z)[:, :, None] + carry.astype(jnp.int32)
-    usable = regular & jnp.isfinite(fraction)
-    # -2^20 is far outside, where all taps are zero
-    return jnp.where(usable, whole, -(2**20)), jnp.where(usable, fraction - carry, 0)
+    steps = columns[None, :], rows[:, None], np.ones((1, 1), np.float32)
+    grid = []
+    for axis in (
+        0,
+        1,
+    ):  # apart: as one [2, h, w] array the warp takes 1.5 times as long
+        (x, fx), (y, fy), (z, fz) = (
+            _whole_and_fraction(high[axis, i], low[axis, i], steps[i]) for i in range(3)
+        )
+        fraction = fx + (fy + fz)
+        carry = jnp.floor(fraction)
+        usable = regular & jnp.isfinite(fraction)
+        whole = x + (y + z) + carry.astype(jnp.int32)
+        # -2^20 is far outside, where all taps are zero
+        grid.append(jnp.where(usable, whole, -(2**20)))
+        grid.append(jnp.where(usable, fraction - carry, 0))
+    return grid
 
 
 def _whole_and_fraction(high, low, steps):
@@ -387,10 +395,6 @@ def _divide(x, y):
     high, low = _product(-first, y[0])
     rest = _add(x, (high, low - first * y[1]))
     return _two_sum(first, rest[0] / y[0])
-
-
-def _entries(transform):
-    return [[transform[..., i, j] for j in range(3)] for i in range(2)]
 
 
 def _transform(transform):

@@ -196,20 +196,32 @@ def create_state(variables: Mapping[str, Any], tx, *, averaging: bool) -> TrainS
     )
 
 
+def phase_keys(seed: int, number: int) -> tuple[jax.Array, jax.Array]:
+    """The key that initialises the phase of this number, and the key of its steps."""
+    init_key, step_key = jax.random.split(
+        jax.random.fold_in(jax.random.key(seed), number)
+    )
+    return init_key, step_key
+
+
+def augment_key(step_key: jax.Array) -> jax.Array:
+    """What `Phase.prepare` gets; the same at every step, for it folds in what changes."""
+    return jax.random.fold_in(step_key, 0)
+
+
 def make_train_step(phase: Phase, tx, optimizer: optim.OptimizerConfig):
     """(state, weights of earlier phases, batch, key) -> (state, Means by name)."""
 
     def train_step(state: TrainState, earlier: Variables, batch, key):
-        augment_key, loss_key = jax.random.split(key)
         variables = {**earlier, phase.name: {"constants": state.constants}}
-        example = phase.prepare(variables, batch, augment_key)
+        example = phase.prepare(variables, batch, augment_key(key))
         model_state = {"batch_stats": state.batch_stats, "constants": state.constants}
         grad_fn = jax.value_and_grad(phase.loss, has_aux=True)
         (loss, (model_state, sums)), grads = grad_fn(
             state.params,
             model_state,
             example,
-            jax.random.fold_in(loss_key, state.step),
+            jax.random.fold_in(jax.random.fold_in(key, 1), state.step),
         )
         params, opt_state = optim.apply(tx, grads, state.opt_state, state.params)
         new = dataclasses.replace(
@@ -381,10 +393,9 @@ def train(
     predictor = evaluate.Predictor(s.method, mesh)
     variables: dict[str, Any] = {}
     for number, phase in enumerate(s.method.phases):
-        key = jax.random.fold_in(jax.random.key(s.config.seed), number)
         variables[phase.name], evaluation = _run_phase(
             phase, variables, s, run=run, mesh=mesh, writer=writer,
-            predictor=predictor, key=key,
+            predictor=predictor, keys=phase_keys(s.config.seed, number),
         )  # fmt: skip
     if evaluation is None:  # It had been trained to its end already.
         evaluation = evaluate.evaluate(
@@ -399,7 +410,7 @@ def train(
 
 
 def _run_phase(
-    phase: Phase, earlier: Variables, s: Setup, *, run, mesh, writer, predictor, key
+    phase: Phase, earlier: Variables, s: Setup, *, run, mesh, writer, predictor, keys
 ) -> tuple[dict[str, Any], Evaluation | None]:
     """Starts one phase or resumes it; returns its weights and its last evaluation."""
     train = s.sections[phase.name][1]
@@ -408,21 +419,21 @@ def _run_phase(
         keep_latest=train.keep_checkpoints,
         best_metric=train.best_metric or None,
     ) as store:  # Also where something is raised: what is being written gets finished.
-        state, step_fn, schedule, step_key = _start(
-            phase, earlier, s, run=run, mesh=mesh, store=store, key=key
+        state, step_fn, schedule = _start(
+            phase, earlier, s, run=run, mesh=mesh, store=store, keys=keys
         )
         writer.resume(phase.name, int(state.step))
         state, evaluation = _loop(
             phase, state, earlier, s, mesh=mesh, step_fn=step_fn, schedule=schedule,
-            store=store, writer=writer, predictor=predictor, key=step_key,
+            store=store, writer=writer, predictor=predictor, key=keys[1],
         )  # fmt: skip
     return state.weights(), evaluation
 
 
-def _start(phase: Phase, earlier: Variables, s: Setup, *, run, mesh, store, key):
-    """The state to go on from, the jitted step, the schedule, and the step's key."""
+def _start(phase: Phase, earlier: Variables, s: Setup, *, run, mesh, store, keys):
+    """The state to go on from, the jitted step, and the schedule."""
     optimizer, train = s.sections[phase.name]
-    init_key, step_key = jax.random.split(key)
+    init_key, step_key = keys
     latest = store.latest_step()
     shapes = jax.eval_shape(phase.init, init_key)
     tx, schedule = optim.make_optimizer(optimizer, train.steps, shapes["params"])
@@ -448,7 +459,7 @@ def _start(phase: Phase, earlier: Variables, s: Setup, *, run, mesh, store, key)
         donate_argnums=0,
         out_shardings=(replicated, replicated),
     )
-    return state, step_fn, schedule, step_key
+    return state, step_fn, schedule
 
 
 def _statistics(phase: Phase, earlier, s: Setup, mesh, shapes_only: bool = False):
@@ -492,8 +503,7 @@ def _draw_inputs(phase: Phase, earlier, state: TrainState, s: Setup, run: Path, 
     """RUN/pictures/inputs_<phase>.png: what the network is about to be shown."""
     batch = next(input_pipeline.batches(s.train_plan(), 0, 1))
     variables = {**earlier, phase.name: {"constants": state.constants}}
-    augment_key, _ = jax.random.split(key)
-    example = jax.jit(phase.prepare)(variables, batch, augment_key)
+    example = jax.jit(phase.prepare)(variables, batch, augment_key(key))
     preview = jax.device_get(phase.preview(example))
     out = run / "pictures" / f"inputs_{phase.name}.png"
     out.parent.mkdir(parents=True, exist_ok=True)

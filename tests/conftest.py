@@ -4,6 +4,7 @@ key used twice, and shapes of the pure functions checked against their annotatio
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +17,10 @@ from jaxtyping import install_import_hook
 jax.config.update("jax_num_cpu_devices", 4)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_debug_key_reuse", True)
+# Many tests train the same small network: compiled once for the whole session.
+_CACHE = tempfile.TemporaryDirectory(prefix="pose_jax_compiled_")
+jax.config.update("jax_compilation_cache_dir", _CACHE.name)
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 
 # Before anything imports them; submodules are covered. The types in `method` are not: a
 # checked dataclass would refuse the shapes that `jax.eval_shape` puts into it.

@@ -336,15 +336,19 @@ def _take(maps, rows: Int[Array, "n k p"], columns: Int[Array, "n k q"]):
 
 
 def _patches(maps, y, x, radius: int):
-    """The square about each peak, at least float32, and which of it is on the map."""
+    """The square about each peak [n, k, p, p], at least float32, and what of it counts.
+
+    What does not, off the map or not finite, is 0.
+    """
     h, w = maps.shape[1:3]
     around = jnp.arange(-radius, radius + 1).reshape(1, 1, -1)
     rows, columns = y[..., None] + around, x[..., None] + around
     values = _take(maps, jnp.clip(rows, 0, h - 1), jnp.clip(columns, 0, w - 1))
+    values = lax.optimization_barrier(values)
     on_y, on_x = (rows >= 0) & (rows < h), (columns >= 0) & (columns < w)
+    known = on_y[..., :, None] & on_x[..., None, :] & jnp.isfinite(values)
     dtype = jnp.promote_types(maps.dtype, jnp.float32)
-    on_map = on_y[..., :, None] & on_x[..., None, :]
-    return lax.optimization_barrier(values.astype(dtype)), on_map
+    return jnp.where(known, values, 0).astype(dtype), known
 
 
 def _points(x, y, dtype):
@@ -446,8 +450,8 @@ def _decode_paper(maps, kernel):
     y, x, score = _peaks(maps)
     points = _points(x, y, maps.dtype)
     refined = (x > 1) & (x < w - 2) & (y > 1) & (y < h - 2) & (score > 0)
-    values, on_map = _patches(maps, y, x, len(kernel) // 2 + 2)
-    blurred = _blur_patches(jnp.where(on_map, values, 0), kernel)
+    values, _ = _patches(maps, y, x, len(kernel) // 2 + 2)
+    blurred = _blur_patches(values, kernel)
 
     # The published code scales the blurred map to its former maximum before it raises
     # all values to 1e-10. In the log the scale, which is at least 1, is a constant: it
@@ -475,23 +479,18 @@ def _decode_robust(maps, kernel):
     points = _points(x, y, maps.dtype)
     usable = (score > 1e-30) & jnp.isfinite(score)
 
-    # One patch serves both: the blur needs `reach`, the fit `near` pixels on each side.
-    reach = len(kernel) // 2 + 2
-    near = max(4, reach // 2)
-    radius = max(reach, near)
-    values, on_map = _patches(maps, y, x, radius)
-    # The decoders do not depend on the scale, so neither does their gradient.
+    # The step does not depend on the scale, so neither does its gradient.
     peak = lax.stop_gradient(jnp.where(usable, score, 1).astype(points.dtype))
-    on_map = on_map & ~jnp.isnan(values)
-    values = jnp.where(on_map, values, 0) / peak[..., None, None]
-    values = lax.optimization_barrier(jnp.clip(values, -1, 1))
+    peak = peak[..., None, None]
+    reach = len(kernel) // 2 + 2
 
-    def middle(patch, r):
-        return patch[..., radius - r : radius + r + 1, radius - r : radius + r + 1]
+    values, _ = _patches(maps, y, x, reach)
+    blurred = jnp.maximum(_blur_patches(values, kernel) / peak, 1e-10)
+    inner = _newton_step(_slopes(jnp.log(blurred)), bounded=True)
 
-    blurred = _blur_patches(middle(values, reach), kernel)
-    inner = _newton_step(_slopes(jnp.log(jnp.maximum(blurred, 1e-10))), bounded=True)
-    rim = _fit_step(middle(values, near), middle(on_map, near))
+    values, known = _patches(maps, y, x, max(4, reach // 2))
+    rim = _fit_step(jnp.clip(values / peak, -1, 1), known)
+
     whole = (x >= reach) & (x < w - reach) & (y >= reach) & (y < h - reach)
     step = jnp.where(whole[..., None], inner, rim)
     points = points + jnp.where(usable[..., None], step, 0)
@@ -500,10 +499,10 @@ def _decode_robust(maps, kernel):
     ), score
 
 
-def _fit_step(values, on_map):
+def _fit_step(values, known):
     """[..., 2]: from the middle of [..., p, p] to the top of the Gaussian fitted to it.
 
-    Values have their peak, 1, in the middle; those off the map count nothing.
+    Values have their peak, 1, in the middle; those not known count nothing.
     """
     radius = values.shape[-1] // 2
     y, x = np.mgrid[-radius : radius + 1, -radius : radius + 1].reshape(2, -1) / radius
@@ -516,43 +515,55 @@ def _fit_step(values, on_map):
     # Two equations more: as much curvature in x as in y, and none in xy.
     prior = np.zeros((6, 6))
     prior[3:, 3:] = [[1, 0, -1], [0, 1, 0], [-1, 0, 1]]
-    prior = jnp.asarray((prior * _ROUND / radius**4).reshape(36), values.dtype)
+    prior = jnp.asarray((prior * _ROUND / radius**4).reshape(1, 1, 36), values.dtype)
 
-    flat = (*values.shape[:-2], -1)
-    values, on_map = values.reshape(flat), on_map.reshape(flat)
-
-    def least_squares(weights, weighted_residuals):  # [..., p*p] -> [..., 6], [...]
-        normal = _matmul(weights, products)
-        normal = normal + jnp.broadcast_to(prior, normal.shape)
-        return _solve(normal, _matmul(weighted_residuals, basis))
-
-    strong = on_map & (values > _FIT_FROM)
+    n, k = values.shape[:2]
+    pixels = (n, k, basis.shape[0])
+    values, known = values.reshape(pixels), known.reshape(pixels)
+    strong = known & (values > _FIT_FROM)
     logs = jnp.log(jnp.where(strong, values, 1))
-    weights = jnp.where(strong, values**2, 0)
-    fit, regular = least_squares(weights, weights * logs)
-    # On values v and a model exp(q): weights exp(q)^2, residuals (v - exp(q)) / exp(q).
-    model = jnp.exp(jnp.minimum(_matmul(fit, basis.T), math.log(2)))
-    model = jnp.where(on_map, model, 0)
-    change, still_regular = least_squares(model**2, model * (values - model))
-    fit = jnp.where((regular & still_regular)[..., None], fit + change, 0)
+
+    def improve(state, first):
+        fit, regular = state
+        # On values v and a model exp(q): weights exp(q)^2, residuals (v - exp(q)) / exp(q);
+        # at first, of logs: weights v^2, residuals log v.
+        model = jnp.exp(jnp.minimum(_matmul(fit, basis.T), math.log(2)))
+        model = jnp.where(
+            first, jnp.where(strong, values, 0), jnp.where(known, model, 0)
+        )
+        residual = jnp.where(first, model * logs, values - model)
+        normal = _matmul(model**2, products) + prior
+        change, solved = _solve(normal, _matmul(model * residual, basis))
+        return (fit + change, regular & solved), None
+
+    start = jnp.zeros((n, k, 6), values.dtype), jnp.ones((n, k), bool)
+    (fit, regular), _ = lax.scan(improve, start, jnp.array([True, False]))
+    fit = jnp.where(regular[..., None], fit, 0)
     _, bx, by, cxx, cxy, cyy = jnp.moveaxis(fit / radius, -1, 0)
     cxx, cxy, cyy = cxx / radius, cxy / radius, cyy / radius
     return _newton_step((bx, by, 2 * cxx, cxy, 2 * cyy), bounded=True)
 
 
 def _solve(normal, right):
-    """Solves six normal equations [..., 36], [..., 6] -> [..., 6], and if regular [...].
+    """Solves normal equations [n, k, 36], [n, k, 6] -> [n, k, 6], and if regular [n, k].
 
     Elimination by hand: a batch of library calls for 6x6 matrices is slower.
     """
-    normal = normal.reshape(*normal.shape[:-1], 6, 6)
-    rows = jnp.concatenate([normal, right[..., None]], axis=-1)
-    regular = jnp.ones(right.shape[:-1], bool)
-    for i in range(6):
+    normal = normal.reshape(*normal.shape[:2], 6, 6)
+    diagonal = jnp.diagonal(normal, axis1=-2, axis2=-1)
+    unit = jnp.eye(6, dtype=normal.dtype)
+
+    def eliminate(i, state):
+        rows, regular = state
+        row, column = rows[..., i, :], rows[..., :, i]
         # Relative to what it was, a pivot is the part that its column does not share
         # with the columns before it.
-        regular = regular & (rows[..., i, i] > 1e-5 * normal[..., i, i])
-        row = rows[..., i, :] / jnp.where(regular, rows[..., i, i], 1)[..., None]
-        rows = rows - rows[..., :, i, None] * row[..., None, :]
-        rows = rows.at[..., i, :].set(row)
+        regular = regular & (row[..., i] > 1e-5 * diagonal[..., i])
+        row = row / jnp.where(regular, row[..., i], 1)[..., None]
+        column = column - jnp.broadcast_to(unit[i], column.shape)
+        return rows - column[..., :, None] * row[..., None, :], regular
+
+    rows = jnp.concatenate([normal, right[..., None]], axis=-1)
+    regular = jnp.ones(right.shape[:2], bool)
+    rows, regular = lax.fori_loop(0, 6, eliminate, (rows, regular))
     return rows[..., 6], regular

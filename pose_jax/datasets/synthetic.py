@@ -18,28 +18,30 @@ ahead.
 
 from __future__ import annotations
 
-import colorsys
+import bisect
 import dataclasses
 import itertools
 import json
+import math
 import multiprocessing
 import zlib
-from collections.abc import Callable
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFilter
+from PIL import Image
 
+from pose_jax.datasets import raster
 from pose_jax.errors import InputError
 from pose_jax.keypoints import COCO
 
-VERSION = 1
+VERSION = 2
 """Changes with the pictures: within one version a seed always gives the same bytes."""
 
 _DOWN, _AHEAD = np.array([0, -1.0, 0]), np.array([0, 0, 1.0])
-_MIRROR, _TO_CAMERA = np.diag([-1.0, 1, 1]), np.diag([1.0, -1, -1])
+_TO_CAMERA = np.diag([1.0, -1, -1])
 # Nose, eyes and ears on the unit sphere of the head, in COCO's order.
 _FACE = np.array([(0, -0.12, 1.12), (0.36, 0.1, 0.93), (-0.36, 0.1, 0.93),
                   (1, -0.05, -0.08), (-1, -0.05, -0.08)])  # fmt: skip
@@ -47,6 +49,10 @@ _FACE = np.array([(0, -0.12, 1.12), (0.36, 0.1, 0.93), (-0.36, 0.1, 0.93),
 _DEPTH = {"nose": 0.03, "eye": 0.02, "ear": 0.035, "shoulder": 0.06, "elbow": 0.045,
           "wrist": 0.04, "hip": 0.1, "knee": 0.06, "ankle": 0.055}  # fmt: skip
 _TOLERANCE = np.array([_DEPTH[name.split("_")[-1]] for name in COCO.names])
+# Centre and radii on the head's unit sphere.
+_HEADWEAR = {"long": ((0, -0.3, -0.42), (1.05, 1.25, 0.75)),
+             "bun": ((0, 0.5, -1.1), (0.45, 0.45, 0.45)),
+             "cap": ((0, 0.45, 0.9), (0.75, 0.08, 0.8))}  # fmt: skip
 # Degrees: flexion, abduction, outward twist of shoulder or hip; bend of elbow or knee.
 _ARMS = (
     ((-15, 20), (4, 18), (-40, 10), (0, 35)),  # hanging
@@ -64,6 +70,7 @@ _LEGS = {
     "squat": ((90, 120), (8, 30), (0, 30), (100, 140)),
     "lunge": ((-25, 85), (0, 35), (-10, 25), (0, 100)),
 }
+_PATTERNS = ("plain", "plain", "plain", "rows", "columns", "checks")
 _POSES = ("stand", "walk", "sit", "squat", "lunge", "bend", "lie")
 
 
@@ -112,25 +119,32 @@ class Person:
 
 def _turn(x: float = 0, y: float = 0, z: float = 0) -> np.ndarray:
     """Rotation Rx @ Rz @ Ry, degrees."""
-    (a, b, c), (i, j, k) = np.cos(np.deg2rad((x, y, z))), np.sin(np.deg2rad((x, y, z)))
-    about_y = np.array([[b, 0, j], [0, 1, 0], [-j, 0, b]])
-    about_z = np.array([[c, -k, 0], [k, c, 0], [0, 0, 1]])
-    return np.array([[1, 0, 0], [0, a, -i], [0, i, a]]) @ about_z @ about_y
+    x, y, z = math.radians(x), math.radians(y), math.radians(z)
+    (a, b, c), (i, j, k) = map(math.cos, (x, y, z)), map(math.sin, (x, y, z))
+    return np.array([[c * b, -k, c * j],
+                     [a * k * b + i * j, a * c, a * k * j - i * b],
+                     [i * k * b - a * j, i * c, i * k * j + a * b]])  # fmt: skip
+
+
+def _pick(rng: np.random.Generator, options: Sequence, shares: Sequence[float]):
+    """One of the options, with these shares; Generator.choice is far slower."""
+    return options[bisect.bisect(list(itertools.accumulate(shares[:-1])), rng.random())]
 
 
 def _sample_angles(rng: np.random.Generator) -> SimpleNamespace:
     def some(*ranges):
         return [rng.uniform(low, high) for low, high in ranges]
 
-    kind = rng.choice(_POSES, p=[0.36, 0.24, 0.11, 0.07, 0.11, 0.06, 0.05])
-    arms = rng.choice(8, 2, p=[0.3, 0.1, 0.12, 0.1, 0.12, 0.12, 0.07, 0.07])
+    kind = _pick(rng, _POSES, (0.36, 0.24, 0.11, 0.07, 0.11, 0.06, 0.05))
+    shares = (0.3, 0.1, 0.12, 0.1, 0.12, 0.12, 0.07, 0.07)
+    arms = [_pick(rng, _ARMS, shares), _pick(rng, _ARMS, shares)]
     if rng.random() < 0.4:
         arms[1] = arms[0]
     pose = SimpleNamespace(
         root=[rng.normal(0, 4), 0, rng.normal(0, 3)],
         spine=some((-8, 14), (-25, 25), (-9, 9)),
         head=some((-22, 22), (-45, 45), (-10, 10)),
-        arms=[some(*_ARMS[arm]) for arm in arms],
+        arms=[some(*arm) for arm in arms],
         legs=[some(*_LEGS.get(kind, _LEGS["stand"])) for _ in range(2)],
     )
     if kind == "walk":  # From a stroll to a run, arms against legs.
@@ -164,7 +178,8 @@ def sample_skeleton(rng: np.random.Generator) -> Skeleton:
     size = {"hip": 0.056, "thigh": 0.245 - 0.03 * young, "shank": 0.24 - 0.03 * young,
             "torso": 0.29, "neck": 0.045, "shoulder": 0.115, "upper_arm": 0.168,
             "forearm": 0.148, "hand": 0.06, "foot": 0.1}  # fmt: skip
-    size = {k: v * height * rng.uniform(0.93, 1.07) for k, v in size.items()}
+    spread = height * rng.uniform(0.93, 1.07, len(size))
+    size = {k: v * s for (k, v), s in zip(size.items(), spread.tolist(), strict=True)}
     radii = np.array([0.045, 0.067, 0.056]) * height * (1 + 0.45 * young)
     pelvis = _turn(*pose.root)
     chest = pelvis @ _turn(*pose.spine)
@@ -176,25 +191,18 @@ def sample_skeleton(rng: np.random.Generator) -> Skeleton:
     joints["head"] = throat + head @ (radii * (0, 0.85, 0.2))
     for name, place in zip(COCO.names, _FACE, strict=False):
         joints[name] = joints["head"] + head @ (place * radii)
-    for side, who in enumerate(("left_", "right_")):
-        flip = np.eye(3) if side == 0 else _MIRROR
-        for base, body, limbs, bend, drop, names in (
-            (
-                "neck",
-                chest,
-                pose.arms,
-                -1,
-                0.02,
-                "shoulder upper_arm elbow forearm wrist",
-            ),
-            ("pelvis", pelvis, pose.legs, 1, 0, "hip thigh knee shank ankle"),
-        ):
+    chains = (
+        ("neck", chest, pose.arms, -1, 0.02, "shoulder upper_arm elbow forearm wrist"),
+        ("pelvis", pelvis, pose.legs, 1, 0, "hip thigh knee shank ankle"),
+    )
+    for side, (who, sign) in enumerate((("left_", 1), ("right_", -1))):
+        for base, body, limbs, bend, drop, names in chains:
             top, upper, middle, lower, end = names.split()
             flexion, abduction, twist, hinge = limbs[side]
-            first = body @ flip @ _turn(-flexion, twist, abduction) @ flip
+            first = body @ _turn(-flexion, sign * twist, sign * abduction)
             second = first @ _turn(bend * hinge)
-            offset = flip @ [size[top], -drop * height, 0]
-            joints[who + top] = joints[base] + body @ offset
+            offset = body @ [sign * size[top], -drop * height, 0]
+            joints[who + top] = joints[base] + offset
             joints[who + middle] = joints[who + top] + size[upper] * first @ _DOWN
             joints[who + end] = joints[who + middle] + size[lower] * second @ _DOWN
             frames[who + upper], frames[who + lower] = first, second
@@ -206,141 +214,30 @@ def sample_skeleton(rng: np.random.Generator) -> Skeleton:
     return Skeleton(height, radii, joints, frames)
 
 
-def _colour(rng: np.random.Generator, dull: float = 0.0) -> np.ndarray:
-    hue, saturation, value = rng.random(3)
-    rgb = colorsys.hsv_to_rgb(hue, saturation * (1 - dull), 0.12 + 0.88 * value)
-    return np.float32(255) * np.array(rgb, np.float32)
-
-
-def _skin(rng: np.random.Generator) -> np.ndarray:
-    light, dark = np.float32([245, 208, 180]), np.float32([88, 56, 40])
-    return light + rng.beta(1, 1.4) * (dark - light)
-
-
 def sample_look(rng: np.random.Generator) -> SimpleNamespace:
     """Build, clothes, skin and hair; the same on both sides of the body."""
     hair = [(25, 20, 18), (70, 45, 28), (150, 110, 60), (120, 60, 30), (190, 190, 190)]
     return SimpleNamespace(
         stout=rng.uniform(0.85, 1.25), loose=rng.uniform(0.9, 1.25),
-        skin=_skin(rng), hair=np.float32(hair[rng.integers(5)]) * rng.uniform(0.8, 1.2),
-        hair_line=rng.choice([0.05, 0.17, 0.8], p=[0.6, 0.3, 0.1]),
+        skin=raster.skin(rng),
+        hair=np.float32(hair[rng.integers(5)]) * np.float32(rng.uniform(0.8, 1.2)),
+        hair_line=_pick(rng, (0.05, 0.17, 0.8), (0.6, 0.3, 0.1)),
         beard=rng.random() < 0.15, backpack=rng.random() < 0.15,
-        style=rng.choice(["short", "long", "bun", "cap"], p=[0.42, 0.26, 0.1, 0.22]),
-        shirt=_colour(rng), accent=_colour(rng), buttons=rng.random() < 0.6,
-        pattern=rng.choice(["plain", "plain", "plain", "rows", "columns", "checks"]),
-        stripe=rng.uniform(0.012, 0.04),
-        sleeve=rng.choice([0.15, 0.6, 2], p=[0.1, 0.4, 0.5]),
-        trousers=_colour(rng, 0.4), trouser_leg=rng.choice([0.7, 2], p=[0.35, 0.65]),
-        shoes=_colour(rng), hat=_colour(rng),
+        style=_pick(rng, ("short", "long", "bun", "cap"), (0.42, 0.26, 0.1, 0.22)),
+        shirt=raster.colour(rng), accent=raster.colour(rng), buttons=rng.random() < 0.6,
+        pattern=_PATTERNS[rng.integers(6)], stripe=rng.uniform(0.012, 0.04),
+        sleeve=_pick(rng, (0.15, 0.6, 2), (0.1, 0.4, 0.5)),
+        trousers=raster.colour(rng, 0.4), trouser_leg=_pick(rng, (0.7, 2), (0.35, 0.65)),
+        shoes=raster.colour(rng), hat=raster.colour(rng),
     )  # fmt: skip
-
-
-class _Canvas:
-    """Colour, depth and owner per pixel; shapes come far to near, for soft edges."""
-
-    def __init__(self, background: np.ndarray, focal: float, light: np.ndarray):
-        self.height, self.width = shape = background.shape[:2]
-        self.rgb = background.astype(np.float32).reshape(-1, 3)
-        self.depth = np.full(shape, np.inf, np.float32)
-        self.owner = np.zeros(shape, np.uint8)
-        self.pixel = np.arange(self.owner.size).reshape(shape)
-        self.x = np.arange(self.width, dtype=np.float32)[None]
-        self.y = np.arange(self.height, dtype=np.float32)[:, None]
-        self.focal, self.light = float(focal), light.tolist()
-        self.centre = (self.width - 1) / 2, (self.height - 1) / 2
-
-    def project(self, points: np.ndarray) -> np.ndarray:
-        return points[..., :2] * (self.focal / points[..., 2:]) + self.centre
-
-    def _window(self, x0: float, y0: float, x1: float, y1: float):
-        """Columns, rows and slices of the frame's part of a box; None if empty."""
-        x0, y0 = max(int(x0), 0), max(int(y0), 0)
-        x1, y1 = min(int(x1) + 2, self.width), min(int(y1) + 2, self.height)
-        if x0 >= x1 or y0 >= y1:
-            return None
-        return self.x[:, x0:x1], self.y[y0:y1], np.s_[y0:y1, x0:x1]
-
-    def _put(self, owner: int, window, alpha, depth, shape: Callable) -> None:
-        """Blends a shape in; `shape` gives colours [n, 3] and normals where seen."""
-        seen = (alpha > 0) & (depth < self.depth[window])
-        keep, at = np.flatnonzero(seen), self.pixel[window][seen]
-        rgb, (x, y, z) = shape(lambda values: values.ravel().take(keep))
-        shade = x * self.light[0] + y * self.light[1] + z * self.light[2]
-        shade = 0.52 + 0.55 * np.maximum(shade, 0)
-        alpha, old = np.minimum(alpha.ravel().take(keep), 1), self.rgb.take(at, 0)
-        self.rgb[at] = old + alpha[:, None] * (shade[:, None] * rgb - old)
-        solid = alpha >= 0.5
-        at = at[solid]
-        self.depth.reshape(-1)[at] = depth.ravel().take(keep[solid])
-        self.owner.reshape(-1)[at] = owner
-
-    def ball(self, owner: int, centre, axes, radii, paint: Callable) -> None:
-        """A ray-traced ellipsoid; `paint`: points [3, n] of the unit sphere -> rgb."""
-        scale = self.focal / float(centre[2])
-        x, y = self.project(centre).tolist()
-        across, tall, _ = (
-            1.15 * scale * np.sqrt(((axes * radii) ** 2).sum(1)) + 1
-        ).tolist()
-        window = self._window(x - across, y - tall, x + across, y + tall)
-        if window is None:
-            return
-        x, y, window = window
-        x, y = (
-            (v - c) * (1 / self.focal) for v, c in zip((x, y), self.centre, strict=True)
-        )
-        to_unit = (axes / radii).T.astype(np.float32)
-        a, b, c = goal = (to_unit @ centre).tolist()
-        ray = [row[0] * x + (row[1] * y + row[2]) for row in to_unit.tolist()]
-        along = ray[0] * a + ray[1] * b + ray[2] * c
-        square = ray[0] * ray[0] + ray[1] * ray[1] + ray[2] * ray[2]
-        inside = along * along / square + (1 - a * a - b * b - c * c)
-        alpha = inside * (0.5 * scale * float(radii.min())) + 0.5
-        depth = (along - np.sqrt(np.maximum(square * inside, 0))) / square
-
-        def shape(kept):
-            distance = kept(depth)
-            unit = np.stack(
-                [kept(r) * distance - g for r, g in zip(ray, goal, strict=True)]
-            )
-            normal = to_unit.T @ unit
-            return paint(unit), normal / np.sqrt((normal * normal).sum(0) + 1e-9)
-
-        self._put(owner, window, alpha, depth, shape)
-
-    def limb(self, owner: int, a, b, ra, rb, paint: Callable) -> None:
-        """A tapered capsule; `paint`: places [n] from a (0) to b (1) -> colours."""
-        (ax, ay), (bx, by) = self.project(a).tolist(), self.project(b).tolist()
-        az, bz, ra, rb = float(a[2]), float(b[2]), float(ra), float(rb)
-        wide, narrow = ra * self.focal / az, rb * self.focal / bz
-        window = self._window(
-            min(ax - wide, bx - narrow) - 1, min(ay - wide, by - narrow) - 1,
-            max(ax + wide, bx + narrow) + 1, max(ay + wide, by + narrow) + 1,
-        )  # fmt: skip
-        if window is None:
-            return
-        x, y, window = window
-        x, y, dx, dy = x - ax, y - ay, bx - ax, by - ay
-        square = max(dx * dx + dy * dy, 1e-6)
-        t = np.minimum(np.maximum(x * (dx / square) + y * (dy / square), 0), 1)
-        x, y, radius = x - t * dx, y - t * dy, wide + t * (narrow - wide)
-        inside = 1 - (x * x + y * y) / (radius * radius)
-        alpha = 0.5 * inside * radius + 0.5
-        bulge = np.sqrt(np.maximum(inside, 0))
-        depth = az + t * (bz - az) - bulge * (ra + t * (rb - ra))
-
-        def shape(kept):
-            r = kept(radius)
-            return paint(kept(t)), (kept(x) / r, kept(y) / r, -kept(bulge))
-
-        self._put(owner, window, alpha, depth, shape)
 
 
 def _shirt(look: SimpleNamespace, x, y, front) -> np.ndarray:
     """Colours of shirt points; x, y from the waist, in statures."""
     rows, columns = np.floor(y / look.stripe) % 2, np.floor(x / look.stripe + 0.5) % 2
     dark = {"rows": rows, "columns": columns, "checks": rows * columns}
-    dark = dark.get(look.pattern, np.zeros(1))[:, None]
-    rgb = np.where(dark > 0, look.accent, look.shirt) + np.zeros((x.size, 1))
+    dark = dark.get(look.pattern, np.zeros_like(x))[:, None]
+    rgb = np.where(dark > 0, look.accent, look.shirt)
     if look.buttons:
         rgb[front & (np.abs(x) < 0.013)] = 0.5 * look.shirt
         rgb[front & (np.abs(x) < 0.009) & (y % 0.04 < 0.016)] = 255 - look.shirt
@@ -375,54 +272,50 @@ def _face(look: SimpleNamespace, unit: np.ndarray) -> np.ndarray:
     return rgb
 
 
-def _shapes(canvas: _Canvas, actor: Actor, number: int) -> list[tuple[float, Callable]]:
-    """One person's shapes with their depths; the head has an owner of its own."""
+def _shapes(actor: Actor, number: int) -> list[raster.Limb | raster.Ball]:
+    """One person's shapes; the head has an owner of its own."""
     look, body, h, shapes = actor.look, actor.skeleton, actor.skeleton.height, []
-    at = {k: actor.rotation @ p + actor.position for k, p in body.joints.items()}
-    axes = {k: actor.rotation @ f for k, f in body.frames.items()}
+    at = np.stack(list(body.joints.values())) @ actor.rotation.T + actor.position
+    at = dict(zip(body.joints, at, strict=True))
+    torso, pelvis, head = (
+        actor.rotation @ body.frames[k] for k in ("chest", "pelvis", "head")
+    )
 
     def ball(centre, frame, radii, paint, owner=2 * number):
-        if not callable(paint):
-            colour, paint = paint, lambda unit: colour
-        radii = np.asarray(radii) * h
-        call = lambda: canvas.ball(owner, centre, frame, radii, paint)
-        shapes.append((centre[2], call))
+        shapes.append(raster.Ball(owner, centre, frame, radii, paint))
 
     def limb(a, b, ra, rb, first, second=None, split=2.0):
-        a, b = at[a], at[b]
-        paint = lambda t: (
-            first if split > 1 else np.where(t[:, None] < split, first, second)
-        )
-        call = lambda: canvas.limb(2 * number, a, b, ra * h, rb * h, paint)
-        shapes.append(((a[2] + b[2]) / 2, call))
+        if split < 1:
+            paint = lambda t: np.where(t[:, None] < split, first, second)
+        else:
+            paint = first
+        shapes.append(raster.Limb(2 * number, at[a], at[b], ra * h, rb * h, paint))
 
-    torso, skull = axes["chest"], body.head_radii / h
     for lift, x, y, z in ((0.11, 0.108, 0.125, 0.068), (0.0, 0.092, 0.11, 0.064)):
-        radii = np.array([x * look.stout, y, z * look.stout])
-        paint = lambda u, r=radii, lift=lift: _shirt(
-            look, u[0] * r[0], u[1] * r[1] + lift, u[2] > 0
+        x, z = x * look.stout, z * look.stout
+        paint = lambda u, x=x, y=y, lift=lift: _shirt(
+            look, u[0] * x, u[1] * y + lift, u[2] > 0
         )
+        radii = np.array([x, y, z]) * h
         ball(at["waist"] + torso @ [0, lift * h, 0], torso, radii, paint)
-    radii = np.array([0.098 * look.stout, 0.08, 0.07 * look.stout])
-    ball(at["pelvis"], axes["pelvis"], radii, lambda unit: _trousers(look, unit))
+    radii = np.array([0.098 * look.stout, 0.08, 0.07 * look.stout]) * h
+    ball(at["pelvis"], pelvis, radii, lambda unit: _trousers(look, unit))
     limb("left_shoulder", "right_shoulder", 0.035, 0.035, look.shirt)
     limb("neck", "head", 0.032, 0.03, look.skin)
     if look.backpack:
         centre = at["neck"] + torso @ [0, -0.13 * h, -0.1 * h]
-        ball(centre, torso, (0.09, 0.13, 0.06), look.hat)
+        ball(centre, torso, np.array([0.09, 0.13, 0.06]) * h, look.hat)
     parts = [
         ((0, 0, 0), (1, 1, 1), lambda unit: _face(look, unit)),
         ((0, -0.1, 0.98), (0.17, 0.2, 0.24), look.skin * 0.93),
         *((p, (0.16, 0.24, 0.2), look.skin * 0.9) for p in _FACE[3:]),
-        *{
-            "long": [((0, -0.3, -0.42), (1.05, 1.25, 0.75), look.hair)],
-            "bun": [((0, 0.5, -1.1), (0.45, 0.45, 0.45), look.hair)],
-            "cap": [((0, 0.45, 0.9), (0.75, 0.08, 0.8), look.hat)],
-        }.get(look.style, []),
     ]
+    if look.style in _HEADWEAR:
+        place, radii = _HEADWEAR[look.style]
+        parts.append((place, radii, look.hat if look.style == "cap" else look.hair))
     for place, radii, paint in parts:
-        centre = at["head"] + axes["head"] @ (place * skull * h)
-        ball(centre, axes["head"], radii * skull, paint, 2 * number + 1)
+        centre = at["head"] + head @ (place * body.head_radii)
+        ball(centre, head, radii * body.head_radii, paint, 2 * number + 1)
     cuff = look.shirt if look.sleeve > 1 else look.skin
     shank = look.trousers if look.trouser_leg > 1 else look.skin
     for s in ("left_", "right_"):
@@ -435,48 +328,6 @@ def _shapes(canvas: _Canvas, actor: Actor, number: int) -> list[tuple[float, Cal
         limb(s + "knee", s + "ankle", 0.036 * look.loose, 0.025, shank)
         limb(s + "heel", s + "toe", 0.028, 0.02, look.shoes)
     return shapes
-
-
-def outline(mask: np.ndarray) -> list[np.ndarray]:
-    """Polygons [p, 2] (pixel edges) round the pieces of a mask [h, w].
-
-    Every fourth pixel edge gives a vertex. COCO's polygons have no holes: a hole is
-    opened by a slit one pixel wide.
-    """
-    mask = np.pad(mask, 1)
-    wide, flat, edges = mask.shape[1], mask.reshape(-1), set()
-    # Edges are 4 * corner + direction: east, south, west, north, the mask on the right.
-    sides = ((-wide, 0), (1, 1), (wide, 1 + wide), (-1, wide))
-    pixels = np.flatnonzero(flat)
-    for direction, (neighbour, corner) in enumerate(sides):
-        border = pixels[~flat[pixels + neighbour]]
-        edges.update((4 * (border + corner) + direction).tolist())
-    step, pieces, holes = (1, wide, -1, -wide), [], []
-    while edges:
-        edge = edges.pop()
-        loop = [edge]
-        while True:
-            corner, d = edge // 4 + step[edge % 4], edge % 4
-            turns = [e for k in (1, 0, 3) if (e := 4 * corner + (d + k) % 4) in edges]
-            if not turns:
-                break
-            edge = turns[0]
-            edges.remove(edge)
-            loop.append(edge)
-        corners, d = np.divmod(np.array(loop), 4)
-        (y, x), ahead = np.divmod(corners, wide), 0.5 * np.array([1, 0, -1, 0])
-        # Twice the area enclosed, negative round a hole.
-        size = (x * np.roll(y, -1) - y * np.roll(x, -1)).sum()
-        if size <= -40:
-            holes.append(int(corners.min()) - wide)
-        elif size > 0:
-            polygon = np.stack([x + ahead[d], y + ahead[d - 1]], -1) - 1
-            pieces.append(polygon[:: min(4, len(loop) // 4)])
-    for above in holes:
-        while flat[above]:
-            flat[above] = False
-            above -= wide
-    return outline(mask[1:-1, 1:-1]) if holes else pieces
 
 
 def draw(
@@ -495,25 +346,21 @@ def draw(
     Returns:
       image float32 [h, w, 3] in 0..255, and people in the order of `actors`.
     """
-    canvas, shapes = _Canvas(background, focal, light), []
-    for a, b, ra, rb, colour in clutter:
-        paint = lambda t, colour=colour: colour
-        call = lambda args=(255, a, b, ra, rb, paint): canvas.limb(*args)
-        shapes.append(((a[2] + b[2]) / 2, call))
+    canvas = raster.Canvas(background, focal, light)
+    shapes = [raster.Limb(255, *thing) for thing in clutter]
     for number, actor in enumerate(actors, 1):
-        shapes += _shapes(canvas, actor, number)
-    for _, shape in sorted(shapes, key=lambda pair: -pair[0]):
-        shape()
+        shapes += _shapes(actor, number)
+    canvas.draw(shapes)
     people = [_label(canvas, actor, number) for number, actor in enumerate(actors, 1)]
     return canvas.rgb.reshape(background.shape), [p for p in people if p is not None]
 
 
-def _label(canvas: _Canvas, actor: Actor, number: int) -> Person | None:
-    mask = canvas.owner // 2 == number
-    area = int(mask.sum())
+def _label(canvas: raster.Canvas, actor: Actor, number: int) -> Person | None:
+    mask = canvas.owner >> 1 == number
+    area = int(np.count_nonzero(mask))
     if not area:
         return None
-    body, limit = actor.skeleton, (canvas.width - 1, canvas.height - 1)
+    body, limit = actor.skeleton, np.array(canvas.shape[::-1]) - 1
     joints = np.stack([body.joints[name] for name in COCO.names])
     joints = joints @ actor.rotation.T + actor.position
     xy = canvas.project(joints).round(2)
@@ -534,7 +381,7 @@ def _label(canvas: _Canvas, actor: Actor, number: int) -> Person | None:
     return Person(
         points_xy=np.where(labelled[:, None], xy, 0.0),
         visibility=np.where(labelled, np.where(covered, 1, 2), 0),
-        polygons=[p + (x0, y0) for p in outline(mask[y0 : y1 + 1, x0 : x1 + 1])],
+        polygons=[p + (x0, y0) for p in raster.outline(mask[y0 : y1 + 1, x0 : x1 + 1])],
         area=float(area),
         box_xywh=(x0, y0, x1 + 1 - x0, y1 + 1 - y0),
         facing_deg=float(np.rad2deg(np.arccos(np.clip(cosine, -1, 1)))),
@@ -542,60 +389,19 @@ def _label(canvas: _Canvas, actor: Actor, number: int) -> Person | None:
     )
 
 
-def _background(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
-    """Walls, sticks and blobs, some of them skin-coloured."""
-    h, cells = size[1], rng.choice([2, 5, 30])
-    coarse = _colour(rng, 0.4) + rng.normal(0, rng.uniform(5, 40), (cells, cells, 3))
-    image = Image.fromarray(np.clip(coarse, 0, 255).astype(np.uint8))
-    image = image.resize(size, Image.Resampling.BILINEAR)
-    pen = ImageDraw.Draw(image)
-    for _ in range(rng.integers(8, 28)):
-        (a, b), middle = rng.exponential(0.13, 2) * h + 2, rng.uniform(0, 1, 2) * size
-        colour = _skin(rng) if rng.random() < 0.15 else _colour(rng, 0.3)
-        fill, kind = tuple(colour.astype(int).tolist()), rng.integers(4)
-        box = [*(middle - (a, b)), *(middle + (a, b))]
-        if kind == 0:
-            pen.ellipse(box, fill=fill)
-        elif kind == 1:
-            pen.rectangle(box, fill=fill)
-        elif kind == 2:
-            pen.line(box[:2] + box[2:] if a < b else [box[0], box[3], box[2], box[1]],
-                     fill=fill, width=int(rng.integers(2, 14)))  # fmt: skip
-        else:
-            corners = middle + rng.normal(0, 1, (rng.integers(3, 7), 2)) * (a, b)
-            pen.polygon([tuple(c) for c in corners.tolist()], fill=fill)
-    return np.asarray(image)
-
-
-def _clutter(rng: np.random.Generator, ray: np.ndarray, depth: float) -> list[tuple]:
-    """A pole, a bulky thing or a plant where the ray reaches that depth."""
-    kind, at, colour = rng.integers(3), ray * depth, _colour(rng, 0.2)
-    if kind == 0:
-        lean, radius = rng.normal(0, 0.06) * depth, rng.uniform(0.008, 0.03) * depth
-        end = np.array([lean, 2 * depth, 0])
-        return [(at - end, at + end, radius, radius, colour)]
-    if kind == 1:
-        end = np.array([*rng.normal(0, 0.1, 2), 0]) * depth
-        return [(at - end, at + end, *(rng.uniform(0.03, 0.11, 2) * depth), colour)]
-    leaves = rng.normal(0, 1, (rng.integers(4, 10), 3)) * (0.16, 0.08, 0.03)
-    tips, green = at + depth * (leaves - (0, 0.22, 0)), rng.uniform(0.5, 1.3)
-    green = green * np.float32([70, 140, 55])
-    return [(at, tip, 0.022 * depth, 0.006 * depth, green) for tip in tips]
-
-
 def render(
     rng: np.random.Generator, *, size: tuple[int, int] = (320, 256), max_people: int = 4
 ) -> tuple[np.ndarray, list[Person]]:
     """A picture, uint8 [h, w, 3], of one to `max_people` people, and who is in it."""
-    (w, h), focal = size, rng.choice([1.0, 1.4, 2.0]) * size[1]
+    (w, h), focal = size, (1.0, 1.4, 2.0)[rng.integers(3)] * size[1]
 
     def ray(x, y):
         return np.array([(x - 0.5) * w / focal, (y - 0.5) * h / focal, 1.0])
 
     pitches = (0.0, rng.uniform(8, 32), rng.uniform(-18, -6))  # Level, above, below.
-    pitch = rng.choice(pitches, p=[0.4, 0.4, 0.2])
+    pitch = _pick(rng, pitches, (0.4, 0.4, 0.2))
     view = _turn(z=rng.normal(0, 4)) @ _turn(pitch) @ _TO_CAMERA
-    count = min(max_people, rng.choice([1, 2, 3, 4], p=[0.4, 0.3, 0.18, 0.12]))
+    count = min(max_people, _pick(rng, (1, 2, 3, 4), (0.4, 0.3, 0.18, 0.12)))
     actors, boxes = [], []
     for _ in range(count):
         body, look = sample_skeleton(rng), sample_look(rng)
@@ -620,24 +426,18 @@ def render(
                 boxes.append((depth, low, high))
                 break
     clutter = []
-    for _ in range(rng.choice([0, 1, 2, 3], p=[0.25, 0.35, 0.25, 0.15])):
+    for _ in range(_pick(rng, (0, 1, 2, 3), (0.25, 0.35, 0.25, 0.15))):
         depth = boxes[rng.integers(len(boxes))][0] * rng.uniform(0.5, 1.2)
-        clutter += _clutter(rng, ray(rng.uniform(0, 1), rng.normal(0.65, 0.2)), depth)
+        way = ray(rng.uniform(0, 1), rng.normal(0.65, 0.2))
+        clutter += raster.clutter(rng, way, depth)
     light = np.array([rng.normal(0, 0.6), -0.7, rng.uniform(-0.9, -0.2)])
     light /= np.linalg.norm(light)
-    background = _background(rng, size)
+    background = raster.background(rng, size)
     for things in (clutter, []):  # Somebody must be seen.
         image, people = draw(background, actors, things, focal=focal, light=light)
         if people:
             break
-    noise = rng.integers(0, 256, image.shape, dtype=np.uint8)
-    gain, lift = np.float32(rng.uniform((0.7, -15), (1.15, 25)))
-    image = image * gain + lift
-    image += noise * np.float32(rng.uniform(0, 0.14))
-    image = Image.fromarray(np.clip(image, 0, 255).astype(np.uint8))
-    if rng.random() < 0.5:
-        image = image.filter(ImageFilter.BoxBlur(rng.uniform(0.2, 0.7)))
-    return np.asarray(image), people
+    return raster.photograph(rng, image), people
 
 
 def _write_image(job: tuple[Path, int, list[int], tuple[int, int]]) -> list[dict]:

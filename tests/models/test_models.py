@@ -36,7 +36,7 @@ def _random_variables(model, images=IMAGES):
         name = path[-1].key
         scale = 0.5 / np.sqrt(max(_size(leaf) / leaf.shape[-1], 1))
         value = scale * random.normal(size=leaf.shape)
-        return (value + (name in ("scale", "var"))).astype(np.float32)
+        return np.float32(np.exp(value) if name in ("scale", "var") else value)
 
     return jax.tree_util.tree_map_with_path(fill, _shapes(model, images))
 
@@ -88,15 +88,13 @@ def test_resnet_parameters_are_named_as_in_pytorch():
     }
 
 
-@pytest.mark.parametrize("name", models.MODELS)
+@pytest.mark.parametrize("name", ["pocket", "simple_baseline_18", "simple_baseline_50"])
 @pytest.mark.parametrize("norm", ["batch", "frozen", "group"])
 def test_outputs_are_stride_four_heatmaps(name, norm):
     model = models.build(name, 5, norm=norm, dtype="bfloat16")
     variables = _shapes(model)
     assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
-    assert set(variables) == {"params"} | (
-        {"batch_stats"} - {norm} if norm != "group" else set()
-    )
+    assert ("batch_stats" in variables) == (norm != "group")
     heatmaps = jax.eval_shape(model.apply, variables, IMAGES)
     assert (heatmaps.shape, heatmaps.dtype) == ((2, 16, 24, 5), jnp.float32)
     outputs, _ = jax.eval_shape(
@@ -108,33 +106,6 @@ def test_outputs_are_stride_four_heatmaps(name, norm):
     assert outputs[-1].shape == (2, 16, 24, 5)
 
 
-@pytest.mark.parametrize("name", SMALL)
-def test_forms_agree_through_a_whole_network(name):
-    """Values and gradients, the fast forms against the stock ones."""
-    model = models.build(name, 3, **SMALL[name])
-    variables, images = _random_variables(model), _images()
-    results = []
-    for forms in ("fast", "stock"):
-
-        def loss(params, forms=forms):
-            with layers.use_forms(forms):
-                outputs, _ = model.apply(
-                    {**variables, "params": params},
-                    images,
-                    train=True,
-                    mutable=["batch_stats"],
-                )
-            return jnp.mean(jnp.sin(10 * outputs[-1])), outputs[-1]
-
-        results.append(jax.jit(jax.grad(loss, has_aux=True))(variables["params"]))
-    (fast, fast_maps), (stock, stock_maps) = results
-    np.testing.assert_allclose(fast_maps, stock_maps, atol=1e-4)
-    assert np.std(fast_maps) > 1e-3
-    scale = max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(stock))
-    for a, b in zip(jax.tree.leaves(fast), jax.tree.leaves(stock), strict=True):
-        np.testing.assert_allclose(a, b, atol=1e-3 * scale)
-
-
 @pytest.fixture(scope="module", params=SMALL)
 def computed(request):
     """A small network in evaluation and in training, in both precisions."""
@@ -142,14 +113,21 @@ def computed(request):
     model = models.build(name, 3, **SMALL[name])
     variables = _random_variables(model)
     half = models.build(name, 3, dtype="bfloat16", **SMALL[name])
+    evaluate = jax.jit(model.apply)
+
+    def apply_stock(variables, images):
+        with layers.use_forms("stock"):
+            return model.apply(variables, images)
+
     return {
         "variables": variables,
-        "eval": jax.jit(model.apply)(variables, images),
+        "eval": evaluate(variables, images),
+        "swapped": evaluate(variables, np.stack([images[1], 5 * images[0]])),
+        "stock": jax.jit(apply_stock)(variables, images),
         "half": jax.jit(half.apply)(variables, images),
         "train": jax.jit(
             lambda v, x: model.apply(v, x, train=True, mutable=["batch_stats"])
         )(variables, images),
-        "one": jax.jit(model.apply)(variables, images[1:]),
     }
 
 
@@ -157,12 +135,17 @@ def test_bfloat16_is_close_and_returns_float32(computed):
     exact, half = computed["eval"], computed["half"]
     assert half.dtype == jnp.float32
     scale = float(jnp.std(exact))
+    assert scale > 1e-3
     np.testing.assert_allclose(half, exact, atol=0.5 * scale)
     assert float(jnp.mean(jnp.abs(half - exact))) < 0.1 * scale
 
 
+def test_forms_agree_through_a_whole_network(computed):
+    np.testing.assert_allclose(computed["stock"], computed["eval"], atol=1e-4)
+
+
 def test_evaluation_treats_images_alone(computed):
-    np.testing.assert_allclose(computed["one"][0], computed["eval"][1], atol=1e-4)
+    np.testing.assert_allclose(computed["swapped"][0], computed["eval"][1], atol=1e-4)
 
 
 def test_training_updates_every_statistic(computed):
@@ -202,15 +185,24 @@ def test_frozen_norm_changes_nothing_but_kernels():
         assert np.any(np.asarray(leaf) != 0) == learns, path
 
 
-def test_pocket_starts_near_zero_and_sees_the_whole_image():
+def test_pocket_starts_near_zero():
+    model = models.build("pocket", 2, **SMALL["pocket"])
+    images = _images()
+
+    @jax.jit
+    def initial_head(key):  # the head alone: sampling it all would compile long
+        return model.init(key, images, train=True)["params"]["head"]
+
+    variables = _random_variables(model)
+    variables["params"]["head"] = initial_head(jax.random.key(0))
+    heatmaps = jax.jit(model.apply)(variables, images)
+    assert 0 < float(jnp.abs(heatmaps).max()) < 0.05
+
+
+def test_pocket_sees_the_whole_image():
     model = models.build("pocket", 2, **SMALL["pocket"])
     images = _images((1, 128, 96, 3))
-    variables = jax.jit(lambda key, x: model.init(key, x, train=True))(
-        jax.random.key(0), images
-    )
-    (heatmaps,), _ = model.apply(variables, images, train=True, mutable=["batch_stats"])
-    assert 0 < float(jnp.abs(heatmaps).max()) < 0.05
-    # Blocks start as the identity: give every layer something to pass on.
+    # Not the initial weights: there, blocks are the identity and see nothing.
     variables = _random_variables(model, images)
     seen = jax.jit(jax.grad(lambda x: model.apply(variables, x)[0, 16, 12, 0]))(images)
     patches = layers.space_to_depth(jnp.abs(seen), 4).max(-1)
