@@ -20,6 +20,7 @@ def get_config(variant: str = "") -> ConfigDict:
             "input_size": (96, 128),
             "sigma": 1.5,
             "encoding": "unbiased",
+            "loss": "mse",
             "decoder": "dark",
             "reach": 1.5,
             "augment": {
@@ -39,7 +40,9 @@ def get_config(variant: str = "") -> ConfigDict:
             "eval": {**source, "split": "val2017"},
         }
     )
-    c.input = ConfigDict({"batch_size": 32, "canvas_size": (320, 256)})
+    c.input = ConfigDict(
+        {"batch_size": 32, "canvas_size": (320, 256), "reader": "auto", "cache_mb": 1024}
+    )
     c.optimizer = ConfigDict(
         {
             "name": "adam",

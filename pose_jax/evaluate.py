@@ -370,7 +370,12 @@ def _heatmaps(predictor, table, poses, variables, config, count: int = 12):
         training=False,
     )
     inputs = next(iter(input_pipeline.batches(plan))).inputs
-    seen = jax.device_get(jax.jit(predictor.method.inspect)(variables, inputs))
+    # Once only: compiling it well would take longer than it runs.
+    inspect = jax.jit(
+        predictor.method.inspect,
+        compiler_options={"xla_backend_optimization_level": 0},
+    )
+    seen = jax.device_get(inspect(variables, inputs))
     cells = [
         visualize.heatmap_overlay(
             np.round(255 * np.clip(image, 0, 1)).astype(np.uint8), maps

@@ -445,7 +445,7 @@ def _start(phase: Phase, earlier: Variables, s: Setup, *, run, mesh, store, keys
 
     if latest is None:
         constants = _statistics(phase, earlier, s, mesh)
-        state = jax.jit(new_state, out_shardings=replicated)(init_key, constants)
+        state = _once(new_state, out_shardings=replicated)(init_key, constants)
         if train.init_from:
             state = _start_from(state, phase, train, tx, optimizer, mesh)
         _draw_inputs(phase, earlier, state, s, run, step_key)
@@ -460,6 +460,12 @@ def _start(phase: Phase, earlier: Variables, s: Setup, *, run, mesh, store, keys
         out_shardings=(replicated, replicated),
     )
     return state, step_fn, schedule
+
+
+def _once(function, **options):
+    """jit for what runs once: most of its time would go into making it fast."""
+    quick = {"xla_backend_optimization_level": 0}
+    return jax.jit(function, compiler_options=quick, **options)
 
 
 def _statistics(phase: Phase, earlier, s: Setup, mesh, shapes_only: bool = False):
@@ -503,7 +509,7 @@ def _draw_inputs(phase: Phase, earlier, state: TrainState, s: Setup, run: Path, 
     """RUN/pictures/inputs_<phase>.png: what the network is about to be shown."""
     batch = next(input_pipeline.batches(s.train_plan(), 0, 1))
     variables = {**earlier, phase.name: {"constants": state.constants}}
-    example = jax.jit(phase.prepare)(variables, batch, augment_key(key))
+    example = _once(phase.prepare)(variables, batch, augment_key(key))
     preview = jax.device_get(phase.preview(example))
     out = run / "pictures" / f"inputs_{phase.name}.png"
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -47,6 +47,8 @@ class Config:
       sigma: of the target Gaussian, heatmap pixels.
       encoding: "unbiased": whole-map Gaussian at the true point; "biased": at the rounded
         point, zero beyond 3 sigma.
+      loss: "mse", the papers'; "cross_entropy": the maps are sigmoids, with a logistic loss
+        per pixel against the same targets.
       decoder: a key of DECODERS.
       kernel_size: of DARK's modulation; None derives it from sigma.
       alignment: of crops and heatmaps, see `geometry.crop_transform`.
@@ -64,6 +66,7 @@ class Config:
     input_size: tuple[int, int]
     sigma: float = 2.0
     encoding: Literal["unbiased", "biased"] = "unbiased"
+    loss: Literal["mse", "cross_entropy"] = "mse"
     decoder: str = "dark"
     kernel_size: int | None = None
     alignment: Literal["stride", "aligned"] = "stride"
@@ -219,6 +222,13 @@ def build(config: Config, keypoint_set: keypoints.KeypointSet) -> Method:
         reached = gaussian.reaches(points_xy, size=heatmap_size, sigma=config.sigma)
         return maps, reached & (example["visibility"] > 0)
 
+    def distance(output, maps, weight):
+        """[b, k]; with 1/2 as in the published losses, or per pixel."""
+        if config.loss == "mse":
+            return 0.5 * losses.heatmap_mse(output, maps, weight=weight)
+        summed = losses.heatmap_sigmoid_cross_entropy(output, maps, weight=weight)
+        return summed / (maps.shape[1] * maps.shape[2])
+
     def loss(params, model_state, example, key):
         del key  # No dropout.
         outputs, updates = model.apply(
@@ -230,14 +240,11 @@ def build(config: Config, keypoint_set: keypoints.KeypointSet) -> Method:
         h, w = outputs[-1].shape[1:3]
         maps, counted = targets(example, (w, h))
         weight = counted * joint_weights
-        # Every valid row weighs the same, however many of its keypoints count; 1/2 as in
-        # the published losses.
+        # Every valid row weighs the same, however many of its keypoints count.
         rows = jnp.broadcast_to(example["valid"][:, None], counted.shape)
         total = sum(
             losses.masked_mean(
-                0.5 * losses.heatmap_mse(output, maps, weight=weight),
-                rows,
-                normalize_by="mask",
+                distance(output, maps, weight), rows, normalize_by="mask"
             )
             for output in outputs
         )
@@ -263,11 +270,12 @@ def build(config: Config, keypoint_set: keypoints.KeypointSet) -> Method:
 
     def apply(variables, images):
         phase = variables["pose"]
-        return model.apply(
+        maps = model.apply(
             {"params": phase["params"], "batch_stats": phase["batch_stats"]},
             images,
             train=False,
         )
+        return jax.nn.sigmoid(maps) if config.loss == "cross_entropy" else maps
 
     def heatmaps(variables, images):
         maps = apply(variables, images)
