@@ -215,10 +215,11 @@ def load(file: str | Path, overrides: Sequence[str] = ()) -> ConfigDict:
       file: a python file with `get_config`; what follows a colon is its argument:
         "configs/x.py:small".
       overrides: as on the command line: "--config.optimizer.lr=3e-4", or the value as a
-        word of its own. A value is read as the type of the one it replaces.
+        word of its own. A value is read as the type of the one it replaces; a key that
+        the file does not have is added, for `build` to accept or refuse.
 
     Returns:
-      The config, locked: a key that it does not have cannot be set.
+      The config, locked.
 
     Raises:
       ConfigError: always one line, whatever goes wrong.
@@ -291,31 +292,30 @@ def _split_overrides(overrides: Sequence[str]) -> list[tuple[str, str]]:
 
 
 def _override(config: ConfigDict, key: str, text: str) -> None:
+    """Sets one leaf. One that the file leaves at its default is added: whether there is
+    such a key is for `build` to say, which knows all of them."""
     *parents, name = key.split(".")
     section, path = config, "config"
-    for part in [*parents, name]:
+    for part in parents:
+        if part not in section:
+            section[part] = ConfigDict()
+        section, path = section[part], f"{path}.{part}"
         if not isinstance(section, ConfigDict):
             raise ConfigError(f"--config.{key}: {path} is a value, not a section.")
-        if part not in section:
-            raise ConfigError(
-                f"--config.{key}: {path} has no {part!r}."
-                f"{_did_you_mean(part, section)} Known: {', '.join(section)}."
-            )
-        path = f"{path}.{part}"
-        parent, section = section, section[part]
-    if isinstance(section, ConfigDict):
+    old = section.get(name)
+    if isinstance(old, ConfigDict):
         raise ConfigError(
-            f"--config.{key}: a section; set one of its keys: {', '.join(section)}."
+            f"--config.{key}: a section; set one of its keys: {', '.join(old)}."
         )
     try:
-        value = _parse(text, section)
+        value = _parse(text, old)
     except (ValueError, SyntaxError) as error:
-        wanted = _article(type(section).__name__)
         raise ConfigError(
-            f"--config.{key}={text}: must be {wanted}, such as {section!r}."
+            f"--config.{key}={text}: must be {_article(type(old).__name__)}, "
+            f"such as {old!r}."
         ) from error
-    with parent.ignore_type():
-        parent[name] = value
+    with section.ignore_type():
+        section[name] = value
 
 
 def _parse(text: str, old: Any) -> Any:
@@ -331,7 +331,8 @@ def _parse(text: str, old: Any) -> Any:
     if isinstance(old, int | float):
         return type(old)(text)
     try:
-        value = ast.literal_eval(text)
+        # JSON's words too.
+        value = _BOOLS[text] if text in ("true", "false") else ast.literal_eval(text)
     except (ValueError, SyntaxError):
         if old is None:
             return text

@@ -58,7 +58,9 @@ class KeypointSet:
         paired = [i for pair in self.flip_pairs for i in pair]
         if len(set(paired)) != len(paired):
             raise ValueError(f"{self.name}: a keypoint stands in two flip pairs.")
-        sticks = [i for _, a, b in self.sticks for e in (a, b) for i in np.atleast_1d(e)]
+        sticks = [
+            i for _, a, b in self.sticks for e in (a, b) for i in np.atleast_1d(e)
+        ]
         limbs = [i for pair in self.skeleton for i in pair]
         for what, indices in (
             ("flip_pairs", paired),
@@ -139,8 +141,8 @@ def remap(
 
 
 def swap(
-    values: Shaped[Array, "..."], keypoint_set: KeypointSet, *, axis: int
-) -> Shaped[Array, "..."]:
+    values: Shaped[Array, ...], keypoint_set: KeypointSet, *, axis: int
+) -> Shaped[Array, ...]:
     """Exchanges left and right along the keypoint axis; twice gives the input back.
 
     Raises:

@@ -52,8 +52,8 @@ class Mean:
     Correct under any batching, padding or sharding, because only sums travel.
     """
 
-    total: Float[Array, "..."]
-    weight: Float[Array, "..."]
+    total: Float[Array, ...]
+    weight: Float[Array, ...]
 
     def __add__(self, other: Mean) -> Mean:
         return Mean(self.total + other.total, self.weight + other.weight)

@@ -17,7 +17,7 @@ from pose_jax.method import Poses
 
 METHOD = {
     "name": "dark",
-    "model": {"name": "pocket", "options": {"width": 8}},
+    "model": {"name": "pocket", "options": {"width": 8, "blocks": (0, 0, 0)}},
     "input_size": (64, 64),
     "sigma": 1.5,
 }

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pose_jax.datasets import people as bodies
 from pose_jax.datasets import raster, synthetic
 from pose_jax.errors import InputError
 from pose_jax.keypoints import COCO
@@ -88,7 +89,7 @@ def test_faces_show_from_the_front_and_are_not_labelled_from_behind(people):
 def test_joint_limits_and_equal_sides():
     rng = np.random.default_rng(0)
     for _ in range(100):
-        body = synthetic.sample_skeleton(rng)
+        body = bodies.sample_skeleton(rng)
         lengths = {}
         for side in ("left_", "right_"):
             bones = {}
@@ -115,28 +116,28 @@ def test_joint_limits_and_equal_sides():
 # A body at attention, seen from the front and from behind, with a plank before it.
 
 
-def _straight() -> synthetic.Skeleton:
+def _straight() -> bodies.Skeleton:
     """At attention, built from the code's own skeleton with every angle 0."""
     still = SimpleNamespace(
         root=[0, 0, 0], spine=[0, 0, 0], head=[0, 0, 0], arms=[[0, 12, 0, 0]] * 2,
         legs=[[0, 4, 0, 0]] * 2,
     )  # fmt: skip
-    original = synthetic._sample_angles
-    synthetic._sample_angles = lambda rng: still
+    original = bodies._sample_angles
+    bodies._sample_angles = lambda rng: still
     try:
-        return synthetic.sample_skeleton(np.random.default_rng(1))
+        return bodies.sample_skeleton(np.random.default_rng(1))
     finally:
-        synthetic._sample_angles = original
+        bodies._sample_angles = original
 
 
 def _seen(yaw: float, clutter=(), shift=0.0):
     body = _straight()
-    look = synthetic.sample_look(np.random.default_rng(2))
+    look = bodies.sample_look(np.random.default_rng(2))
     look.style, look.backpack = "short", False
-    rotation = synthetic._TO_CAMERA @ synthetic._turn(y=yaw)
+    rotation = synthetic._TO_CAMERA @ bodies.turn(y=yaw)
     middle = np.mean(list(body.joints.values()), 0)
     position = np.array([shift, 0, 3.0]) - rotation @ middle
-    actor = synthetic.Actor(body, look, rotation, position)
+    actor = bodies.Actor(body, look, rotation, position)
     image, people = synthetic.draw(
         np.zeros((256, 320, 3), np.uint8), [actor], list(clutter), focal=256.0,
         light=np.array([0, 0, -1.0]),
