@@ -1,6 +1,10 @@
 # `make` lists the targets. Nothing is installed outside of .venv.
 
 VENV := .venv
+
+# Two devices of one core each train 1.5 times as fast as one device of two cores; JAX
+# looks at this on the CPU only.
+RUN_ENV ?= JAX_NUM_CPU_DEVICES=2
 POSE_JAX = $(RUN_ENV) $(VENV)/bin/pose-jax
 PYTEST = JAX_PLATFORMS=cpu $(VENV)/bin/python -m pytest -q
 

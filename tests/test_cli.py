@@ -192,18 +192,32 @@ def test_help_version_and_typos_load_nothing_heavy(words):
 @pytest.mark.parametrize(
     ("override", "meant"),
     [
-        ("--config.optimizer.lrr=1", "'lr'"),
         ("--config.train.steps=abc", "an int"),
         ("--config.method.sigma.x=1", "sigma"),
     ],
 )
-def test_a_misspelt_override_is_refused_before_jax_is_loaded(override, meant, tmp_path):
+def test_a_wrong_override_is_refused_before_jax_is_loaded(override, meant, tmp_path):
     run = tmp_path / "run"
     words = ["train", "--config", DEMO, override, "--run", str(run)]
     answer, loaded = _tell(*words)
     assert answer.returncode == 2, answer.stderr
     assert answer.stderr.count("\n") == 1 and meant in answer.stderr
     assert loaded == set() and not run.exists()
+
+
+@pytest.mark.parametrize(
+    ("override", "meant"),
+    [("--config.optimizer.lrr=1", "'lr'"), ("--config.optimzer.lr=1", "'optimizer'")],
+)
+def test_a_misspelt_override_is_refused_before_tensorflow_is_loaded(
+    override, meant, tmp_path
+):
+    run = tmp_path / "run"
+    words = ["train", "--config", DEMO, override, "--run", str(run)]
+    answer, loaded = _tell(*words)
+    assert answer.returncode == 2, answer.stderr
+    assert answer.stderr.count("\n") == 1 and meant in answer.stderr
+    assert "tensorflow" not in loaded and not run.exists()
 
 
 def test_a_key_that_nothing_reads_is_refused_before_tensorflow_is_loaded(tmp_path):

@@ -378,3 +378,22 @@ def test_a_cascade_with_statistics_needs_nothing_of_the_trainer(
     predictor = evaluate.Predictor(s.method, train.sharding_lib.make_mesh())
     before, _ = evaluate.evaluate(predictor, start, s.eval_table, s.config.input)
     assert metrics["pixel_error@gt_boxes"] < before["pixel_error@gt_boxes"]
+
+
+@pytest.mark.slow
+def test_a_network_learns_a_few_people_by_heart(people, tmp_path):
+    """Reading, cropping, targets, decoding and the way back fit together."""
+    config = make_config(
+        people,
+        method={
+            "name": "dark",
+            "model": {"name": "pocket"},
+            "input_size": (96, 128),
+            "sigma": 1.5,
+        },
+        input__batch_size=16,
+        optimizer={"name": "adam", "lr": 3e-3, "schedule": "cosine"},
+        train={"steps": 400},
+    )
+    config["data"]["eval"] = config["data"]["train"]
+    assert train.train(config, tmp_path / "run")["AP@gt_boxes"] > 0.9
