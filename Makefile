@@ -47,9 +47,11 @@ help:
 demo: $(VENV)/.base
 	$(POSE_JAX) data synth --n $(DEMO_N) --val $(DEMO_VAL) --seed 0 --out $(DEMO_DATA)
 	$(POSE_JAX) train --config $(DEMO_CONFIG) --run $(DEMO_RUN) $(DEMO_OVERRIDES)
-	$(POSE_JAX) eval --run $(DEMO_RUN) --decoder $(DEMO_DECODERS)
 	$(POSE_JAX) predict --run $(DEMO_RUN) --out $(DEMO_RUN)/predictions \
+		--boxes $(DEMO_DATA)/annotations/person_keypoints_val2017.json \
 		$$(ls $(DEMO_DATA)/val2017/* | head -n $(DEMO_PICTURES))
+	$(POSE_JAX) eval --run $(DEMO_RUN) --decoder $(DEMO_DECODERS)
+	@echo "pictures: $(DEMO_RUN)/pictures and $(DEMO_RUN)/predictions"
 
 demo-long:
 	$(MAKE) demo DEMO_RUN=runs/demo-long DEMO_CONFIG=configs/demo.py:long

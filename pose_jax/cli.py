@@ -189,7 +189,11 @@ def _predict(parser: _Parser) -> Run:
     """find poses in images; writes pictures and predictions.json"""
     parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE")
     parser.add_argument("--run", type=Path, required=True, help="run directory")
-    parser.add_argument("--boxes", type=Path, help="json of person boxes")
+    parser.add_argument(
+        "--boxes",
+        type=Path,
+        help="json of person boxes: COCO detections or annotations",
+    )
     parser.add_argument("--out", type=Path, help="folder (default: RUN/predictions)")
 
     def run(args: argparse.Namespace) -> int:

@@ -126,11 +126,12 @@ def load(run: Path | str) -> Callable[..., list[list[Person]]]:
 def read_boxes(
     path: Path, images: Sequence[Path]
 ) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Reads boxes of some images from a COCO-style json list.
+    """Reads boxes of some images from a COCO-style json: results, or annotations.
 
-    Each entry has `bbox` [x, y, w, h], optionally `score` and `category_id` (1 = person),
-    and says its image by `file_name`, or by `image_id` equal to the number in the file's
-    name ("000000000785.jpg" is 785).
+    Each entry (of the list, or of "annotations"; crowd regions are left out) has `bbox`
+    [x, y, w, h], optionally `score` and `category_id` (1 = person), and says its image by
+    `file_name`, or by `image_id` equal to the number in the file's name
+    ("000000000785.jpg" is 785).
 
     Returns:
       Boxes [n, 4] (x, y, x + w, y + h) and scores [n], a pair of lists over images.
@@ -144,8 +145,13 @@ def read_boxes(
         raise InputError(f"{path}: no such file.") from None
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: not readable as json ({error}).") from None
+    if isinstance(entries, dict) and "annotations" in entries:
+        entries = [e for e in entries["annotations"] if not e.get("iscrowd")]
     if not isinstance(entries, list):
-        raise InputError(f"{path}: must be a list of boxes, as COCO detections are.")
+        raise InputError(
+            f"{path}: must be a list of boxes, as COCO detections are, or an annotation "
+            "file."
+        )
     by_key: dict[Any, list] = {}
     for number, entry in enumerate(entries):
         try:

@@ -203,6 +203,18 @@ def test_bad_input_is_one_line(argv, code, says, root, run, tmp_path, capsys):
     assert says in err and len(err.strip().splitlines()) == 1
 
 
+def test_boxes_may_come_from_an_annotation_file(root):
+    """Everybody's box but the crowds'."""
+    table = coco.load(root, "val2017")
+    path = root / "annotations" / "person_keypoints_val2017.json"
+    boxes, scores = predict.read_boxes(path, table.images)
+    for image, found in enumerate(boxes):
+        rows = table.people_of_image(image)
+        rows = rows[~table.crowd[rows]]
+        np.testing.assert_allclose(found, table.boxes_xyxy[rows])
+    assert all((s == 1).all() for s in scores)
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [
