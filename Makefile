@@ -2,9 +2,9 @@
 
 VENV := .venv
 
-# Two devices of one core each train 1.5 times as fast as one device of two cores; JAX
-# looks at this on the CPU only.
-RUN_ENV ?= JAX_NUM_CPU_DEVICES=2
+# Settings for the commands of the demo. Networks that Adam trains gain from one device a
+# core, RUN_ENV="JAX_NUM_CPU_DEVICES=2"; Muon's matrix products are repeated on each.
+RUN_ENV ?=
 POSE_JAX = $(RUN_ENV) $(VENV)/bin/pose-jax
 PYTEST = JAX_PLATFORMS=cpu $(VENV)/bin/python -m pytest -q
 
@@ -29,7 +29,7 @@ DEMO_RUN ?= runs/demo
 DEMO_DECODERS ?= argmax,shift,dark
 DEMO_OVERRIDES ?=
 DEMO_PICTURES ?= 8
-DEMO_DATA := data/synthetic
+DEMO_DATA ?= data/synthetic
 
 .PHONY: help demo demo-long test test-slow test-latest lint venv clean
 
@@ -54,7 +54,8 @@ demo: $(VENV)/.base
 	@echo "pictures: $(DEMO_RUN)/pictures and $(DEMO_RUN)/predictions"
 
 demo-long:
-	$(MAKE) demo DEMO_RUN=runs/demo-long DEMO_CONFIG=configs/demo.py:long
+	$(MAKE) demo DEMO_RUN=runs/demo-long DEMO_CONFIG=configs/demo.py:long \
+		DEMO_DATA=data/synthetic-long DEMO_N=6000
 
 test: $(VENV)/.full
 	$(PYTEST)

@@ -27,9 +27,7 @@ def get_config(variant: str = "") -> ConfigDict:
     )
     source = {"name": "coco", "root": "data/coco", "split": "train2017"}
     c.data = ConfigDict({"train": source, "eval": source})
-    c.input = ConfigDict(
-        {"batch_size": 32, "canvas_size": (640, 640), "cache_mb": 256}
-    )
+    c.input = ConfigDict({"batch_size": 32, "canvas_size": (640, 640), "cache_mb": 256})
     c.optimizer = ConfigDict(
         {"name": "adam", "lr": 3e-3, "schedule": "cosine", "warmup_steps": 20}
     )

@@ -1,10 +1,10 @@
 r"""Synthetic people, the small network, two CPU cores: what `make demo` runs.
 
-  pose-jax data synth --n 2000 --val 250 --seed 0 --out data/synthetic
-  pose-jax train --config configs/demo.py --run runs/demo
-  ... --config configs/demo.py:long        # what `make demo-long` runs
-  ... --config configs/demo.py:smoke       # two steps, on data/smoke
-  ... --config.optimizer.lr=1e-3           # any leaf
+pose-jax data synth --n 2000 --val 250 --seed 0 --out data/synthetic
+pose-jax train --config configs/demo.py --run runs/demo
+... --config configs/demo.py:long        # what `make demo-long` runs
+... --config configs/demo.py:smoke       # two steps, on data/smoke
+... --config.optimizer.lr=1e-3           # any leaf
 """
 
 from ml_collections import ConfigDict
@@ -17,13 +17,13 @@ def get_config(variant: str = "") -> ConfigDict:
         {
             "name": "dark",
             "model": {"name": "pocket"},
-            "input_size": (96, 128),
-            "sigma": 2.0,
+            "input_size": (64, 96),
+            "sigma": 1.5,
             "encoding": "unbiased",
             "loss": "mse",
             "decoder": "dark",
             "reach": 1.5,
-            # Little augmentation: a few minutes see each person a few times only.
+            # Little augmentation: a few minutes see each person a dozen times only.
             "augment": {"flip": 0.5, "scale": 0.15},
         }
     )
@@ -35,24 +35,33 @@ def get_config(variant: str = "") -> ConfigDict:
         }
     )
     c.input = ConfigDict(
-        {"batch_size": 16, "canvas_size": (320, 256), "reader": "auto", "cache_mb": 1024}
+        {
+            "batch_size": 32,
+            "canvas_size": (320, 256),
+            "reader": "auto",
+            "cache_mb": 1024,
+        }
     )
     c.optimizer = ConfigDict(
         {
-            "name": "adam",
-            "lr": 5e-3,
+            "name": "muon",
+            "lr": 0.03,
+            "adam_kernels": ("head",),
             "schedule": "cosine",
             "warmup_steps": 50,
             "ema_decay": 0.99,
+            "ema_warmup": True,
         }
     )
     c.train = ConfigDict(
-        {"steps": 1500, "log_every_steps": 100, "eval_every_steps": 500}
+        {"steps": 1400, "log_every_steps": 100, "eval_every_steps": 700}
     )
     if variant == "long":
-        c.train.steps = 12000
-        c.train.eval_every_steps = 2000
-        c.method.augment.rotation = 20.0
+        c.data.train.root = c.data.eval.root = "data/synthetic-long"
+        c.input.cache_mb = 2048
+        c.train.steps = 7000
+        c.train.eval_every_steps = 1000
+        c.method.augment.rotation = 15.0
         c.method.augment.brightness = 0.2
         c.method.augment.contrast = 0.2
     elif variant == "smoke":

@@ -19,13 +19,12 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
-from pose_jax import checkpoints, datasets, input_pipeline, methods, visualize
+from pose_jax import canvases, datasets, input_pipeline, runs, visualize
 from pose_jax import config as config_lib
 from pose_jax import metrics as metrics_lib
 from pose_jax import sharding as sharding_lib
 from pose_jax.datasets.table import Table
 from pose_jax.errors import InputError
-from pose_jax.keypoints import KeypointSet
 from pose_jax.method import Method, PersonView, Poses, Variables
 
 
@@ -172,38 +171,7 @@ def one_line(step: int, metrics: Mapping[str, float]) -> str:
     return f"evaluation at step {step}: " + "  ".join(shown)
 
 
-# ------------------------------------------------------------------------- RUN/model
-
-
-@dataclasses.dataclass(frozen=True)
-class LoadedRun:
-    """What RUN/model says of itself, with its weights."""
-
-    variables: Variables
-    manifest: dict[str, Any]
-    keypoints: KeypointSet
-    input: input_pipeline.InputConfig
-
-    def method(self, decoder: str | None = None) -> Method:
-        """The run's method, or another read-out of the same network."""
-        return methods.build(self.manifest["method"], self.keypoints, decoder=decoder)
-
-
-def load_run(run: Path | str) -> LoadedRun:
-    """Reads RUN/model.
-
-    Raises:
-      InputError: no finished model there.
-    """
-    variables, manifest = checkpoints.load_model(Path(run) / "model")
-    return LoadedRun(
-        variables=variables,
-        manifest=manifest,
-        keypoints=KeypointSet.from_json(manifest["keypoints"]),
-        input=config_lib.build(
-            input_pipeline.InputConfig, manifest["input"], "manifest.input"
-        ),
-    )
+# ------------------------------------------------------------------------- RUN/eval
 
 
 def evaluate_run(
@@ -225,7 +193,7 @@ def evaluate_run(
       Metrics by decoder.
     """
     run = Path(run)
-    loaded = load_run(run)
+    loaded = runs.load(run)
     section = dict(loaded.manifest["data"])
     if data is not None:
         section["root"] = data
@@ -317,7 +285,7 @@ def draw_image(table: Table, poses: Poses, image: int) -> np.ndarray:
     """One image of a table with everybody predicted in it, uint8 [h, w, 3]."""
     mine = table.image[poses.row] == image
     return visualize.draw_people(
-        input_pipeline.decode(table, image),
+        canvases.decode(table, image),
         poses.points_xy[mine],
         table.keypoints,
         scores=poses.keypoint_scores[mine],
@@ -335,7 +303,7 @@ def _worst(table: Table, poses: Poses, count: int = 12) -> np.ndarray:
     cells, titles = [], []
     for i in np.argsort(-relative)[:count]:
         row = poses.row[i]
-        image = input_pipeline.decode(table, table.image[row])
+        image = canvases.decode(table, table.image[row])
         for points, marks in (
             (true_xy[i], {"visibility": visibility[i]}),
             (poses.points_xy[i], {"scores": poses.keypoint_scores[i]}),

@@ -25,7 +25,10 @@ class OptimizerConfig:
     """How a phase is optimised.
 
     Attributes:
-      name: "adam", "adamw", "sgd", "rmsprop" or "adagrad".
+      name: "adam", "adamw", "sgd", "rmsprop", "adagrad" or "muon". Muon (Jordan et al.,
+        2024) moves each kernel, as a matrix [all other axes, out], by its momentum made
+        orthogonal, times sqrt(max(1, out / others)); what is not a kernel goes by Adam
+        with Nesterov momentum.
       lr: the learning rate at its highest.
       schedule: "constant"; "cosine" or "linear", from `lr` to `end_factor * lr` at the
         last batch; "steps", times `drop_factor` at each of `drop_steps`.
@@ -35,22 +38,26 @@ class OptimizerConfig:
       drop_steps: batches at which the rate drops, counted from 0.
       drop_factor: by what it is multiplied there.
       weight_decay: on kernels only, never on biases and normalisation. For "adamw" it
-        is decoupled: the update gains -lr * weight_decay * w. For all others it is the
-        L2 penalty: the gradient gains weight_decay * w before the optimiser sees it.
-      momentum: of "sgd" (None: 0.9) and "rmsprop" (None: 0).
+        and "muon" it is decoupled: the update gains -lr * weight_decay * w. For all
+        others it is the L2 penalty: the gradient gains weight_decay * w before the
+        optimiser sees it.
+      momentum: of "sgd" (None: 0.9), "rmsprop" (None: 0) and "muon" (None: 0.95).
       b1: decay of the first moment, of "adam" and "adamw" (None: 0.9).
       b2: decay of the second moment, of "adam" and "adamw" (None: 0.999) and of
         "rmsprop" (None: 0.99).
       eps: added to the root of the second moment.
       clip_norm: gradients of a larger global norm are scaled down to it; None: never.
       accumulate_steps: batches whose gradients are averaged into one update.
+      adam_kernels: of "muon": patterns of kernels that go by Adam too, as the last layer's
+        should.
+      adam_lr_factor: of "muon": Adam's learning rate there is `lr` times this (None: 0.25).
       freeze: patterns of parameters that do not change.
       ema_decay: of the averaged weights, per batch; 0: no averaging.
       ema_warmup: let the average follow faster at first: at batch n, counted from 0,
         the decay is min(ema_decay, (1 + n) / (10 + n)).
     """
 
-    name: Literal["adam", "adamw", "sgd", "rmsprop", "adagrad"] = "adam"
+    name: Literal["adam", "adamw", "sgd", "rmsprop", "adagrad", "muon"] = "adam"
     lr: float = 1e-3
     schedule: Literal["constant", "cosine", "linear", "steps"] = "constant"
     warmup_steps: int = 0
@@ -64,13 +71,15 @@ class OptimizerConfig:
     eps: float = 1e-8
     clip_norm: float | None = None
     accumulate_steps: int = 1
+    adam_kernels: tuple[str, ...] = ()
+    adam_lr_factor: float | None = None
     freeze: tuple[str, ...] = ()
     ema_decay: float = 0.0
     ema_warmup: bool = False
 
     def __post_init__(self):
         for field, users in (
-            ("momentum", ("sgd", "rmsprop")),
+            ("momentum", ("sgd", "rmsprop", "muon")),
             ("b1", ("adam", "adamw")),
             ("b2", ("adam", "adamw", "rmsprop")),
         ):
@@ -99,6 +108,12 @@ class OptimizerConfig:
             )
         if list(self.drop_steps) != sorted(set(self.drop_steps)):
             raise ValueError(f"drop_steps must increase; got {self.drop_steps}.")
+        if self.name != "muon" and (
+            self.adam_kernels or self.adam_lr_factor is not None
+        ):
+            raise ValueError(
+                f"adam_kernels and adam_lr_factor are for 'muon'; name is {self.name!r}."
+            )
         if self.clip_norm is not None and self.clip_norm <= 0:
             raise ValueError(
                 f"clip_norm must be positive, or None; got {self.clip_norm}."
@@ -155,6 +170,7 @@ def make_optimizer(
     k = config.accumulate_steps
     # The optimiser counts updates, the config batches.
     per_update = schedule if k == 1 else lambda update: schedule(update * k)
+    matched(config.adam_kernels, params, "adam_kernels")
     tx = _transformation(config, per_update)
     if config.clip_norm is not None:
         tx = optax.chain(optax.clip_by_global_norm(config.clip_norm), tx)
@@ -179,7 +195,7 @@ def _transformation(
         b2 = 0.99 if config.name == "rmsprop" else 0.999
     momentum = config.momentum
     if momentum is None:
-        momentum = 0.9 if config.name == "sgd" else 0.0
+        momentum = {"sgd": 0.9, "muon": 0.95}.get(config.name, 0.0)
     trace = [optax.trace(momentum)] if momentum else []
     decay = []
     if config.weight_decay:
@@ -194,8 +210,34 @@ def _transformation(
             *trace,
         ],
         "adagrad": [*decay, optax.scale_by_rss(eps=config.eps)],
+        "muon": [_muon(config, momentum), *decay],
     }[config.name]
     return optax.chain(*steps, optax.scale_by_learning_rate(schedule))
+
+
+def _muon(config: OptimizerConfig, momentum: float) -> optax.GradientTransformation:
+    """Directions to go against, the learning rate left out."""
+    factor = 0.25 if config.adam_lr_factor is None else config.adam_lr_factor
+
+    def matrices(params):  # For each parameter: how it is one, or None.
+        def matrix(path, x):
+            names = tuple(entry.key for entry in path)
+            by_adam = any(path_matches(p, names) for p in config.adam_kernels)
+            if names[-1] != "kernel" or x.ndim < 2 or by_adam:
+                return None
+            return optax.contrib.MuonDimensionNumbers(
+                tuple(range(x.ndim - 1)), (x.ndim - 1,)
+            )
+
+        return jax.tree_util.tree_map_with_path(matrix, params)
+
+    muon = optax.contrib.muon(
+        1.0,
+        beta=momentum,
+        adam_learning_rate=factor,
+        muon_weight_dimension_numbers=matrices,
+    )
+    return optax.chain(muon, optax.scale(-1.0))
 
 
 def is_kernel(params: Any) -> Any:
@@ -207,12 +249,7 @@ def is_kernel(params: Any) -> Any:
 
 def freeze_labels(params: Any, patterns: Sequence[str]) -> Any:
     """The same tree of "frozen" (some pattern matches the path) and "trained"."""
-    paths = list(flatten(params))
-    for pattern in patterns:
-        if not any(path_matches(pattern, path) for path in paths):
-            raise ConfigError(
-                f"freeze: {pattern!r} matches no parameter. {nearest(pattern, paths)}"
-            )
+    paths = matched(patterns, params, "freeze")
     labels = [
         "frozen" if any(path_matches(p, path) for p in patterns) else "trained"
         for path in paths
@@ -220,6 +257,17 @@ def freeze_labels(params: Any, patterns: Sequence[str]) -> Any:
     if "trained" not in labels:
         raise ConfigError(f"freeze: {tuple(patterns)} leaves nothing to train.")
     return jax.tree.unflatten(jax.tree.structure(params), labels)
+
+
+def matched(patterns: Sequence[str], params: Any, field: str) -> list[str]:
+    """All paths; raises ConfigError where a pattern matches none of them."""
+    paths = list(flatten(params))
+    for pattern in patterns:
+        if not any(path_matches(pattern, path) for path in paths):
+            raise ConfigError(
+                f"{field}: {pattern!r} matches no parameter. {nearest(pattern, paths)}"
+            )
+    return paths
 
 
 def apply(

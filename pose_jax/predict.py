@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from pose_jax import evaluate, visualize
+from pose_jax import evaluate, runs, visualize
 from pose_jax import sharding as sharding_lib
 from pose_jax.datasets import table as table_lib
 from pose_jax.errors import InputError
@@ -86,7 +86,7 @@ def load(run: Path | str) -> Callable[..., list[list[Person]]]:
       given, one array [n, 4] (x, y, x + w, y + h) per image; without, each image is taken
       as one person. It returns one list of Person per image.
     """
-    loaded = evaluate.load_run(run)
+    loaded = runs.load(run)
     predictor = evaluate.Predictor(loaded.method(), sharding_lib.make_mesh())
 
     def people(

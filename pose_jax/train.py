@@ -12,18 +12,15 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import json
 import math
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import flax
 import jax
 import jax.numpy as jnp
 
-import pose_jax
 from pose_jax import (
     checkpoints,
     datasets,
@@ -31,6 +28,7 @@ from pose_jax import (
     input_pipeline,
     methods,
     optim,
+    runs,
     visualize,
     writers,
 )
@@ -382,7 +380,7 @@ def train(
     """
     s = setup(config)
     run = Path(run)
-    _claim(run, config)
+    runs.claim(run, config)
     mesh = sharding_lib.make_mesh(devices)
     print(
         f"{s.method.name} on {sharding_lib.device_summary(mesh)}: "
@@ -402,7 +400,14 @@ def train(
             predictor, variables, s.eval_table, s.config.input
         )
     metrics, poses = evaluation
-    _write_model(run, s, config, variables, metrics)
+    runs.write_model(
+        run,
+        config=config,
+        method=s.method,
+        train_table=s.train_table,
+        variables=variables,
+        scores=metrics,
+    )
     evaluate.draw_run(run, predictor, s.eval_table, poses, variables, s.config.input)
     writer.close()
     print(f"model: {run / 'model'}   pictures: {run / 'pictures'}")
@@ -517,53 +522,3 @@ def _draw_inputs(phase: Phase, earlier, state: TrainState, s: Setup, run: Path, 
         preview, s.method.keypoints, alignment=s.method.view.alignment
     )
     visualize.save_png(out, picture)
-
-
-def _claim(run: Path, config: Mapping[str, Any]) -> None:
-    """Writes RUN/config.json, or checks that the one there asks for the same run."""
-    path = run / "config.json"
-    plain = json.loads(config_lib.to_json(config))
-    if path.exists():
-        there = json.loads(path.read_text())
-        changed = [
-            name
-            for name in config_lib.differences(plain, there)
-            if name not in _MAY_CHANGE
-        ]
-        if changed:
-            raise ConfigError(
-                f"{run} holds a run of another config (it differs in "
-                f"{', '.join(changed[:3])}): give another --run, or delete {run}."
-            )
-    run.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(plain, indent=1))
-
-
-_MAY_CHANGE = (
-    "input.reader", "input.workers", "input.cache_mb", "train.log_every_steps",
-    "train.eval_every_steps", "train.checkpoint_every_steps", "train.keep_checkpoints",
-)  # fmt: skip
-"""What a resumed run may change: nothing that its weights depend on."""
-
-
-def _write_model(run: Path, s: Setup, config, variables, metrics) -> None:
-    """RUN/model: the weights to use, and what they are."""
-    plain = json.loads(config_lib.to_json(config))
-    manifest = {
-        "method": plain["method"],
-        "keypoints": s.method.keypoints.to_json() if s.method.keypoints else None,
-        "input": plain["input"],
-        "data": plain["data"]["eval"],
-        "scores": metrics,
-        "train_data": {
-            "name": s.train_table.name,
-            "fingerprint": s.train_table.fingerprint(),
-        },
-        "versions": {
-            "pose_jax": pose_jax.__version__,
-            "jax": jax.__version__,
-            "flax": flax.__version__,
-        },
-    }
-    if jax.process_index() == 0:
-        checkpoints.save_model(run / "model", jax.device_get(variables), manifest)

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 import pose_jax
-from pose_jax import checkpoints, cli, evaluate, input_pipeline, methods, predict
+from pose_jax import checkpoints, cli, evaluate, input_pipeline, methods, predict, runs
 from pose_jax import sharding as sharding_lib
 from pose_jax.datasets import coco, synthetic
 from pose_jax.errors import ConfigError, InputError
@@ -148,7 +148,7 @@ def test_exif_rotation_is_applied(run, tmp_path):
 
 def test_every_row_counts_once_and_keeps_its_place(root, run):
     """Batches of any size, also one that leaves a remainder, give the same poses."""
-    loaded = evaluate.load_run(run)
+    loaded = runs.load(run)
     table = coco.load(root, "val2017")
     predictor = evaluate.Predictor(loaded.method(), sharding_lib.make_mesh())
     rows = table.labelled_rows()
@@ -245,4 +245,4 @@ def test_unreadable_images_are_named_and_the_others_done(root, run, tmp_path, ca
 
 def test_an_unknown_decoder_is_a_config_error(run):
     with pytest.raises(ConfigError):
-        evaluate.load_run(run).method("drak")
+        runs.load(run).method("drak")

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pose_jax import geometry, input_pipeline, keypoints
+from pose_jax import canvases, geometry, input_pipeline, keypoints
 from pose_jax.datasets import coco
 from pose_jax.datasets.table import Table, from_boxes
 from pose_jax.errors import ConfigError, InputError
@@ -237,7 +237,7 @@ def test_canvases_show_what_canvas_to_image_says(table, training):
     for batch in batches(plan, "numpy", 0, plan.steps_per_epoch):
         inputs = batch.inputs
         for i in np.flatnonzero(inputs.valid)[::2]:
-            pixels = input_pipeline.decode(table, table.image[inputs.row[i]])
+            pixels = canvases.decode(table, table.image[inputs.row[i]])
             transform = inputs.canvas_to_image[i]
             expected = slow_canvas(pixels, transform, places)
             np.testing.assert_array_equal(inputs.images[i][v, u], expected)
@@ -316,7 +316,7 @@ def test_windows_follow_the_rule(training, keep_aspect):
 def test_the_hosts_person_box_is_that_of_geometry(aspect):
     boxes = random_table(4).boxes_xyxy
     boxes[:3, 2:] = boxes[:3, :2]  # Empty ones too.
-    host = input_pipeline.person_box(boxes, aspect=aspect, padding=1.25)
+    host = canvases.person_box(boxes, aspect=aspect, padding=1.25)
     device = geometry.person_box(jnp.asarray(boxes), aspect=aspect, padding=1.25)
     for a, b in zip(host, device, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-3)
@@ -382,7 +382,7 @@ def test_the_cache_stays_within_its_limit(table):
     decoded = input_pipeline._Decoded(table, 100_000)
     for image in [0, 1, 2, 0, 4, 5, 3, 5]:  # 3 alone is larger than the limit.
         pixels = decoded(image)
-        np.testing.assert_array_equal(pixels, input_pipeline.decode(table, image))
+        np.testing.assert_array_equal(pixels, canvases.decode(table, image))
         assert sum(kept.nbytes for kept in decoded._kept.values()) <= 100_000
     assert decoded._bytes == sum(kept.nbytes for kept in decoded._kept.values())
     assert decoded(5) is pixels

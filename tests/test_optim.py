@@ -145,6 +145,51 @@ def test_optimisers_follow_their_definitions(name, momentum, weight_decay):
     assert_trees_close(found, wanted, rtol=2e-5, atol=2e-6)
 
 
+def orthogonal(m):
+    """The polynomial of Muon's paper, five times: singular values go to about 1."""
+    m = m / np.linalg.norm(m)
+    for _ in range(5):
+        gram = m @ m.T if m.shape[0] <= m.shape[1] else None
+        if gram is None:
+            return orthogonal(m.T).T
+        m = 3.4445 * m + (-4.7750 * gram + 2.0315 * gram @ gram) @ m
+    return m
+
+
+def test_muon_follows_its_definition():
+    config = OptimizerConfig(
+        name="muon", lr=0.01, weight_decay=0.1, adam_kernels=("head",)
+    )
+    params = {
+        "conv": {"kernel": np.full((3, 3, 2, 24), 0.5, "f4")},
+        "head": PARAMS["head"],
+    }
+    grads = [gradients(seed, params) for seed in range(4)]
+    history = run(config, grads, params)
+    w, m = params["conv"]["kernel"].astype(float).reshape(18, 24), 0.0
+    for t, grad in enumerate(grads):
+        g = grad["conv"]["kernel"].astype(float).reshape(18, 24)
+        m = 0.95 * m + 0.05 * g
+        step, after = 0.95 ** (t + 1), 0.95 ** (t + 2)
+        nesterov = 0.95 * m / (1 - after) + 0.05 * g / (1 - step)
+        w = w - 0.01 * ((24 / 18) ** 0.5 * orthogonal(nesterov) + 0.1 * w)
+        found = history[t]["conv"]["kernel"].reshape(18, 24)
+        np.testing.assert_allclose(found, w, rtol=1e-4, atol=1e-5)
+    # The head goes by Adam, a quarter as fast. Its first step is the size of the rate,
+    # and Nesterov's look ahead.
+    moved = history[0]["head"]["kernel"] - params["head"]["kernel"] * (1 - 0.01 * 0.1)
+    expected = 0.0025 * (1 + 0.9 / 1.9)
+    np.testing.assert_allclose(np.abs(moved), expected, rtol=1e-3)
+
+
+def test_what_muon_alone_reads_is_refused_elsewhere():
+    with pytest.raises(ValueError, match="'muon'"):
+        OptimizerConfig(name="adam", adam_lr_factor=0.5)
+    config = OptimizerConfig(name="muon", adam_kernels=("haed",))
+    with pytest.raises(ConfigError, match="adam_kernels: 'haed"):
+        optim.make_optimizer(config, 10, PARAMS)
+
+
 def test_decay_is_for_kernels_only():
     config = OptimizerConfig(name="sgd", lr=1.0, momentum=0.0, weight_decay=0.1)
     (after,) = run(config, [jax.tree.map(np.zeros_like, PARAMS)])

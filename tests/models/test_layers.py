@@ -62,7 +62,7 @@ CONVOLUTIONS = [  # kernel, stride, padding, dilation, channels
 ]
 
 
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("size", [*SIZES, (3, 2), (4, 5)])
 @pytest.mark.parametrize("case", CONVOLUTIONS)
 def test_conv_matches_the_definition_in_both_forms(case, size):
     kernel_size, stride, padding, dilation, c = case
