@@ -298,7 +298,7 @@ def test_info_of_a_run_says_its_model_cost_data_and_scores(finished_run, capsys)
     assert cli.main(["info", str(finished_run)]) == 0
     out = capsys.readouterr().out
     for word in (
-        "pocket", "128x96", "coco, 17", "parameters", "multiply-adds",
+        "pocket", "96x64", "coco, 17", "parameters", "multiply-adds",
         "0123456789abcdef", "AP@gt_boxes", "0.8125",
     ):  # fmt: skip
         assert word in out, out
@@ -405,6 +405,6 @@ def test_synth_and_show_make_data_and_a_picture_of_them(tmp_path, capsys):
     words += [f"--config.data.{split}.root={data}" for split in ("train", "eval")]
     assert cli.main([*words, "--rows", "5", "--out", str(picture)]) == 0
     pixels = np.asarray(Image.open(picture))
-    assert pixels.shape[0] > 2 * 128 and pixels.shape[1] > 4 * 2 * 96
+    assert pixels.shape[0] > 2 * 96 and pixels.shape[1] > 4 * 2 * 64
     assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 1000
     assert "5 training inputs" in capsys.readouterr().out
