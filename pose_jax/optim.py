@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from pose_jax.checkpoints import flatten, nearest, path_matches
+from pose_jax.checkpoints import TreePath, flatten, nearest, path_matches
 from pose_jax.errors import ConfigError
 
 Schedule = Callable[[Any], jax.Array]
@@ -259,7 +259,7 @@ def freeze_labels(params: Any, patterns: Sequence[str]) -> Any:
     return jax.tree.unflatten(jax.tree.structure(params), labels)
 
 
-def matched(patterns: Sequence[str], params: Any, field: str) -> list[str]:
+def matched(patterns: Sequence[str], params: Any, field: str) -> list[TreePath]:
     """All paths; raises ConfigError where a pattern matches none of them."""
     paths = list(flatten(params))
     for pattern in patterns:
