@@ -321,6 +321,8 @@ def preview_sheet(
 def curves(metrics_path: Path | str, out: Path | str) -> None:
     """Draws every number of a run's metrics.jsonl over its steps, a colour per phase.
 
+    Kinds of AP share a panel, and so do kinds of AR.
+
     Args:
       metrics_path: one JSON object a line, with "step", "phase" and numbers.
       out: the PNG to write; its folder is made.
@@ -328,28 +330,32 @@ def curves(metrics_path: Path | str, out: Path | str) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    series: dict[str, dict[str, list[tuple[int, float]]]] = {}
+    panels: dict[str, dict[str, list[tuple[int, float]]]] = {}
     for text in Path(metrics_path).read_text().splitlines():
         line = json.loads(text)
         for name, value in line.items():
-            if name not in ("step", "phase", "time") and _is_number(value):
-                phases = series.setdefault(name, {})
-                phases.setdefault(line.get("phase", ""), []).append(
-                    (line["step"], value)
-                )
-    columns = min(3, max(1, len(series)))
-    rows = max(1, -(-len(series) // columns))
+            if name in ("step", "phase", "time") or not _is_number(value):
+                continue
+            kind, at, source = name.partition("@")
+            panel, label = name, []
+            if kind[:2] in ("AP", "AR"):
+                panel, label = kind[:2] + at + source, [kind]
+            label = " ".join([*label, line.get("phase", "")]).strip()
+            lines = panels.setdefault(panel, {})
+            lines.setdefault(label, []).append((line["step"], value))
+    columns = min(3, max(1, len(panels)))
+    rows = max(1, -(-len(panels) // columns))
     figure = Figure(figsize=(4.2 * columns, 2.8 * rows), layout="constrained")
     FigureCanvasAgg(figure)  # No display, no global state of pyplot.
-    for i, (name, phases) in enumerate(series.items()):
+    for i, (name, lines) in enumerate(panels.items()):
         axes = figure.add_subplot(rows, columns, i + 1)
-        for phase, points in phases.items():
+        for label, points in lines.items():
             marker = "." if len(points) < 30 else ""
-            axes.plot(*zip(*points, strict=True), marker=marker, label=phase)
+            axes.plot(*zip(*points, strict=True), marker=marker, label=label)
         axes.set_title(name, fontsize=9)
         axes.tick_params(labelsize=7)
         axes.grid(alpha=0.3)
-        if len(phases) > 1:
+        if len(lines) > 1:
             axes.legend(fontsize=7)
     Path(out).parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(out, dpi=100)
