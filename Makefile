@@ -6,7 +6,10 @@ VENV := .venv
 # core, RUN_ENV="JAX_NUM_CPU_DEVICES=2"; Muon's matrix products are repeated on each.
 RUN_ENV ?=
 POSE_JAX = $(RUN_ENV) $(VENV)/bin/pose-jax
-PYTEST = JAX_PLATFORMS=cpu $(VENV)/bin/python -m pytest -q
+# A process for each core, up to four: most of the time goes into tracing, which is serial.
+# Files stay whole, so that what their tests share is made once.
+PYTEST = JAX_PLATFORMS=cpu $(1)/bin/python -m pytest -q \
+	-n auto --maxprocesses 4 --dist loadfile
 
 # The first Python that requirements.txt is made for and that really runs (a version
 # manager's shim may stand in the path and not). Another one: make PYTHON=/path/to/python
@@ -58,16 +61,16 @@ demo-long:
 		DEMO_DATA=data/synthetic-long DEMO_N=6000
 
 test: $(VENV)/.full
-	$(PYTEST)
+	$(call PYTEST,$(VENV))
 
 test-slow: $(VENV)/.full
-	$(PYTEST) -m slow
+	$(call PYTEST,$(VENV)) -m slow
 
 test-latest:
 	$(call make_venv,$(LATEST_PYTHON),$(VENV)-latest)
 	$(VENV)-latest/bin/python -m pip install -q --upgrade --upgrade-strategy eager \
 		pip -e ".[data,dev]"
-	JAX_PLATFORMS=cpu $(VENV)-latest/bin/python -m pytest -q
+	$(call PYTEST,$(VENV)-latest)
 
 lint: $(VENV)/.full
 	$(VENV)/bin/ruff format --check .
