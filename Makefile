@@ -101,4 +101,4 @@ endef
 clean:
 	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
 	find pose_jax tests configs experiments -name __pycache__ -prune -exec rm -rf {} +
-	rm -rf $(DEMO_DATA) runs/demo
+	rm -rf data/synthetic data/synthetic-long runs/demo runs/demo-long

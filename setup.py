@@ -26,7 +26,7 @@ setup(
         "matplotlib>=3.9",
         "ml_collections>=1.0",
         "numpy>=2.0",
-        "optax>=0.2.5",
+        "optax>=0.2.7",
         "orbax-checkpoint>=0.12",
         "pillow>=11.0",
         "pycocotools>=2.0.8",

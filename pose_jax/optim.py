@@ -37,7 +37,7 @@ class OptimizerConfig:
       end_factor: where cosine and linear schedules end, as a fraction of `lr`.
       drop_steps: batches at which the rate drops, counted from 0.
       drop_factor: by what it is multiplied there.
-      weight_decay: on kernels only, never on biases and normalisation. For "adamw" it
+      weight_decay: on kernels only, never on biases and normalisation. For "adamw"
         and "muon" it is decoupled: the update gains -lr * weight_decay * w. For all
         others it is the L2 penalty: the gradient gains weight_decay * w before the
         optimiser sees it.
@@ -96,8 +96,9 @@ class OptimizerConfig:
             "weight_decay",
             "end_factor",
             "drop_factor",
+            "adam_lr_factor",
         ):
-            if getattr(self, field) < 0:
+            if (getattr(self, field) or 0) < 0:
                 raise ValueError(
                     f"{field} must not be negative; got {getattr(self, field)}."
                 )
@@ -234,6 +235,7 @@ def _muon(config: OptimizerConfig, momentum: float) -> optax.GradientTransformat
     muon = optax.contrib.muon(
         1.0,
         beta=momentum,
+        eps=config.eps,
         adam_learning_rate=factor,
         muon_weight_dimension_numbers=matrices,
     )

@@ -319,9 +319,9 @@ def preview_sheet(
 
 
 def curves(metrics_path: Path | str, out: Path | str) -> None:
-    """Draws every number of a run's metrics.jsonl over its steps, a colour per phase.
+    """Draws every number of a run's metrics.jsonl over its steps.
 
-    Kinds of AP share a panel, and so do kinds of AR.
+    A line per phase; kinds of AP share a panel, and so do kinds of AR.
 
     Args:
       metrics_path: one JSON object a line, with "step", "phase" and numbers.

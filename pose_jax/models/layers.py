@@ -126,8 +126,8 @@ def conv(
     """A convolution (correlation, as everywhere in deep learning) with zero padding.
 
     Fast forms: a 1x1 kernel is a matrix product (its stock kernel gradient is 3 to 6 times
-    slower on the CPU); for wide 3x3 kernels the kernel gradient goes tap by tap; on maps
-    smaller than a 3x3 kernel all is one matrix product (stock: 4 to 12 times slower).
+    slower on the CPU); for wide 3x3 kernels the kernel gradient goes tap by tap; on
+    maps no larger than a 3x3 kernel all is one matrix product.
 
     Args:
       x: maps.
@@ -139,10 +139,7 @@ def conv(
     if fast_forms():
         if kernel.shape[:2] == (1, 1) and padding == 0:
             return x[:, ::stride, ::stride] @ kernel[0, 0]
-        side = min(
-            (n + 2 * padding - dilation * 2 - 1) // stride + 1 for n in x.shape[1:3]
-        )
-        if kernel.shape[:2] == (3, 3) and side < 3:
+        if kernel.shape[:2] == (3, 3) and min(x.shape[1:3]) < 3 * stride:
             return _column_conv(x, kernel, stride, padding, dilation)
         wide = min(kernel.shape[2:]) >= _MIN_TAP_CHANNELS
         if wide and x.shape[1] * x.shape[2] >= _MIN_TAP_PIXELS * stride**2:
