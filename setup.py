@@ -37,7 +37,7 @@ setup(
         "data": [
             f"tensorflow-cpu>=2.20; {_X86_LINUX}",
             f"tensorflow>=2.20; {_NOT_X86_LINUX}",
-            "tensorflow-datasets>=4.9.9",
+            "tensorflow-datasets>=4.9.10",
             "tensorboard>=2.20",
         ],
         "sweep": ["optuna>=4.0"],

@@ -54,7 +54,7 @@ def get_config(variant: str = "") -> ConfigDict:
         }
     )
     c.train = ConfigDict(
-        {"steps": 1400, "log_every_steps": 100, "eval_every_steps": 700}
+        {"steps": 1150, "log_every_steps": 100, "eval_every_steps": 575}
     )
     if variant == "long":
         c.data.train.root = c.data.eval.root = "data/synthetic-long"

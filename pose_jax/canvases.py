@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
-from pose_jax.datasets.table import Table
+from pose_jax.datasets.table import Table, encoded
 from pose_jax.errors import InputError
 from pose_jax.method import ImageView, PersonView
 
@@ -101,12 +101,14 @@ def decode(table: Table, image: int) -> np.ndarray:
         pixels = source
     else:
         try:
-            with Image.open(source) as opened:
+            with Image.open(encoded(source)) as opened:
                 if opened.mode.startswith("I;16"):  # convert() would clip, not scale.
                     high = (np.asarray(opened) >> 8).astype(np.uint8)
                     pixels = np.repeat(high[:, :, None], 3, axis=-1)
                 else:
                     pixels = np.asarray(opened.convert("RGB"))
+        except InputError:  # Of a packed store: says what to do.
+            raise
         except Exception as error:  # Pillow has no common class for these.
             raise InputError(
                 f"{_where(table, image)} cannot be read: {error}. Fetch it again, or "

@@ -1,21 +1,20 @@
 """Training state and finished models on disk. No other file names orbax.
 
 Both are stored as plain host arrays under their path in the tree, so that they do not
-depend on the devices they came from or go to. A *path* is a tuple of names, written
-"params/conv/kernel"; a *pattern* is matched against paths by `path_matches`.
+depend on the devices they came from or go to. Paths and patterns are those of `trees`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import difflib
-import fnmatch
 import json
 import math
 import shutil
 import zipfile
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,52 +22,8 @@ import jax
 import numpy as np
 from absl import logging
 
-from pose_jax.errors import ConfigError, InputError
-
-TreePath = tuple[str, ...]
-
-
-def flatten(tree: Any) -> dict[TreePath, Any]:
-    """The leaves of any pytree by path, in the order of `jax.tree.leaves`."""
-    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
-    return {
-        tuple(jax.tree_util.keystr((key,), simple=True) for key in path): leaf
-        for path, leaf in leaves
-    }
-
-
-def path_matches(pattern: str, path: TreePath) -> bool:
-    """Whether the names of `pattern` follow each other somewhere in `path`.
-
-    Each name is a glob for one whole name of the path: "head", "stage_*/conv".
-    """
-    names = pattern.strip("/").split("/")
-    return any(
-        all(map(fnmatch.fnmatchcase, path[i : i + len(names)], names))
-        for i in range(len(path) - len(names) + 1)
-    )
-
-
-def compare_trees(expected: Any, found: Any) -> list[str]:
-    """One line for each leaf missing, unexpected, or of another shape or dtype."""
-    expected, found = flatten(expected), flatten(found)
-    lines = []
-    for path in sorted(expected.keys() | found.keys()):
-        name = "/".join(path)
-        if path not in found:
-            lines.append(f"{name}: expected {_describe(expected[path])}, found nothing")
-        elif path not in expected:
-            lines.append(f"{name}: expected nothing, found {_describe(found[path])}")
-        elif _describe(expected[path]) != _describe(found[path]):
-            lines.append(
-                f"{name}: expected {_describe(expected[path])}, "
-                f"found {_describe(found[path])}"
-            )
-    return lines
-
-
-def _describe(leaf: Any) -> str:
-    return f"{np.dtype(leaf.dtype).name}{list(leaf.shape)}"
+from pose_jax.errors import ConfigError, InputError, disk_full
+from pose_jax.trees import TreePath, compare_trees, flatten, nearest, path_matches
 
 
 def _first(lines: Sequence[str], count: int = 3) -> str:
@@ -83,6 +38,8 @@ class Checkpoints:
     process group at a time may have a directory open: what an interrupted run left
     half-written is removed on opening. Open it by `with`: a program that ends by an
     exception would otherwise not wait for what is being written.
+
+    With `read_only` nothing there is touched, and half-written ones are passed over.
     """
 
     def __init__(
@@ -92,6 +49,7 @@ class Checkpoints:
         keep_latest: int = 2,
         best_metric: str | None = None,
         best_mode: Literal["max", "min"] = "max",
+        read_only: bool = False,
     ):
         # Slow to import, and not needed to read a finished model.
         from orbax.checkpoint import v1 as ocp
@@ -102,7 +60,8 @@ class Checkpoints:
         self._best_metric = best_metric
         self._sign = -1.0 if best_mode == "min" else 1.0
         self._saved: set[int] = set()
-        if jax.process_index() == 0:
+        self._read_only = read_only
+        if jax.process_index() == 0 and not read_only:
             _remove_incomplete(self._directory)
         policies = ocp.training.preservation_policies
         keep: list[Any] = [policies.LatestN(keep_latest)]
@@ -114,10 +73,11 @@ class Checkpoints:
                     keep_checkpoints_without_metrics=False,
                 )
             )
+        logging.get_absl_logger().addFilter(_raised_anyway)
         self._checkpointer = ocp.training.Checkpointer(
             str(self._directory),
             preservation_policy=policies.AnyPreservationPolicy(keep),  # pyright: ignore
-            cleanup_tmp_directories=True,
+            cleanup_tmp_directories=not read_only,
         )
 
     def _rank(self, metrics: Any) -> float:
@@ -135,7 +95,9 @@ class Checkpoints:
 
         Raises:
           ConfigError: `metrics` lack the one that says which checkpoint is best.
+          InputError: the disk is full, now or when the state before was being written.
         """
+        assert not self._read_only
         if step in self._saved:
             return
         name = self._best_metric
@@ -148,19 +110,21 @@ class Checkpoints:
                     f"{near[0]!r}?"
                 )
             best = {name: float(metrics[name])}
-        self._checkpointer.save_async(
-            step,
-            _nested(_with_values(jax.device_get(state))),
-            force=True,
-            overwrite=True,
-            metrics=best,
-        )
+        with self._writing():
+            self._checkpointer.save_async(
+                step,
+                _nested(_with_values(jax.device_get(state))),
+                force=True,
+                overwrite=True,
+                metrics=best,
+            )
         self._saved.add(step)
 
     def steps(self) -> list[int]:
         """All steps that can be restored, ascending."""
         self.wait()
-        return [checkpoint.step for checkpoint in self._checkpointer.checkpoints]
+        whole = set(whole_steps(self._directory))
+        return [c.step for c in self._checkpointer.checkpoints if c.step in whole]
 
     def latest_step(self) -> int | None:
         """The highest step, or None where nothing has been saved."""
@@ -225,11 +189,29 @@ class Checkpoints:
 
     def wait(self) -> None:
         """Returns when everything saved is on disk; raises what went wrong there."""
-        self._checkpointer.wait()
+        with self._writing():
+            self._checkpointer.wait()
 
     def close(self) -> None:
         """Waits, then lets go of the directory."""
-        self._checkpointer.close()
+        with self._writing():
+            self._checkpointer.close()
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Says in one line that the disk is full, if that is what went wrong."""
+        try:
+            yield
+        except Exception as error:
+            reason = disk_full(error)
+            if reason is None:
+                raise
+            last = max(whole_steps(self._directory), default="(none)")
+            raise InputError(
+                f"{self._directory}: a checkpoint could not be written: {reason}. The "
+                f"last good one is of step {last}. "
+                "Free some space and run the same command again: it goes on from there."
+            ) from error
 
     def __enter__(self) -> Checkpoints:
         return self
@@ -238,13 +220,28 @@ class Checkpoints:
         self.close()
 
 
+def _raised_anyway(record: Any) -> bool:
+    """Hides the tracebacks that orbax's threads log of errors which `wait` then raises."""
+    return "_SignalingThread.run() raised" not in record.getMessage()
+
+
+def whole_steps(directory: Path) -> list[int]:
+    """Steps of the checkpoints in a directory that are written to their end, ascending."""
+    found = Path(directory).glob("[0-9]*")
+    return sorted(int(path.name) for path in found if _is_whole(path))
+
+
 def _remove_incomplete(directory: Path) -> None:
-    """Removes step directories that lack what is written last or with the arrays."""
     for path in directory.glob("[0-9]*"):
-        needed = (path / "_CHECKPOINT_METADATA", path / "state" / "_METADATA")
-        if path.name.isdigit() and not all(file.exists() for file in needed):
+        if path.name.isdigit() and not _is_whole(path):
             logging.warning("%s is not a whole checkpoint: removed.", path)
             shutil.rmtree(path)
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether a step directory has what is written last and with the arrays."""
+    needed = (path / "_CHECKPOINT_METADATA", path / "state" / "_METADATA")
+    return path.name.isdigit() and all(file.exists() for file in needed)
 
 
 def _with_values(tree: Any) -> dict[TreePath, Any]:
@@ -462,10 +459,3 @@ def merge_params(
         unused=tuple("/".join(path) for path in theirs if path not in ours),
     )
     return jax.tree.unflatten(jax.tree.structure(own), leaves), report
-
-
-def nearest(pattern: str, paths: Sequence[TreePath]) -> str:
-    """'Did you mean "..."?' with the name or path nearest to a pattern of no match."""
-    names = sorted({name for path in paths for name in (*path, "/".join(path))})
-    near = difflib.get_close_matches(pattern, names, n=1, cutoff=0.0)
-    return f"Did you mean {near[0]!r}?" if near else "There are none."

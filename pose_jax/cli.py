@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from pose_jax import __version__
-from pose_jax.errors import ConfigError, InputError
+from pose_jax.errors import ConfigError, InputError, Stopped, disk_full
 
 Run = Callable[[argparse.Namespace], int | None]
 
@@ -90,10 +90,10 @@ def _names(text: str) -> tuple[str, ...]:
     return tuple(name for name in text.split(",") if name)
 
 
-def _config_option(parser: _Parser) -> None:
+def _config_option(parser: _Parser, required: bool = True) -> None:
     parser.add_argument(
         "--config",
-        required=True,
+        required=required,
         help="a config file, FILE.py or FILE.py:ARGUMENT; --config.KEY=VALUE overrides "
         "one value, for example --config.optimizer.lr=3e-4",
     )
@@ -146,6 +146,93 @@ def _data_show(parser: _Parser) -> Run:
     return run
 
 
+def _data_check(parser: _Parser) -> Run:
+    """look for everything that is wrong with a data set: files, labels, images"""
+    parser.add_argument("root", nargs="?", type=Path, metavar="ROOT")
+    _config_option(parser, required=False)
+    parser.add_argument("--split", help="for example val2017 (default: all there are)")
+    parser.add_argument(
+        "--format",
+        choices=("coco", "mpii", "lsp", "lsp_extended", "flic"),
+        help="default: by the files in ROOT",
+    )
+    parser.add_argument(
+        "--keypoints",
+        choices=("coco", "mpii", "lsp", "flic"),
+        help="the set that a COCO json follows (default: coco)",
+    )
+    parser.add_argument("--annotations", type=Path, help="the file of labels")
+    parser.add_argument("--detections", type=Path, help="a COCO detections json")
+    parser.add_argument(
+        "--images",
+        choices=("headers", "full"),
+        default="headers",
+        help="read headers and ends of images (the default), or decode all",
+    )
+
+    def run(args: argparse.Namespace) -> int:
+        said = {
+            "split": args.split,
+            "format": args.format,
+            "keypoint_set": args.keypoints,
+            "annotations": args.annotations,
+            "detections": args.detections,
+        }
+        if (args.config is None) == (args.root is None):
+            raise ConfigError("give either ROOT or --config.")
+        if args.config is not None and any(said.values()):
+            raise ConfigError(
+                "--config says all but --images; the rest goes with ROOT."
+            )
+        config = None if args.config is None else _config(args)
+        from pose_jax.datasets import check
+
+        if config is not None:
+            found, need_images = check.config_sources(config), True
+        else:
+            # A split that was not asked for may be labels alone.
+            found = check.sources(args.root, **said)
+            need_images = args.split is not None
+        exit_code = 0
+        for source in found:
+            report = check.check(source, images=args.images, need_images=need_images)
+            print(report.text())
+            exit_code = max(exit_code, report.exit_code)
+        return exit_code
+
+    return run
+
+
+def _data_prepare(parser: _Parser) -> Run:
+    """pack data sets into a store of checked records: a few large files"""
+    _config_option(parser, required=False)
+    parser.add_argument(
+        "--format", help="instead of --config: a kind of data set, for example coco"
+    )
+    parser.add_argument("--root", help="its folder")
+    parser.add_argument("--split", help="for example val2017")
+    parser.add_argument("--name", help="of the data set in the store (default: format)")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the store")
+
+    def run(args: argparse.Namespace) -> None:
+        single = (args.format, args.root, args.split)
+        if not (all(single) if args.config is None else not any(single)):
+            raise ConfigError("give either --config or --format, --root and --split.")
+        from pose_jax import config, datasets
+        from pose_jax.datasets import store
+
+        sources = [dict(zip(("name", "root", "split"), single, strict=True))]
+        if args.config is not None:
+            data = _config(args).get("data", {})
+            sources = [dict(data[use]) for use in data]
+        for i, section in enumerate(sources):
+            if section not in sources[:i]:
+                source = config.build(datasets.SourceConfig, section, "config.data")
+                print(store.prepare_source(source, args.out, args.name))
+
+    return run
+
+
 def _train(parser: _Parser) -> Run:
     """train a config in a run directory; goes on where it was stopped"""
     _config_option(parser)
@@ -162,7 +249,7 @@ def _train(parser: _Parser) -> Run:
 
 def _eval(parser: _Parser) -> Run:
     """measure a trained model; writes RUN/eval"""
-    parser.add_argument("--run", type=Path, required=True, help="run directory")
+    parser.add_argument("--run", type=Path, help="run directory")
     parser.add_argument(
         "--decoder",
         type=_names,
@@ -170,16 +257,47 @@ def _eval(parser: _Parser) -> Run:
         help="read-outs of the network, for example argmax,shift,dark "
         "(default: the config's)",
     )
+    parser.add_argument(
+        "--flip",
+        type=_names,
+        default=(),
+        help="flip tests, for example none,shift (default: the config's)",
+    )
     parser.add_argument("--data", help="another folder of the evaluation data")
     parser.add_argument(
         "--boxes", default="gt", help='"gt" (the default) or a COCO detections json'
     )
+    parser.add_argument(
+        "--nms",
+        choices=("none", "oks", "soft_oks"),
+        help="of poses on boxes of a detector (default: the config's, oks)",
+    )
+    parser.add_argument("--nms-threshold", type=float, help="OKS (default: 0.9)")
+    parser.add_argument(
+        "--compare",
+        nargs=2,
+        metavar=("RUN_A[:DECODER]", "RUN_B[:DECODER]"),
+        help="instead: differences of two runs on the same people, with 95%% intervals",
+    )
 
     def run(args: argparse.Namespace) -> None:
+        if (args.run is None) == (args.compare is None):
+            raise ConfigError("give either --run RUN or --compare RUN_A RUN_B.")
+        if args.compare is not None:
+            from pose_jax import compare
+
+            print(compare.compare(*args.compare, data=args.data, boxes=args.boxes))
+            return
         from pose_jax import evaluate
 
         evaluate.evaluate_run(
-            args.run, decoders=args.decoder, data=args.data, boxes=args.boxes
+            args.run,
+            decoders=args.decoder,
+            flips=args.flip,
+            data=args.data,
+            boxes=args.boxes,
+            nms=args.nms,
+            nms_threshold=args.nms_threshold,
         )
 
     return run
@@ -201,6 +319,25 @@ def _predict(parser: _Parser) -> Run:
 
         out = args.out or args.run / "predictions"
         return predict.predict_run(args.run, args.images, boxes=args.boxes, out=out)
+
+    return run
+
+
+def _report(parser: _Parser) -> Run:
+    """write RUN/report.html: curves, scores, errors, people, config, in one file"""
+    parser.add_argument("run", type=Path, metavar="RUN", help="run directory")
+    parser.add_argument(
+        "--people",
+        type=int,
+        default=500,
+        help="predict at most so many, evenly spaced (default: 500)",
+    )
+    parser.add_argument("--data", help="another folder of the evaluation data")
+
+    def run(args: argparse.Namespace) -> None:
+        from pose_jax import report
+
+        report.report(args.run, people=args.people, data=args.data)
 
     return run
 
@@ -232,9 +369,12 @@ def _doctor(parser: _Parser) -> Run:
 VERBS: dict[str, Callable[[_Parser], Run]] = {
     "data synth": _data_synth,
     "data show": _data_show,
+    "data check": _data_check,
+    "data prepare": _data_prepare,
     "train": _train,
     "eval": _eval,
     "predict": _predict,
+    "report": _report,
     "info": _info,
     "doctor": _doctor,
 }
@@ -290,6 +430,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     except InputError as error:
         print(f"pose-jax: error: {error}", file=sys.stderr)
         return error.exit_code
+    except Stopped as note:
+        print(f"pose-jax: {note}")
+        return note.exit_code
+    except OSError as error:
+        reason = disk_full(error)
+        if reason is None:
+            raise
+        where = error.filename or "a file"
+        print(
+            f"pose-jax: error: {where} cannot be written: {reason}. Free some space and "
+            "run the same command again.",
+            file=sys.stderr,
+        )
+        return 1
     except KeyboardInterrupt:
         print("pose-jax: interrupted", file=sys.stderr)
         return 130

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from pose_jax import input_pipeline, train, visualize
+from pose_jax import experiment, input_pipeline, train, visualize
 from pose_jax.errors import ConfigError
 from pose_jax.method import PersonView
 
@@ -26,7 +26,7 @@ def show(config: Mapping[str, Any], out: Path, rows: int = 24) -> None:
       ConfigError: the config is wrong.
       InputError: the data are not there or not usable.
     """
-    s = train.setup(config)
+    s = experiment.setup(config)
     view, keypoint_set = s.method.view, s.method.keypoints
     if not isinstance(view, PersonView) or keypoint_set is None:
         raise ConfigError(f"method {s.method.name!r} has no keypoints to show.")

@@ -3,28 +3,26 @@
 Training, `pose-jax eval` and `predict` all go through `Predictor`: one preprocessing, one
 decoding. Every row counts exactly once; the last batch is padded and masked.
 
-A metric's full name: NAME[@threshold][@source of boxes], for example `AP@gt_boxes`.
+`measures` says what is measured, and the metrics' full names.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import json
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
-from pose_jax import canvases, datasets, input_pipeline, runs, visualize
+from pose_jax import canvases, input_pipeline, measures, nms, runs, visualize
 from pose_jax import config as config_lib
-from pose_jax import metrics as metrics_lib
 from pose_jax import sharding as sharding_lib
 from pose_jax.datasets.table import Table
-from pose_jax.errors import InputError
+from pose_jax.errors import ConfigError, InputError
 from pose_jax.method import Method, PersonView, Poses, Variables
 
 
@@ -50,6 +48,7 @@ class Predictor:
         table: Table,
         config: input_pipeline.InputConfig,
         rows: np.ndarray | None = None,
+        between_batches: Callable[[], None] | None = None,
     ) -> Poses:
         """Predicts rows of a table.
 
@@ -58,6 +57,7 @@ class Predictor:
           table: the rows' data.
           config: batch and canvas size.
           rows: table rows; None for those that evaluation counts.
+          between_batches: called there; what it raises comes through.
 
         Returns:
           NumPy leaves, one entry per row, in the order of `rows`.
@@ -73,6 +73,8 @@ class Predictor:
         )
         parts = []
         for batch in input_pipeline.batches(plan):
+            if between_batches is not None:
+                between_batches()
             inputs = sharding_lib.put_batch(batch.inputs, self.mesh)
             # The batch before is fetched while this one is computed.
             parts.append(self._predict(variables, inputs))
@@ -87,66 +89,91 @@ class Predictor:
         return jax.tree.map(lambda leaf: leaf[place[plan.rows]], merged)
 
 
-def coco_results(table: Table, poses: Poses) -> list[dict[str, Any]]:
-    """Predictions in COCO's result form; the third number is the keypoint's score."""
-    keypoints = np.concatenate([poses.points_xy, poses.keypoint_scores[..., None]], -1)
-    image_ids = table.image_ids[table.image[poses.row]]
-    return [
-        {
-            "image_id": int(image_id),
-            "category_id": 1,
-            "keypoints": [round(float(v), 3) for v in points.reshape(-1)],
-            "score": float(score),
-        }
-        for image_id, points, score in zip(
-            image_ids, keypoints, poses.score, strict=True
-        )
-    ]
+@dataclasses.dataclass(frozen=True)
+class EvaluationConfig:
+    """What happens between prediction and AP.
 
-
-def measure(table: Table, poses: Poses, truth: Table | None = None) -> dict[str, float]:
-    """All metrics that the labels and the keypoint set allow.
-
-    Args:
-      table: the boxes that were predicted on.
-      poses: the predictions.
-      truth: the labels, where `table` has none (boxes from a detector).
-
-    With ground-truth boxes a prediction belongs to its row's label, which gives the mean
-    pixel error and PDJ; AP matches by OKS whatever the boxes' source.
-
-    Returns:
-      Values by full name; AP is left out where the keypoint set has no sigmas.
+    Attributes:
+      nms: what to do about poses of one image that overlap, by OKS: "oks" drops those
+        above the threshold to a better one, "soft_oks" lowers their scores, "none". Only
+        where boxes come from a detector: of annotated people all are kept.
+      nms_threshold: OKS; 0.9 with the published top-down networks, 0.5 in MultiPose.
     """
-    source = table.box_source
-    found: dict[str, float] = {}
-    if table.keypoints.sigmas is not None:
-        ap = metrics_lib.coco_keypoint_ap(
-            (truth or table).coco_ground_truth(),
-            coco_results(table, poses),
-            sigmas=table.keypoints.sigmas,
-        )
-        found |= {f"{name}@{source}": value for name, value in ap.items()}
-    if source == "gt_boxes":
-        true_xy = table.points_xy[poses.row]
-        visibility = table.visibility[poses.row]
-        distance = np.linalg.norm(poses.points_xy - true_xy, axis=-1)
-        found[f"pixel_error@{source}"] = float(distance[visibility > 0].mean())
-        if table.keypoints.torso is not None:
-            correct, counted = metrics_lib.pdj(
-                jnp.asarray(poses.points_xy, jnp.float32),
-                jnp.asarray(true_xy, jnp.float32),
-                jnp.asarray(visibility),
-                table.keypoints.torso,
-                thresholds=(0.2,),
+
+    nms: Literal["none", "oks", "soft_oks"] = "oks"
+    nms_threshold: float = 0.9
+
+    def __post_init__(self) -> None:
+        if not 0 < self.nms_threshold <= 1:
+            raise ConfigError(
+                f"nms_threshold is an OKS in (0, 1]; got {self.nms_threshold}."
             )
-            i, j = table.keypoints.torso
-            lost = int(((visibility[:, i] == 0) | (visibility[:, j] == 0)).sum())
-            total = float(np.sum(counted))
-            share = float(np.sum(correct)) / total if total else float("nan")
-            found[f"PDJ@0.2@{source}"] = share
-            found[f"PDJ_people_without_torso@{source}"] = lost
-    return found
+
+
+def suppress(table: Table, poses: Poses, config: EvaluationConfig) -> Poses:
+    """Poses after OKS-NMS within each image, in the same order.
+
+    A pose's area is that of its unpadded box.
+
+    Raises:
+      InputError: the keypoint set has no sigmas.
+    """
+    if config.nms == "none" or table.labelled or not len(poses.row):
+        return poses
+    if table.keypoints.sigmas is None:
+        raise InputError(
+            f"OKS-NMS needs sigmas; keypoint set {table.keypoints.name!r} has none. "
+            "Evaluate without: nms none."
+        )
+    rows_of_image = _by_image(table.image[poses.row])
+    size = table.boxes_xyxy[poses.row, 2:] - table.boxes_xyxy[poses.row, :2]
+    areas = size.prod(-1).astype(np.float32)
+    scores = poses.score.astype(np.float32).copy()
+    keep = np.ones(len(scores), bool)
+    # Images with about as many poses go together: few shapes, few compilations.
+    slots = 2 ** np.ceil(np.log2([max(len(r), 2) for r in rows_of_image])).astype(int)
+    for n in np.unique(slots):
+        group = [r for r, s in zip(rows_of_image, slots, strict=True) if s == n]
+        step = max(1, 4096 // int(n))
+        for start in range(0, len(group), step):
+            index = np.full((step, n), -1)
+            for i, rows in enumerate(group[start : start + step]):
+                index[i, : len(rows)] = rows
+            kept, new = _nms(
+                poses.points_xy[index],
+                scores[index],
+                areas[index],
+                index >= 0,
+                sigmas=table.keypoints.sigmas,
+                how=config.nms,
+                threshold=config.nms_threshold,
+            )
+            used = index >= 0
+            keep[index[used]] = np.asarray(kept)[used]
+            scores[index[used]] = np.asarray(new)[used]
+    poses = dataclasses.replace(poses, score=scores)
+    return jax.tree.map(lambda leaf: leaf[keep], poses)
+
+
+@functools.partial(jax.jit, static_argnames=("sigmas", "how", "threshold"))
+def _nms(points_xy, scores, areas, valid, *, sigmas, how, threshold):
+    """Images of n slots: [i, n, k, 2] -> which stay [i, n], their scores [i, n]."""
+
+    def one(points_xy, scores, areas, valid):
+        rest = {"threshold": threshold, "valid": valid}
+        args = points_xy, scores, areas, sigmas
+        if how == "oks":
+            return nms.oks_nms(*args, **rest), scores
+        return valid, nms.soft_oks_nms(*args, **rest)
+
+    return jax.vmap(one)(points_xy, scores, areas, valid)
+
+
+def _by_image(image: np.ndarray) -> list[np.ndarray]:
+    """Places of each image that occurs, in order."""
+    order = np.argsort(image, kind="stable")
+    cuts = np.flatnonzero(np.diff(image[order])) + 1
+    return np.split(order, cuts)
 
 
 def evaluate(
@@ -154,21 +181,14 @@ def evaluate(
     variables: Variables,
     table: Table,
     config: input_pipeline.InputConfig,
-    truth: Table | None = None,
+    evaluation: EvaluationConfig | None = None,
+    *,
+    between_batches: Callable[[], None] | None = None,
 ) -> tuple[dict[str, float], Poses]:
-    """Predicts and measures; returns metrics by full name, and the predictions."""
-    poses = predictor(variables, table, config)
-    return measure(table, poses, truth), poses
-
-
-def one_line(step: int, metrics: Mapping[str, float]) -> str:
-    """An evaluation as one line of a log."""
-    shown = [
-        f"{name} {value:.4g}"
-        for name, value in metrics.items()
-        if name.split("@")[0] in ("AP", "AP50", "AP75", "PDJ", "pixel_error")
-    ]
-    return f"evaluation at step {step}: " + "  ".join(shown)
+    """Predicts and measures; returns metrics by full name, and the poses that gave them."""
+    poses = predictor(variables, table, config, between_batches=between_batches)
+    poses = suppress(table, poses, evaluation or EvaluationConfig())
+    return measures.measure(table, poses), poses
 
 
 # ------------------------------------------------------------------------- RUN/eval
@@ -178,77 +198,74 @@ def evaluate_run(
     run: Path | str,
     *,
     decoders: Sequence[str] = (),
+    flips: Sequence[str] = (),
     data: str | None = None,
     boxes: str = "gt",
+    nms: str | None = None,
+    nms_threshold: float | None = None,
 ) -> dict[str, dict[str, float]]:
     """Evaluates RUN/model and writes RUN/eval/<source of boxes>/<decoder>/.
 
     Args:
       run: the run directory.
       decoders: read-outs of the network; empty for the run's own.
+      flips: flip tests "none", "plain", "shift"; empty for the run's own. What is not its
+        own is named: "dark_flip_shift".
       data: another root of the evaluation data set; None for the config's.
       boxes: "gt", or a COCO detections json.
+      nms, nms_threshold: as in EvaluationConfig; None for the run's own.
 
     Returns:
       Metrics by decoder.
     """
     run = Path(run)
     loaded = runs.load(run)
-    section = dict(loaded.manifest["data"])
-    if data is not None:
-        section["root"] = data
-    truth = table = _load_data(section)
-    if boxes != "gt":
-        options = {**section.get("options", {}), "detections": boxes}
-        table = _load_data({**section, "options": options})
-    if table.keypoints != loaded.keypoints:
-        raise InputError(
-            f"{run}: the model has keypoints {loaded.keypoints.name!r}, {table.name} has "
-            f"{table.keypoints.name!r}; evaluate on data of the model's set."
-        )
+    table = loaded.eval_table(data=data, boxes=boxes)
+    section = dict(loaded.manifest.get("evaluation") or {})
+    given = {"nms": nms, "nms_threshold": nms_threshold}
+    section |= {name: value for name, value in given.items() if value is not None}
+    evaluation = config_lib.build(EvaluationConfig, section, "evaluation")
     mesh = sharding_lib.make_mesh()
-    own = loaded.manifest["method"].get("decoder", loaded.manifest["method"]["name"])
-    found = {}
-    for decoder in decoders or (None,):
-        predictor = Predictor(loaded.method(decoder), mesh)
+    found, last = {}, None
+    for name, method in _variants(loaded, decoders, flips).items():
         metrics, poses = evaluate(
-            predictor, loaded.variables, table, loaded.input, truth
+            Predictor(method, mesh), loaded.variables, table, loaded.input, evaluation
         )
-        name = decoder or own
         found[name] = metrics
+        last = poses
         out = run / "eval" / table.box_source / name
         out.mkdir(parents=True, exist_ok=True)
-        (out / "metrics.json").write_text(json.dumps(metrics, indent=1))
-        (out / "predictions.json").write_text(json.dumps(coco_results(table, poses)))
-    print(table_of(found))
+        per_keypoint = measures.per_keypoint(table, poses)
+        for file, content in (
+            ("metrics.json", metrics),
+            ("keypoints.json", per_keypoint),
+            ("predictions.json", measures.coco_results(table, poses)),
+        ):
+            runs.write_json(out / file, content)
+    print(measures.table_of(found))
+    if per_keypoint:
+        print(f"\nby keypoint, {name}:\n{measures.keypoint_table(per_keypoint)}")
+    for note in measures.notes(table, last, metrics):
+        print(f"note: {note}")
     print(f"metrics and predictions: {run / 'eval' / table.box_source}")
     return found
 
 
-def _load_data(section: Mapping[str, Any]) -> Table:
-    return datasets.load(
-        config_lib.build(datasets.SourceConfig, section, "manifest.data")
-    )
-
-
-def table_of(found: Mapping[str, Mapping[str, float]]) -> str:
-    """Metrics side by side: a row a decoder, a column a metric."""
-    names = [
-        name
-        for name in next(iter(found.values()))
-        if name.split("@")[0] in ("AP", "AP50", "AP75", "AR", "PDJ", "pixel_error")
-    ]
-    widths = [max(len(name), 8) for name in names]
-    first = max(len("decoder"), *(len(key) for key in found))
-    head = "  ".join(name.rjust(w) for name, w in zip(names, widths, strict=True))
-    lines = [f"{'decoder'.ljust(first)}  {head}"]
-    for key, metrics in found.items():
-        row = "  ".join(
-            f"{metrics[name]:.3f}".rjust(w)
-            for name, w in zip(names, widths, strict=True)
+def _variants(
+    loaded: runs.LoadedRun, decoders: Sequence[str], flips: Sequence[str]
+) -> dict[str, Method]:
+    """Methods over the same weights, by what they are called in RUN/eval."""
+    section = loaded.manifest["method"]
+    own = section.get("decoder", section["name"])
+    own_flip = section.get("flip_test", "none")
+    return {
+        (decoder or own)
+        + (f"_flip_{flip}" if flip not in (None, own_flip) else ""): loaded.method(
+            decoder, flip
         )
-        lines.append(f"{key.ljust(first)}  {row}")
-    return "\n".join(lines)
+        for decoder in decoders or (None,)
+        for flip in flips or (None,)
+    }
 
 
 # --------------------------------------------------------------------------- pictures
@@ -271,7 +288,7 @@ def draw_run(
         out / "predictions.png",
         visualize.sheet([draw_image(table, poses, i) for i in chosen], columns=6),
     )
-    if table.box_source == "gt_boxes":
+    if table.labelled:
         visualize.save_png(out / "worst.png", _worst(table, poses))
     if isinstance(predictor.method.view, PersonView):
         visualize.save_png(

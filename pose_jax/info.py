@@ -12,7 +12,7 @@ from typing import Any
 
 import jax
 
-from pose_jax import checkpoints, datasets, keypoints, methods, train
+from pose_jax import checkpoints, datasets, experiment, keypoints, methods
 from pose_jax import config as config_lib
 from pose_jax.errors import InputError
 from pose_jax.keypoints import KeypointSet
@@ -117,7 +117,7 @@ def _data(sources: Mapping[str, datasets.SourceConfig]):
 
 
 def _of_config(config: Any) -> dict[str, Any]:
-    built = config_lib.build(train.Config, config, "config")
+    built = config_lib.build(experiment.Config, config, "config")
     sources = {"train": built.data.train, "eval": built.data.eval}
     data, keypoint_set = _data(sources)
     return {**_network(built.method, keypoint_set), "data": data}

@@ -30,7 +30,7 @@ from pose_jax.canvases import (
     image_windows,
     person_windows,
 )
-from pose_jax.datasets.table import Table
+from pose_jax.datasets.table import Record, Table
 from pose_jax.errors import ConfigError, InputError
 from pose_jax.method import Batch, ImageView, Inputs, Labels, PersonView, View
 
@@ -159,7 +159,7 @@ class Plan:
     @property
     def labelled(self) -> bool:
         """Whether batches have labels: ground truth, not detections or bare images."""
-        return self.table.box_source == "gt_boxes"
+        return self.table.labelled
 
     @property
     def local_batch_size(self) -> int:
@@ -240,7 +240,7 @@ def default_rows(table: Table, view: View, training: bool) -> np.ndarray:
     training those with at least one person who is not a crowd.
     """
     if isinstance(view, PersonView):
-        if table.box_source == "gt_boxes":
+        if table.labelled:
             return table.labelled_rows()
         return np.arange(len(table), dtype=np.int32)
     if training:
@@ -356,8 +356,9 @@ def tf_batches(plan: Plan, start: int = 0, stop: int | None = None) -> Iterator[
     """
     tf = _import_tensorflow()
     paths = tf.constant(
-        ["" if isinstance(i, np.ndarray) else os.fspath(i) for i in plan.table.images]
+        [os.fspath(i) if isinstance(i, os.PathLike) else "" for i in plan.table.images]
     )
+    packed = tf.constant([isinstance(i, Record) for i in plan.table.images])
 
     def by_pillow(image):
         pixels = tf.numpy_function(
@@ -378,17 +379,17 @@ def tf_batches(plan: Plan, start: int = 0, stop: int | None = None) -> Iterator[
         if image < 0:
             canvas = tf.zeros([item[5], item[4], 3], tf.uint8)
         else:
-            if paths[image] == "":  # Pixels in memory.
+            if packed[image] or paths[image] != "":
+                pixels = decoded(image)
+            else:  # Pixels in memory.
                 pixels = by_pillow(image)
-            else:
-                pixels = from_file(image)
             canvas = tf.numpy_function(
                 window_of, [pixels, item], tf.uint8, stateful=False
             )
         return tf.ensure_shape(canvas, [None, None, 3])
 
-    def from_file(image):
-        contents = tf.io.read_file(paths[image])
+    def decoded(image):
+        contents = contents_of(image)
         if tf.io.is_jpeg(contents) and components(contents) != 4:
             pixels = tf.io.decode_jpeg(
                 contents, channels=3, dct_method="INTEGER_ACCURATE"
@@ -396,6 +397,18 @@ def tf_batches(plan: Plan, start: int = 0, stop: int | None = None) -> Iterator[
         else:
             pixels = by_pillow(image)
         return pixels
+
+    def contents_of(image):
+        if packed[image]:
+            contents = tf.numpy_function(
+                lambda i: plan.table.images[int(i)].read(),
+                [image],
+                tf.string,
+                stateful=False,
+            )
+        else:
+            contents = tf.io.read_file(paths[image])
+        return tf.ensure_shape(contents, [])
 
     def components(contents):
         return tf.image.extract_jpeg_shape(contents)[2]

@@ -1,7 +1,7 @@
 """Optimisers, learning rates and weight averaging, from one config section.
 
 Every duration counts *batches*, also where several batches make one update. The
-patterns of `freeze` are those of `checkpoints.path_matches`.
+patterns of `freeze` are those of `trees.path_matches`.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from pose_jax.checkpoints import TreePath, flatten, nearest, path_matches
 from pose_jax.errors import ConfigError
+from pose_jax.trees import TreePath, flatten, nearest, path_matches
 
 Schedule = Callable[[Any], jax.Array]
 

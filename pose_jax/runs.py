@@ -2,30 +2,85 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
-from collections.abc import Mapping
+import os
+import socket
+import time
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import flax
 import jax
+from absl import logging
 
 import pose_jax
-from pose_jax import checkpoints, input_pipeline, methods
+from pose_jax import checkpoints, datasets, input_pipeline, methods
 from pose_jax import config as config_lib
 from pose_jax.datasets.table import Table
-from pose_jax.errors import ConfigError
+from pose_jax.errors import ConfigError, InputError
 from pose_jax.keypoints import KeypointSet
 from pose_jax.method import Method, Variables
 
 
-def claim(run: Path, config: Mapping[str, Any]) -> None:
-    """Writes RUN/config.json, or checks that the one there asks for the same run."""
+@contextlib.contextmanager
+def claim(run: Path, config: Mapping[str, Any]) -> Iterator[None]:
+    """Holds a run directory for one training, and writes or checks RUN/config.json.
+
+    The hold ends with the block or the process, however that ends.
+
+    Raises:
+      InputError: another process holds it, or its config cannot be read.
+      ConfigError: it holds a run of another config.
+    """
+    if jax.process_index() != 0:
+        yield
+        return
+    run.mkdir(parents=True, exist_ok=True)
+    with _lock(run):
+        _check_config(run, json.loads(config_lib.to_json(config)))
+        yield
+
+
+@contextlib.contextmanager
+def _lock(run: Path) -> Iterator[None]:
+    try:
+        import fcntl
+    except ImportError:  # Not on Windows.
+        yield
+        return
+    with open(run / "lock", "a+", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            holder = file.read().strip() or "another process"
+            raise InputError(
+                f"{run} is in use by {holder}: wait until it has finished, stop it, or "
+                "give another --run."
+            ) from None
+        except OSError as error:  # Some network file systems have no locks.
+            logging.warning("%s cannot be locked (%s).", run, error.strerror)
+        file.seek(0)
+        file.truncate()
+        since = time.strftime("%Y-%m-%d %H:%M:%S")
+        file.write(f"process {os.getpid()} on {socket.gethostname()} since {since}")
+        file.flush()
+        yield
+
+
+def _check_config(run: Path, plain: Mapping[str, Any]) -> None:
     path = run / "config.json"
-    plain = json.loads(config_lib.to_json(config))
     if path.exists():
-        there = json.loads(path.read_text())
+        try:
+            there = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise InputError(
+                f"{path} cannot be read ({error}): put the run's config back, or give "
+                "another --run."
+            ) from None
         changed = [
             name
             for name in config_lib.differences(plain, there)
@@ -36,8 +91,14 @@ def claim(run: Path, config: Mapping[str, Any]) -> None:
                 f"{run} holds a run of another config (it differs in "
                 f"{', '.join(changed[:3])}): give another --run, or delete {run}."
             )
-    run.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(plain, indent=1))
+    write_json(path, plain)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Writes a file whole or not at all."""
+    new = path.with_suffix(".new")
+    new.write_text(json.dumps(content, indent=1), encoding="utf-8")
+    new.replace(path)
 
 
 _MAY_CHANGE = (
@@ -63,6 +124,7 @@ def write_model(
         "keypoints": method.keypoints.to_json() if method.keypoints else None,
         "input": plain["input"],
         "data": plain["data"]["eval"],
+        "evaluation": plain.get("evaluation", {}),
         "scores": dict(scores),
         "train_data": {
             "name": train_table.name,
@@ -87,9 +149,42 @@ class LoadedRun:
     keypoints: KeypointSet
     input: input_pipeline.InputConfig
 
-    def method(self, decoder: str | None = None) -> Method:
-        """The run's method, or another read-out of the same network."""
-        return methods.build(self.manifest["method"], self.keypoints, decoder=decoder)
+    def method(self, decoder: str | None = None, flip: str | None = None) -> Method:
+        """The run's method, or another read-out or flip test of the same network."""
+        section = dict(self.manifest["method"])
+        if flip is not None:
+            section["flip_test"] = flip
+        return methods.build(section, self.keypoints, decoder=decoder)
+
+    def eval_table(self, *, data: str | None = None, boxes: str = "gt") -> Table:
+        """The run's evaluation data.
+
+        Args:
+          data: another root of them; None for the config's.
+          boxes: "gt" for those of the data set, or a COCO detections json.
+
+        Raises:
+          InputError: the data are not there, or of another keypoint set.
+        """
+        section = dict(self.manifest["data"])
+        if data is not None:
+            section["root"] = data
+        if boxes != "gt":
+            if section["name"] != "coco":
+                raise ConfigError(
+                    f"boxes of a detector can be read for data set 'coco' alone; this "
+                    f"run's is {section['name']!r}."
+                )
+            section["options"] = {**section.get("options", {}), "detections": boxes}
+        table = datasets.load(
+            config_lib.build(datasets.SourceConfig, section, "manifest.data")
+        )
+        if table.keypoints != self.keypoints:
+            raise InputError(
+                f"the model has keypoints {self.keypoints.name!r}, {table.name} has "
+                f"{table.keypoints.name!r}; evaluate on data of the model's set."
+            )
+        return table
 
 
 def load(run: Path | str) -> LoadedRun:

@@ -127,3 +127,16 @@ def device_summary(mesh: Mesh | None = None) -> str:
         f"{len(devices)} {devices[0].platform} device{'s' * (len(devices) > 1)} "
         f"({', '.join(kinds)}) in {processes} process{'es' * (processes > 1)}"
     )
+
+
+def agreed(requested: bool, step: int) -> bool:
+    """Whether all processes are to stop before `step`, the same answer in all of them.
+
+    Args:
+      requested: whether this process was asked to. With several processes the runtime
+        itself notices SIGTERM in any of them, and finds a step that none has passed.
+      step: that is about to be taken; every process asks at every step.
+    """
+    if jax.process_count() == 1:
+        return requested
+    return multihost_utils.reached_preemption_sync_point(step)

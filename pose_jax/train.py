@@ -1,4 +1,4 @@
-"""The trainer, read top to bottom: sections, state, step, loop, phases, run.
+"""The trainer, read top to bottom: state, step, loop, phases, run.
 
 It alone knows optimisers, schedules, averaging, checkpoints and evaluation times. What is
 learnt is the method's business: the trainer sees phases, batches and numbers.
@@ -23,137 +23,20 @@ import jax.numpy as jnp
 
 from pose_jax import (
     checkpoints,
-    datasets,
     evaluate,
     input_pipeline,
-    methods,
+    interrupts,
+    measures,
     optim,
     runs,
     visualize,
     writers,
 )
-from pose_jax import config as config_lib
 from pose_jax import sharding as sharding_lib
 from pose_jax.datasets.table import Table
-from pose_jax.errors import ConfigError, InputError
-from pose_jax.method import Boxes, Mean, Method, Phase, Poses, Variables
-
-# ------------------------------------------------------------------ sections of a config
-
-
-@dataclasses.dataclass(frozen=True)
-class DataConfig:
-    """What to train on and what to evaluate on."""
-
-    train: datasets.SourceConfig
-    eval: datasets.SourceConfig
-
-
-@dataclasses.dataclass(frozen=True)
-class TrainConfig:
-    """Lengths count batches.
-
-    Attributes:
-      steps: of the phase.
-      log_every_steps: between log lines.
-      eval_every_steps: between evaluations; 0: only at the end.
-      checkpoint_every_steps: between checkpoints; 0: only at the end.
-      keep_checkpoints: the latest so many are kept, and the best.
-      best_metric: which evaluation metric says "best"; "" keeps the latest alone.
-      init_from: a run whose RUN/model gives the starting weights; "" starts from scratch.
-      init_skip: parameters with one of these in their path are not taken from there.
-    """
-
-    steps: int
-    log_every_steps: int = 50
-    eval_every_steps: int = 0
-    checkpoint_every_steps: int = 0
-    keep_checkpoints: int = 2
-    best_metric: str = ""
-    init_from: str = ""
-    init_skip: tuple[str, ...] = ()
-
-
-@dataclasses.dataclass(frozen=True)
-class Config:
-    """All sections. `phases` overrides `optimizer` and `train` by phase name."""
-
-    method: Mapping[str, Any]
-    data: DataConfig
-    input: input_pipeline.InputConfig
-    optimizer: optim.OptimizerConfig
-    train: TrainConfig
-    phases: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    seed: int = 0
-
-
-@dataclasses.dataclass(frozen=True)
-class Setup:
-    """A config made real, before any weight exists."""
-
-    config: Config
-    method: Method
-    train_table: Table
-    eval_table: Table
-    sections: dict[str, tuple[optim.OptimizerConfig, TrainConfig]]
-
-    def train_plan(self) -> input_pipeline.Plan:
-        """The order of the training rows, for this process."""
-        return input_pipeline.Plan(
-            table=self.train_table,
-            view=self.method.view,
-            config=self.config.input,
-            training=True,
-            seed=self.config.seed,
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
-        )
-
-
-def setup(config: Mapping[str, Any]) -> Setup:
-    """Checks every section, reads the annotation files, builds the method.
-
-    Raises:
-      ConfigError: a key nobody reads, a wrong type, a missing value.
-      InputError: the data are not there or not usable.
-    """
-    built = config_lib.build(Config, config, "config")
-    methods.parse(built.method)  # Before the data are read.
-    train_table = datasets.load(built.data.train)
-    eval_table = datasets.load(built.data.eval)
-    if train_table.keypoints != eval_table.keypoints:
-        raise ConfigError(
-            f"config.data: training labels are {train_table.keypoints.name!r}, evaluation "
-            f"labels {eval_table.keypoints.name!r}; both must be the same set."
-        )
-    method = methods.build(built.method, train_table.keypoints)
-    names = [phase.name for phase in method.phases]
-    unknown = sorted(set(built.phases) - set(names))
-    if unknown:
-        raise ConfigError(
-            f"config.phases.{unknown[0]}: method {method.name!r} has the phases {names}."
-        )
-    sections = {}
-    for name in names:
-        own = built.phases.get(name, {})
-        extra = sorted(set(own) - {"optimizer", "train"})
-        if extra:
-            raise ConfigError(
-                f"config.phases.{name}.{extra[0]}: a phase has 'optimizer' and 'train'."
-            )
-        sections[name] = tuple(
-            config_lib.build(
-                cls,
-                {**dict(config[section]), **dict(own.get(section, {}))},
-                f"config.{section}",
-            )
-            for cls, section in (
-                (optim.OptimizerConfig, "optimizer"),
-                (TrainConfig, "train"),
-            )
-        )
-    return Setup(built, method, train_table, eval_table, sections)
-
+from pose_jax.errors import ConfigError, InputError, Stopped
+from pose_jax.experiment import Setup, TrainConfig, setup
+from pose_jax.method import Boxes, Mean, Phase, Poses, Variables
 
 # ------------------------------------------------------------------------ state and step
 
@@ -289,9 +172,12 @@ def _check_finite(step: int, phase: str, total: float, rows, table: Table) -> No
 
 def _loop(
     phase: Phase, state: TrainState, earlier: Variables, s: Setup, *, mesh, step_fn,
-    schedule, store, writer, predictor, key,
+    schedule, store, writer, predictor, key, stop,
 ) -> tuple[TrainState, Evaluation | None]:  # fmt: skip
-    """Takes one phase from where `state` is to its last step, and its last evaluation."""
+    """Takes one phase from where `state` is to its last step, and its last evaluation.
+
+    Raises Stopped, with the state saved, once `stop` asks for it.
+    """
     train = s.sections[phase.name][1]
     plan = s.train_plan()
     start = int(state.step)
@@ -321,27 +207,44 @@ def _loop(
 
     # The order of one turn is fixed: evaluate and save what `step` steps have made, then
     # fetch, then step. So a resumed run neither repeats nor skips a batch.
+    # A run that was stopped while it evaluated does that first.
+    missed = start > 0 and not writer.evaluated(phase.name, start)
     for step in range(start, train.steps + 1):
-        evaluated = step > start and due(step, train.eval_every_steps)
+        asked = sharding_lib.agreed(stop.requested, step)
+        evaluated = due(step, train.eval_every_steps) and (step > start or missed)
+        # Never again what is saved already: replacing it could lose it.
         save = step > start and (
             due(step, train.checkpoint_every_steps)
             or (evaluated and bool(train.best_metric))
         )
-        if evaluated or save:
+        if evaluated or save or asked:
             settle()
         away = time.perf_counter()
         metrics = {}
-        if evaluated:
+        if evaluated and not asked:
             weights = {**earlier, phase.name: state.weights()}
-            evaluation = evaluate.evaluate(
-                predictor, weights, s.eval_table, s.config.input
-            )
-            metrics = evaluation[0]
-            writer.write(step, phase.name, metrics)
-            progress.say(evaluate.one_line(step, metrics))
-        if save:
+            try:
+                evaluation = evaluate.evaluate(
+                    predictor, weights, s.eval_table, s.config.input,
+                    s.config.evaluation, between_batches=stop.check,
+                )  # fmt: skip
+            except interrupts.Interrupted:
+                asked = True
+            else:
+                metrics = evaluation[0]
+                writer.write(step, phase.name, metrics)
+                progress.say(measures.one_line(step, metrics))
+        if save or (asked and step > start):
             store.save(step, state, metrics)
         window.away += time.perf_counter() - away
+        if asked:
+            progress.close()
+            store.wait()
+            raise Stopped(
+                f"stopped by {stop.name} at step {step} of {train.steps} of phase "
+                f"{phase.name!r}; its state is saved, the same command goes on from it.",
+                stop.exit_code,
+            )
         if step == train.steps:
             break
         fetch = time.perf_counter()
@@ -371,16 +274,26 @@ def train(
       run: the run directory; made if absent.
       devices: to use; None for all.
 
+    SIGTERM and Ctrl-C let the step finish and save its state; asked twice, they kill.
+
     Returns:
       The last evaluation's metrics.
 
     Raises:
       ConfigError: the config is wrong, or `run` holds a run of another config.
-      InputError: data that cannot be used, or a loss that is not finite.
+      InputError: data that cannot be used, a loss that is not finite, `run` is in use by
+        another process, or the disk is full.
+      Stopped: by a signal.
     """
     s = setup(config)
     run = Path(run)
-    runs.claim(run, config)
+    # With several processes JAX itself catches SIGTERM: they must agree on a step.
+    catch = jax.process_count() == 1
+    with runs.claim(run, config), interrupts.StopRequest(enabled=catch) as stop:
+        return _train(s, config, run, devices, stop)
+
+
+def _train(s: Setup, config, run: Path, devices, stop) -> dict[str, float]:
     mesh = sharding_lib.make_mesh(devices)
     print(
         f"{s.method.name} on {sharding_lib.device_summary(mesh)}: "
@@ -393,11 +306,11 @@ def train(
     for number, phase in enumerate(s.method.phases):
         variables[phase.name], evaluation = _run_phase(
             phase, variables, s, run=run, mesh=mesh, writer=writer,
-            predictor=predictor, keys=phase_keys(s.config.seed, number),
+            predictor=predictor, keys=phase_keys(s.config.seed, number), stop=stop,
         )  # fmt: skip
     if evaluation is None:  # It had been trained to its end already.
         evaluation = evaluate.evaluate(
-            predictor, variables, s.eval_table, s.config.input
+            predictor, variables, s.eval_table, s.config.input, s.config.evaluation
         )
     metrics, poses = evaluation
     runs.write_model(
@@ -415,7 +328,16 @@ def train(
 
 
 def _run_phase(
-    phase: Phase, earlier: Variables, s: Setup, *, run, mesh, writer, predictor, keys
+    phase: Phase,
+    earlier: Variables,
+    s: Setup,
+    *,
+    run,
+    mesh,
+    writer,
+    predictor,
+    keys,
+    stop,
 ) -> tuple[dict[str, Any], Evaluation | None]:
     """Starts one phase or resumes it; returns its weights and its last evaluation."""
     train = s.sections[phase.name][1]
@@ -430,7 +352,7 @@ def _run_phase(
         writer.resume(phase.name, int(state.step))
         state, evaluation = _loop(
             phase, state, earlier, s, mesh=mesh, step_fn=step_fn, schedule=schedule,
-            store=store, writer=writer, predictor=predictor, key=keys[1],
+            store=store, writer=writer, predictor=predictor, key=keys[1], stop=stop,
         )  # fmt: skip
     return state.weights(), evaluation
 
@@ -448,7 +370,8 @@ def _start(phase: Phase, earlier: Variables, s: Setup, *, run, mesh, store, keys
         variables = {**phase.init(init_key), "constants": constants}
         return create_state(variables, tx, averaging=optimizer.ema_decay > 0)
 
-    if latest is None:
+    other = None if latest is not None else _state_to_go_on_from(phase, train, s)
+    if latest is None and other is None:
         constants = _statistics(phase, earlier, s, mesh)
         state = _once(new_state, out_shardings=replicated)(init_key, constants)
         if train.init_from:
@@ -456,15 +379,41 @@ def _start(phase: Phase, earlier: Variables, s: Setup, *, run, mesh, store, keys
         _draw_inputs(phase, earlier, state, s, run, step_key)
     else:
         constants = _statistics(phase, earlier, s, mesh, shapes_only=True)
-        state = store.restore(jax.eval_shape(new_state, init_key, constants))
+        shapes = jax.eval_shape(new_state, init_key, constants)
+        if other is None:
+            state, source = store.restore(shapes), ""
+        else:
+            with checkpoints.Checkpoints(other, read_only=True) as theirs:
+                state, source = theirs.restore(shapes), f", from {train.resume_from}"
+        step = int(state.step)
+        print(f"phase {phase.name!r}: resumed at step {step} of {train.steps}{source}")
+        if step > train.steps:
+            raise ConfigError(
+                f"config.train.resume_from: {train.resume_from} is at step {step}, beyond "
+                f"config.train.steps = {train.steps}."
+            )
         state = sharding_lib.put_replicated(state, mesh)
-        print(f"phase {phase.name!r}: resumed at step {latest} of {train.steps}")
     step_fn = jax.jit(
         make_train_step(phase, tx, optimizer),
         donate_argnums=0,
         out_shardings=(replicated, replicated),
     )
     return state, step_fn, schedule
+
+
+def _state_to_go_on_from(phase: Phase, train: TrainConfig, s: Setup) -> Path | None:
+    """The checkpoints of `resume_from`; None without, or if it never came to this phase."""
+    if not train.resume_from:
+        return None
+    directory = Path(train.resume_from) / "checkpoints" / phase.name
+    if checkpoints.whole_steps(directory):
+        return directory
+    if phase is s.method.phases[0]:
+        raise InputError(
+            f"config.train.resume_from: {train.resume_from} has no checkpoint of phase "
+            f"{phase.name!r} ({directory}). init_from takes the weights of a finished run."
+        )
+    return None
 
 
 def _once(function, **options):

@@ -13,8 +13,9 @@ import optax
 import pytest
 
 from pose_jax import checkpoints, sharding
-from pose_jax.checkpoints import Checkpoints, compare_trees, flatten, merge_params
+from pose_jax.checkpoints import Checkpoints, merge_params
 from pose_jax.errors import ConfigError, InputError
+from pose_jax.trees import compare_trees
 
 
 @functools.partial(
@@ -216,38 +217,6 @@ def test_another_tree_is_refused_with_the_paths_that_differ(tmp_path):
             store.restore(other)
 
 
-def test_compare_trees_names_every_difference():
-    expected = {"a": np.zeros((2, 3)), "b": [np.zeros(1), np.zeros(2)], "c": {}}
-    found = {"a": np.zeros((3, 2)), "b": [np.zeros(1, int)], "d": np.zeros(0)}
-    assert compare_trees(expected, expected) == []
-    assert compare_trees(expected, found) == [
-        "a: expected float64[2, 3], found float64[3, 2]",
-        "b/0: expected float64[1], found int64[1]",
-        "b/1: expected float64[2], found nothing",
-        "d: expected nothing, found float64[0]",
-    ]
-
-
-@pytest.mark.parametrize(
-    ("pattern", "matches"),
-    [
-        ("head", True),
-        ("head/kernel", True),
-        ("kernel", True),
-        ("params/head", True),
-        ("params/*/kernel", True),
-        ("he*", True),
-        ("hea", False),
-        ("kernel/head", False),
-        ("params/kernel", False),
-        ("params/head/kernel/x", False),
-    ],
-)
-def test_patterns_match_runs_of_whole_names(pattern, matches):
-    path = ("params", "head", "kernel")
-    assert checkpoints.path_matches(pattern, path) is matches
-
-
 # --------------------------------------------------------------------- finished models
 
 VARIABLES = {
@@ -384,11 +353,3 @@ def test_reading_a_model_does_not_load_orbax(run_python):
     code = "import sys, pose_jax.checkpoints; print('orbax' in sys.modules)"
     out = run_python(code)
     assert out.stdout.strip() == "False", out.stderr
-
-
-def test_flatten_keeps_the_order_of_the_leaves():
-    state = make_state(1)
-    leaves = list(flatten(state).values())
-    for one, other in zip(leaves, jax.tree.leaves(state), strict=True):
-        assert one is other
-    assert ("params", "conv.0", "kernel") in flatten(state)

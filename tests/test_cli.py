@@ -81,6 +81,9 @@ def test_every_verb_has_help_of_its_own(verb, capsys):
         ("data synth --out x --size 3x", "WIDTHxHEIGHT"),
         ("data synth --out x --n many", "--n"),
         ("eval --run r stray", "stray"),
+        ("data check", "give either ROOT or --config"),
+        ("data check --config c.py --split x", "goes with ROOT"),
+        ("data check r --format cocoo", "--format"),
     ],
 )
 def test_a_mistake_is_one_line_that_names_the_nearest(line, meant, capsys):
@@ -123,14 +126,16 @@ def test_eval_and_predict_pass_on_what_is_said(stub, tmp_path):
     stub("evaluate", evaluate_run=record)
     stub("predict", predict_run=record)
     assert cli.main("eval --run r --decoder argmax,dark --boxes b.json".split()) == 0
-    assert cli.main("eval --run r".split()) == 0
+    assert cli.main("eval --run r --flip shift --nms oks".split()) == 0
     assert cli.main("predict --run r a.jpg b.png --boxes b.json --out o".split()) == 1
     assert cli.main("predict a.jpg --run r".split()) == 1
     run = (Path("r"),)
     images = [Path("a.jpg"), Path("b.png")]
+    said = {"decoders": (), "flips": (), "data": None, "boxes": "gt"}
+    said |= {"nms": None, "nms_threshold": None}
     assert calls == [
-        (run, {"decoders": ("argmax", "dark"), "data": None, "boxes": "b.json"}),
-        (run, {"decoders": (), "data": None, "boxes": "gt"}),
+        (run, {**said, "decoders": ("argmax", "dark"), "boxes": "b.json"}),
+        (run, {**said, "flips": ("shift",), "nms": "oks"}),
         ((*run, images), {"boxes": Path("b.json"), "out": Path("o")}),
         ((*run, images[:1]), {"boxes": None, "out": Path("r/predictions")}),
     ]

@@ -8,12 +8,20 @@ import pytest
 from PIL import Image
 
 import pose_jax
-from pose_jax import checkpoints, cli, evaluate, input_pipeline, methods, predict, runs
+from pose_jax import (
+    checkpoints,
+    cli,
+    evaluate,
+    input_pipeline,
+    methods,
+    predict,
+    runs,
+    trees,
+)
 from pose_jax import sharding as sharding_lib
 from pose_jax.datasets import coco, synthetic
 from pose_jax.errors import ConfigError, InputError
 from pose_jax.keypoints import COCO
-from pose_jax.method import Poses
 
 METHOD = {
     "name": "dark",
@@ -40,8 +48,8 @@ def run(root, tmp_path_factory):
     variables = jax.device_get(jax.jit(method.phases[0].init)(key))
     rng = np.random.default_rng(0)
     head = max(
-        (p for p in checkpoints.flatten(variables["params"]) if p[-1] == "kernel"),
-        key=lambda p: checkpoints.flatten(variables["params"])[p].shape[-1] == 17,
+        (p for p in trees.flatten(variables["params"]) if p[-1] == "kernel"),
+        key=lambda p: trees.flatten(variables["params"])[p].shape[-1] == 17,
     )
     node = variables["params"]
     for name in head[:-1]:
@@ -165,32 +173,17 @@ def test_every_row_counts_once_and_keeps_its_place(root, run):
     np.testing.assert_array_equal(again.row, shuffled)
 
 
-def test_perfect_predictions_measure_perfect(root):
-    table = coco.load(root, "val2017")
-    rows = table.labelled_rows()
-    poses = Poses(
-        points_xy=table.points_xy[rows].astype(np.float32),
-        keypoint_scores=np.ones((len(rows), 17), np.float32),
-        score=np.ones(len(rows), np.float32),
-        valid=np.ones(len(rows), bool),
-        row=rows,
-    )
-    metrics = evaluate.measure(table, poses)
-    assert metrics["AP@gt_boxes"] == pytest.approx(1)
-    assert metrics["pixel_error@gt_boxes"] < 1e-3
-    assert metrics["PDJ@0.2@gt_boxes"] == 1
-    moved = Poses(**{**vars(poses), "points_xy": poses.points_xy + [3, 4]})
-    assert evaluate.measure(table, moved)["pixel_error@gt_boxes"] == pytest.approx(
-        5, abs=1e-4
-    )
-
-
 @pytest.mark.parametrize(
     ("argv", "code", "says"),
     [
         (["eval", "--run", "nowhere"], 1, "nowhere"),
         (["eval", "--run", "RUN", "--decoder", "drak"], 2, "'dark'"),
         (["eval", "--run", "RUN", "--data", "nowhere"], 1, "nowhere"),
+        (["eval"], 2, "--run RUN or --compare"),
+        (["eval", "--run", "RUN", "--compare", "RUN", "RUN"], 2, "--compare"),
+        (["eval", "--run", "RUN", "--flip", "both"], 2, "flip_test"),
+        (["eval", "--run", "RUN", "--nms-threshold", "2"], 2, "nms_threshold"),
+        (["eval", "--run", "RUN", "--boxes", "nowhere.json"], 1, "nowhere.json"),
         (["predict", "nothing.jpg", "--run", "RUN"], 1, "nothing.jpg: no such file"),
         (["predict", "IMAGE", "--run", "RUN", "--boxes", "no.json"], 1, "no.json"),
     ],

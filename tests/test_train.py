@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pose_jax import checkpoints, evaluate, input_pipeline, methods, train
+from pose_jax import checkpoints, evaluate, input_pipeline, methods, train, trees
 from pose_jax.datasets import synthetic
 from pose_jax.errors import ConfigError, InputError
 from pose_jax.method import Mean, Method, PersonView, Phase, Poses, Statistics
@@ -49,7 +49,7 @@ def make_config(root, **changes):
 
 
 def weights_of(run):
-    return checkpoints.flatten(checkpoints.load_model(run / "model")[0])
+    return trees.flatten(checkpoints.load_model(run / "model")[0])
 
 
 class Stop(Exception):
@@ -163,7 +163,7 @@ def test_four_devices_take_the_same_steps_as_one(people, tmp_path):
         ends[count] = {p: v for p, v in weights_of(run).items() if "params" in p}
     s = train.setup(config)
     init = jax.jit(s.method.phases[0].init)(train.phase_keys(3, 0)[0])["params"]
-    start = {("pose", "params", *p): v for p, v in checkpoints.flatten(init).items()}
+    start = {("pose", "params", *p): v for p, v in trees.flatten(init).items()}
 
     def distance(a, b):
         return np.sqrt(sum(np.sum((a[p] - b[p]) ** 2.0) for p in a))

@@ -12,14 +12,22 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
-from pose_jax.datasets import coco
+from pose_jax.datasets import coco, flic, lsp, mpii, store
 from pose_jax.datasets.table import Table
 from pose_jax.errors import ConfigError
 
-DATASETS = {"coco": coco.load}
+DATASETS = {
+    "coco": coco.load,
+    "flic": flic.load,
+    "lsp": lsp.load,
+    "lsp_extended": lsp.load_extended,
+    "mpii": mpii.load,
+    "prepared": store.load,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,9 +60,11 @@ def load(source: SourceConfig) -> Table:
             f"config.data: no data set {source.name!r}; there are {sorted(DATASETS)}. "
             f"Did you mean {near[0]!r}?"
         )
+    reader = DATASETS[source.name]
     try:
-        return DATASETS[source.name](source.root, source.split, **source.options)
+        inspect.signature(reader).bind(source.root, source.split, **source.options)
     except TypeError as error:
         raise ConfigError(
             f"config.data: options of data set {source.name!r}: {error}."
         ) from None
+    return reader(source.root, source.split, **source.options)

@@ -14,6 +14,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -22,8 +23,8 @@ import numpy as np
 from absl import logging
 
 from pose_jax.datasets.table import Table
-from pose_jax.errors import InputError
-from pose_jax.keypoints import COCO, KeypointSet
+from pose_jax.errors import ConfigError, InputError
+from pose_jax.keypoints import COCO, SETS, KeypointSet
 
 
 def load(
@@ -32,7 +33,7 @@ def load(
     *,
     annotations: str | Path | None = None,
     detections: str | Path | None = None,
-    keypoints: KeypointSet = COCO,
+    keypoints: KeypointSet | str = COCO,
     missing: Literal["error", "skip"] = "error",
 ) -> Table:
     """Reads one split.
@@ -43,14 +44,15 @@ def load(
       annotations: the json, if not `annotations/person_keypoints_<split>.json`.
       detections: a COCO results json of boxes (`image_id`, `category_id`, `bbox`,
         `score`). Its person boxes replace the people of the annotation file, without
-        keypoints; `box_source` is then "detections".
-      keypoints: the set that the json follows.
+        keypoints; `box_source` is then "detections", `truth` the annotated people.
+      keypoints: the set that the json follows, or the name of one in `keypoints.SETS`.
       missing: what to do about listed images that are not there: "error" refuses,
         "skip" leaves them and their people out and logs how many.
 
     Raises:
       InputError: a file is absent or broken, or does not fit `keypoints`.
     """
+    keypoints = _keypoint_set(keypoints)
     root = Path(root)
     if annotations is None:
         path = root / "annotations" / f"person_keypoints_{split}.json"
@@ -94,8 +96,18 @@ def load(
         **_columns(people, len(keypoints)),
     )
     if detections is not None:
-        table = _with_detections(table, number, lost, Path(detections), category)
+        table = with_detections(table, number, lost, Path(detections), category)
     return table
+
+
+def _keypoint_set(keypoints: KeypointSet | str) -> KeypointSet:
+    if isinstance(keypoints, KeypointSet):
+        return keypoints
+    if keypoints not in SETS:
+        raise ConfigError(
+            f"keypoints: no set {keypoints!r}; there are {', '.join(map(repr, SETS))}."
+        )
+    return SETS[keypoints]
 
 
 def _columns(people: list[dict[str, Any]], k: int) -> dict[str, Any]:
@@ -128,19 +140,24 @@ def _person(
     elif not set(triples[2::3]) <= {0, 1, 2}:
         raise InputError(f"{where}: keypoints: visibility must be 0, 1 or 2.")
     area = _field(person, "area", (int, float), where)
-    if not np.isfinite(area):
-        raise InputError(f"{where}: area must be finite; got {area}.")
+    if not _is_finite(area):
+        raise InputError(f"{where}: area must be finite; got {_short(area)}.")
+    crowd = person.get("iscrowd", 0)
+    if crowd not in (0, 1):
+        raise InputError(
+            f"{where}: iscrowd must be 0 or 1; got {_short(crowd)}. Mend the file."
+        )
     return {
         "image": image,
         "id": _field(person, "id", int, where),
         "bbox": _box(person, where),
         "keypoints": triples,
         "area": area,
-        "crowd": bool(person.get("iscrowd", 0)),
+        "crowd": bool(crowd),
     }
 
 
-def _with_detections(
+def with_detections(
     table: Table, number: Mapping[int, int], lost: set[int], path: Path, category: int
 ) -> Table:
     people, scores, unlisted, empty = [], [], 0, 0
@@ -155,8 +172,8 @@ def _with_detections(
             continue
         box = _box(row, where)
         score = _field(row, "score", (int, float), where)
-        if not np.isfinite(score):
-            raise InputError(f"{where}: score must be finite; got {score}.")
+        if not _is_finite(score):
+            raise InputError(f"{where}: score must be finite; got {_short(score)}.")
         if min(box[2:]) <= 0:
             empty += 1
             continue
@@ -172,6 +189,8 @@ def _with_detections(
         table,
         box_scores=np.array(scores, np.float64),
         box_source="detections",
+        labelled=False,
+        truth=table,
         **_columns(people, k),
     )
 
@@ -194,7 +213,7 @@ def _images(
         if image_id in seen:
             raise InputError(f"{where}: two images have this id. Mend the file.")
         seen.add(image_id)
-        if name in present or (folder / name).is_file():
+        if name in present or _is_file(folder / name):
             images.append(image)
         else:
             lost.add(image_id)
@@ -227,6 +246,7 @@ def _person_category(data: Mapping[str, Any], path: Path) -> tuple[int, list[str
     for i, category in enumerate(_field(data, "categories", list, path)):
         _field(category, "id", int, f"{path}: category {_name(category, i)}")
         if category.get("keypoints"):
+            _field(category, "keypoints", list, f"{path}: category {category['id']}")
             categories.append(category)
     named = [c for c in categories if c.get("name") == "person"] or categories
     if len(named) != 1:
@@ -234,7 +254,7 @@ def _person_category(data: Mapping[str, Any], path: Path) -> tuple[int, list[str
             f"{path}: {len(named)} categories have keypoints; one is needed. Use the "
             "person_keypoints_*.json, not the instances_*.json."
         )
-    return named[0]["id"], [str(name) for name in named[0]["keypoints"]]
+    return named[0]["id"], [" ".join(str(n).split()) for n in named[0]["keypoints"]]
 
 
 def _read_json(path: Path, kind: type, remedy: str) -> Any:
@@ -244,7 +264,7 @@ def _read_json(path: Path, kind: type, remedy: str) -> Any:
         raise InputError(f"{path} does not exist; {remedy}.") from None
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}.") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is not JSON ({error}). Fetch it again.") from None
     if not isinstance(data, kind):
         raise InputError(
@@ -255,9 +275,15 @@ def _read_json(path: Path, kind: type, remedy: str) -> Any:
 
 
 def _field(row: Any, name: str, kind: Any, where: Any) -> Any:
-    """A required field of one row of a json, of the kind it must have."""
+    """A required field of one row of a json, of the kind it must have.
+
+    Integers must fit into 64 bits, those that are an image's side into 31.
+    """
     value = row.get(name) if isinstance(row, Mapping) else None
-    if not isinstance(value, kind) or isinstance(value, bool):
+    right = isinstance(value, kind) and not isinstance(value, bool)
+    if right and kind is int:
+        right = abs(value) < (2**31 if name in ("width", "height") else 2**63)
+    if not right:
         got = "is missing" if value is None else f"cannot be {_short(value)}"
         raise InputError(f"{where}: {name} {got}. Mend the file.")
     return value
@@ -277,15 +303,26 @@ def _finite(values: Any, count: int) -> bool:
     return (
         isinstance(values, list)
         and len(values) == count
-        and all(type(v) in (int, float) for v in values)
-        and bool(np.isfinite(values).all())
+        and all(type(v) in (int, float) and _is_finite(v) for v in values)
     )
+
+
+def _is_finite(value: float) -> bool:
+    """Of a number of any size: NaN compares as False."""
+    return abs(value) <= sys.float_info.max
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # A name that no file can have.
+        return False
 
 
 def _name(row: Any, i: int) -> str:
     """How to point at a row of a json: by its id, else by its place."""
     has_id = isinstance(row, Mapping) and "id" in row
-    return f"id {row['id']}" if has_id else f"number {i}"
+    return f"id {_short(row['id'])}" if has_id else f"number {i}"
 
 
 def _short(value: Any) -> str:

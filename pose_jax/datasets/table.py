@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,35 @@ import numpy as np
 from pose_jax.errors import InputError
 from pose_jax.keypoints import KeypointSet
 
-ImageRef = Path | np.ndarray
-"""A file of encoded bytes, or decoded pixels uint8 [h, w, 3] (`predict` only)."""
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """An encoded image in a packed store.
+
+    Attributes:
+      store: `store.read(index)` gives the bytes, in any thread; see `datasets.store`.
+      index: of the record.
+    """
+
+    store: Any
+    index: int
+
+    def __str__(self) -> str:
+        return f"{self.store}: record {self.index}"
+
+    def read(self) -> bytes:
+        """The bytes of the image's file."""
+        return self.store.read(self.index)
+
+
+ImageRef = Path | Record | np.ndarray
+"""A file of encoded bytes, a record that holds such a file, or decoded pixels uint8
+[h, w, 3] (`predict` only)."""
+
+
+def encoded(image: Path | Record) -> Path | io.BytesIO:
+    """What Pillow opens: a file, or the bytes of one."""
+    return io.BytesIO(image.read()) if isinstance(image, Record) else image
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -41,7 +69,15 @@ class Table:
       visibility: [n, k] int32, COCO's 0/1/2.
       areas: [n] float64, COCO's segment area.
       crowd: [n] bool, regions of many people: ignored in training and in metrics.
-      box_source: how metrics name where the boxes came from: "gt_boxes", "detections".
+      box_source: how metrics name where the boxes came from: "gt_boxes" (annotated),
+        "joint_boxes" (the extent of the labelled joints), "torso_boxes" (FLIC's), "image"
+        (all of it), "detections", "given_boxes".
+      labelled: whether points and visibility are annotations; False for boxes alone.
+      centric: whose left and right the labels mean, where a data set exists in both:
+        "PC" (the person's) or "OC" (the observer's); metrics say it. "" elsewhere.
+      truth: where these are boxes alone of a labelled split: the table of its labels.
+      head_sizes: [n] float64, MPII's normaliser of PCKh, pixels; 0 where there is no
+        head box. None for data sets without.
     """
 
     name: str
@@ -58,6 +94,10 @@ class Table:
     areas: np.ndarray
     crowd: np.ndarray
     box_source: str = "gt_boxes"
+    labelled: bool = True
+    centric: str = ""
+    head_sizes: np.ndarray | None = None
+    truth: Table | None = None
 
     def __post_init__(self) -> None:
         n, m, k = len(self.image), len(self.images), len(self.keypoints)
@@ -65,7 +105,10 @@ class Table:
             ("image_ids", (m,)), ("image_sizes", (m, 2)), ("ids", (n,)),
             ("boxes_xyxy", (n, 4)), ("box_scores", (n,)), ("points_xy", (n, k, 2)),
             ("visibility", (n, k)), ("areas", (n,)), ("crowd", (n,)),
+            ("head_sizes", (n,)),
         ):  # fmt: skip
+            if name == "head_sizes" and self.head_sizes is None:
+                continue
             if getattr(self, name).shape != shape:
                 raise ValueError(
                     f"{self.name}: column {name} is {getattr(self, name).shape}; {n} "
@@ -73,6 +116,25 @@ class Table:
                 )
         if n and not 0 <= self.image.min() <= self.image.max() < m:
             raise ValueError(f"{self.name}: a person is in none of the {m} images.")
+
+    @classmethod
+    def from_tfds(
+        cls, builder: Any, split: str, *, keypoints: KeypointSet | None = None
+    ) -> Table:
+        """Reads a split of a packed store, or of other TFDS data.
+
+        Args:
+          builder: a builder of tensorflow_datasets, or the folder of its version.
+          split: as TFDS calls it.
+          keypoints: the set that the keypoints follow; None: COCO's, or a store's own.
+
+        Raises:
+          InputError: it cannot be read; `datasets.tfds.from_builder` says which
+            features are understood.
+        """
+        from pose_jax.datasets import tfds
+
+        return tfds.from_builder(builder, split, keypoints=keypoints)
 
     def __len__(self) -> int:
         return len(self.image)
@@ -131,7 +193,8 @@ class Table:
     def fingerprint(self) -> str:
         """16 hex digits of all labels, boxes and image ids (pixels are not read)."""
         labelled = (self.visibility > 0)[..., None]
-        digest = hashlib.sha256(repr((self.keypoints.names, self.box_source)).encode())
+        what = (self.keypoints.names, self.box_source, self.labelled, self.centric)
+        digest = hashlib.sha256(repr(what).encode())
         for column, dtype in (
             (self.image_ids, np.int64),
             (self.image_sizes, np.int32),
@@ -144,6 +207,7 @@ class Table:
             (self.visibility, np.int32),
             (self.areas, np.float64),
             (self.crowd, np.bool_),
+            (np.zeros(0) if self.head_sizes is None else self.head_sizes, np.float64),
         ):
             digest.update(repr(column.shape).encode())
             digest.update(np.ascontiguousarray(column, dtype).tobytes())
@@ -169,17 +233,17 @@ def from_boxes(
       name: of the Table.
 
     Returns:
-      A Table with image ids 0..m-1; `box_source` is "given_boxes" or "whole_image".
+      A Table with image ids 0..m-1; `box_source` is "given_boxes" or "image".
 
     Raises:
       InputError: an image cannot be read, or boxes or scores do not fit the images.
     """
     images = tuple(Path(i) if isinstance(i, str) else i for i in images)
-    sizes = np.array([_image_size(image) for image in images], np.int32).reshape(-1, 2)
+    sizes = np.array([image_size(image) for image in images], np.int32).reshape(-1, 2)
     source = "given_boxes"
     if boxes is None:
         boxes = [np.array([[0.0, 0.0, w, h]]) for w, h in sizes]
-        source = "whole_image"
+        source = "image"
     boxes = [np.asarray(box, np.float64).reshape(-1, 4) for box in boxes]
     if scores is None:
         scores = [np.ones(len(box)) for box in boxes]
@@ -213,10 +277,11 @@ def from_boxes(
         areas=(flat[:, 2:] - flat[:, :2]).prod(-1),
         crowd=np.zeros(n, bool),
         box_source=source,
+        labelled=False,
     )
 
 
-def _image_size(image: ImageRef) -> tuple[int, int]:
+def image_size(image: ImageRef) -> tuple[int, int]:
     """(width, height), from the header alone where it is a file."""
     if isinstance(image, np.ndarray):
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
@@ -228,7 +293,9 @@ def _image_size(image: ImageRef) -> tuple[int, int]:
     from PIL import Image
 
     try:
-        with Image.open(image) as opened:
+        with Image.open(encoded(image)) as opened:
             return opened.size
+    except InputError:  # Of a store.
+        raise
     except Exception as error:  # Pillow has no common class for these.
         raise InputError(f"{image} cannot be read as an image: {error}") from None

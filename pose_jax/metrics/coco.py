@@ -9,6 +9,7 @@ of annotation id 0 is never found), other numbers of keypoints, and empty result
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import io
 import json
 import math
@@ -59,25 +60,8 @@ def coco_keypoint_ap(
 
     Source: COCO keypoint evaluation, cocodataset.org/#keypoints-eval.
     """
-    if max_detections < 1:
-        raise ValueError(f"max_detections must be at least 1; got {max_detections}.")
-    truth, people = _load_ground_truth(ground_truth)
-    found = _load_results(results, truth, "keypoints")
-    k = _number_of_keypoints(truth, people, found, sigmas)
-    for person in people:
-        values = _numbers(person, "keypoints", 3 * k, "annotation")
-        person.setdefault("num_keypoints", int(np.count_nonzero(values[2::3] > 0)))
-        _numbers(person, "bbox", 4, "annotation")
-    for index, person in enumerate(found):
-        values = _numbers(person, "keypoints", 3 * k, f"result {index}")
-        width, height = np.ptp(values[0::3]), np.ptp(values[1::3])
-        person["area"] = float(width * height)
+    evaluator = _match(ground_truth, results, sigmas, max_detections)
     with contextlib.redirect_stdout(io.StringIO()):
-        evaluator = _evaluator(truth, people, found, "keypoints")
-        evaluator.params.maxDets = [max_detections]
-        if sigmas is not None:
-            evaluator.params.kpt_oks_sigmas = np.asarray(sigmas, np.float64)
-        evaluator.evaluate()
         evaluator.accumulate()
     precision = evaluator.eval["precision"][
         ..., 0
@@ -102,6 +86,106 @@ def coco_keypoint_ap(
         for name, table in (("AP", ap), ("AR", ar))
         for key, values in table.items()
     }
+
+
+def _match(ground_truth, results, sigmas, max_detections):
+    """Checks both files and matches people to detections: pycocotools' evaluator."""
+    if max_detections < 1:
+        raise ValueError(f"max_detections must be at least 1; got {max_detections}.")
+    truth, people = _load_ground_truth(ground_truth)
+    found = _load_results(results, truth, "keypoints")
+    k = _number_of_keypoints(truth, people, found, sigmas)
+    for person in people:
+        values = _numbers(person, "keypoints", 3 * k, "annotation")
+        person.setdefault("num_keypoints", int(np.count_nonzero(values[2::3] > 0)))
+        _numbers(person, "bbox", 4, "annotation")
+    for index, person in enumerate(found):
+        values = _numbers(person, "keypoints", 3 * k, f"result {index}")
+        width, height = np.ptp(values[0::3]), np.ptp(values[1::3])
+        person["area"] = float(width * height)
+    with contextlib.redirect_stdout(io.StringIO()):
+        evaluator = _evaluator(truth, people, found, "keypoints")
+        evaluator.params.maxDets = [max_detections]
+        if sigmas is not None:
+            evaluator.params.kpt_oks_sigmas = np.asarray(sigmas, np.float64)
+        evaluator.evaluate()
+    return evaluator
+
+
+@dataclasses.dataclass(frozen=True)
+class MatchedImages:
+    """Detections matched to people, in a form that AP of resampled images is quick from.
+
+    Attributes:
+      image: [d] of each detection, best first: its place among the truth's images.
+      right: [10, d] bool, whether it found a person, by OKS threshold.
+      counts: [10, d] bool, False where it is to be ignored.
+      people: [m] how many there are to find in each image.
+    """
+
+    image: np.ndarray
+    right: np.ndarray
+    counts: np.ndarray
+    people: np.ndarray
+
+    def ap(self, times: np.ndarray) -> np.ndarray:
+        """AP by OKS threshold, [10], where image i is there `times[i]` times; [m].
+
+        NaN where there is nobody to find.
+        """
+        total = float(times @ self.people)
+        if total == 0:
+            return np.full(len(self.right), np.nan)
+        weight = times[self.image]
+        found = np.cumsum(weight * (self.right & self.counts), axis=1)
+        wrong = np.cumsum(weight * (~self.right & self.counts), axis=1)
+        precision = found / np.maximum(found + wrong, np.spacing(1))
+        precision = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
+        recalls = np.linspace(0, 1, 101)
+        ap = np.zeros(len(self.right))
+        for t, recall in enumerate(found / total):
+            at = np.searchsorted(recall, recalls, side="left")
+            at = at[at < len(recall)]
+            ap[t] = precision[t, at].sum() / len(recalls)
+        return ap
+
+
+def match_keypoints(
+    ground_truth: GroundTruth,
+    results: Results,
+    *,
+    sigmas: Sequence[float] | np.ndarray | None = None,
+    max_detections: int = 20,
+) -> MatchedImages:
+    """The matches that `coco_keypoint_ap` counts, for all areas, by image.
+
+    Args and errors: as there; the ground truth has one category.
+    """
+    evaluator = _match(ground_truth, results, sigmas, max_detections)
+    truth = _load(ground_truth, "the annotations")
+    place = {image["id"]: i for i, image in enumerate(truth["images"])}
+    thresholds = len(evaluator.params.iouThrs)
+    image, scores = [np.zeros(0, np.int64)], [np.zeros(0)]
+    right, ignored = ([np.zeros((thresholds, 0), bool)] for _ in range(2))
+    people = np.zeros(len(place), np.int64)
+    whole = evaluator.params.areaRng[0]
+    for matched in evaluator.evalImgs:
+        if matched is None or matched["aRng"] != whole:
+            continue
+        i = place[matched["image_id"]]
+        people[i] += int((np.asarray(matched["gtIgnore"]) == 0).sum())
+        n = min(len(matched["dtScores"]), max_detections)
+        image.append(np.full(n, i))
+        scores.append(np.asarray(matched["dtScores"], np.float64)[:n])
+        right.append(np.asarray(matched["dtMatches"])[:, :n] > 0)
+        ignored.append(np.asarray(matched["dtIgnore"], bool)[:, :n])
+    order = np.argsort(-np.concatenate(scores), kind="mergesort")
+    return MatchedImages(
+        image=np.concatenate(image)[order],
+        right=np.concatenate(right, 1)[:, order],
+        counts=~np.concatenate(ignored, 1)[:, order],
+        people=people,
+    )
 
 
 def coco_box_ap(ground_truth: GroundTruth, results: Results) -> dict[str, float]:
@@ -280,3 +364,99 @@ def _mean(values: np.ndarray) -> float:
     """pycocotools marks what has no ground truth by -1, and leaves it out."""
     values = values[values > -1]
     return float(np.mean(values)) if values.size else -1.0
+
+
+def why_no_ap(ground_truth: GroundTruth, results: Results) -> list[str]:
+    """Reasons, in words, for a keypoint AP of 0 or -1 of files that can be read.
+
+    Args:
+      ground_truth, results: as of `coco_keypoint_ap`, which accepted them.
+
+    Returns:
+      At least one line each naming what was counted, and the remedy.
+    """
+    truth, people = _load_ground_truth(ground_truth)
+    found = _load_results(results, truth, "keypoints")
+    if not people:
+        return ["the ground truth has no annotations: is it the right file?"]
+    points = [np.asarray(p.get("keypoints", []), np.float64) for p in people]
+    labelled = [int((xyv[2::3] > 0).sum()) for xyv in points]
+    counted = [i for i, p in enumerate(people) if labelled[i] and not p["iscrowd"]]
+    if not counted:
+        return [
+            f"none of the {len(people)} annotated people counts: "
+            f"{sum(bool(p['iscrowd']) for p in people)} are crowd regions, "
+            f"{labelled.count(0)} have no keypoint of visibility 1 or 2."
+        ]
+    ignored = [i for i in counted if people[i].get("num_keypoints") == 0]
+    if len(ignored) == len(counted):
+        return [
+            f"all {len(counted)} labelled people say num_keypoints 0 and are ignored: "
+            "count their visibilities into it, or leave the field out."
+        ]
+    if not found:
+        return ["there are no results."]
+    reasons = []
+    flat = [i for i in counted if people[i]["area"] <= 0]
+    if flat:
+        example = people[flat[0]].get("id")
+        reasons.append(
+            f"{len(flat)} of {len(counted)} labelled people have an area of 0 (first: "
+            f"annotation {example}), with which OKS is 0 for all but exact points: give "
+            "the segment's area, or about half of the box's."
+        )
+    images = {people[i]["image_id"] for i in counted}
+    met = [d for d in found if d["image_id"] in images]
+    if not met:
+        reasons.append(
+            f"none of the {len(found)} results is of one of the {len(images)} images with "
+            f"labelled people (results: image_id {found[0]['image_id']!r}, labels: "
+            f"{next(iter(images))!r}): do both number their images alike?"
+        )
+        return reasons
+    inside, swapped = _inside_boxes([people[i] for i in counted])
+    if swapped > 2 * inside:
+        reasons.append(
+            f"labelled keypoints lie in their boxes in {inside:.0%} of cases if bbox is "
+            f"(x, y, width, height), in {swapped:.0%} if it is (x0, y0, x1, y1): the "
+            "boxes, and with them the crops, are of the wrong format."
+        )
+    true_extent = np.median([_extent(points[i]) for i in counted])
+    found_extent = np.median([_extent(np.asarray(d["keypoints"])) for d in met])
+    if not 0.25 < (found_extent + 1e-9) / (true_extent + 1e-9) < 4:
+        reasons.append(
+            f"predicted people span {found_extent:.3g} pixels in the median, labelled ones "
+            f"{true_extent:.3g}: are the predictions in pixels of the original image?"
+        )
+    if not reasons:
+        reasons.append(
+            f"{len(met)} results are of images with labelled people, in the right range, "
+            "but none is near enough (OKS 0.5) to any: a network that has not learnt yet, "
+            "or keypoints in another order."
+        )
+    return reasons
+
+
+def _extent(xyv: np.ndarray) -> float:
+    """The longer side of the box around labelled (x, y, v); results count all."""
+    points = xyv.reshape(-1, 3)
+    seen = points[points[:, 2] > 0] if (points[:, 2] > 0).any() else points
+    return float(np.ptp(seen[:, :2], axis=0).max())
+
+
+def _inside_boxes(people) -> tuple[float, float]:
+    """Share of labelled keypoints inside the box, by its two readings."""
+    inside = swapped = total = 0
+    for person in people:
+        points = np.asarray(person["keypoints"], np.float64).reshape(-1, 3)
+        points = points[points[:, 2] > 0][:, :2]
+        box = np.asarray(person["bbox"], np.float64)
+        total += len(points)
+        inside += _in_box(points, box[:2], box[:2] + box[2:])
+        swapped += _in_box(points, box[:2], box[2:])
+    return inside / total, swapped / total
+
+
+def _in_box(points, low, high) -> int:
+    slack = 0.1 * np.abs(high - low) + 1
+    return int(((points >= low - slack) & (points <= high + slack)).all(-1).sum())

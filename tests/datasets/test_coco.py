@@ -222,7 +222,7 @@ def test_boxes_that_were_given_become_rows(root):
     assert not made.visibility.any() and made.box_source == "given_boxes"
     whole = table.from_boxes(images, None, keypoints=keypoints.COCO)
     assert whole.boxes_xyxy.tolist() == [[0, 0, 31, 20], [0, 0, 9, 5], [0, 0, 12, 13]]
-    assert whole.box_source == "whole_image"
+    assert whole.box_source == "image"
     assert len(table.from_boxes([], [], keypoints=keypoints.COCO)) == 0
 
 

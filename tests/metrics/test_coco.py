@@ -456,3 +456,17 @@ def test_bad_boxes_files_and_options_are_named(tmp_path):
             coco_keypoint_ap(truth, path)
         with pytest.raises(ValueError, match=path.name):
             coco_box_ap(path, results)
+
+
+def test_box_ap_of_the_published_detections_is_the_known_value(real_data):
+    """The detector file of Simple Baselines and HRNet, on 390 images of val2017."""
+    folder = real_data / "coco"
+    found = coco_box_ap(
+        folder / "annotations" / "person_keypoints_val2017_annotations_only.json",
+        folder
+        / "person_detection_results"
+        / "COCO_val2017_detections_AP_H_56_person.json",
+    )
+    known = {"AP": 0.588, "AP50": 0.855, "AP75": 0.664, "APs": 0.404, "APm": 0.646}
+    for name, value in {**known, "APl": 0.742, "AR100": 0.704, "ARs": 0.524}.items():
+        assert found[name] == pytest.approx(value, abs=6e-4), name

@@ -1,0 +1,88 @@
+r"""Real people: LSP-extended, the small network, two CPU cores.
+
+Trains on images 1 to 5500 and validates on 5501 to 6000, a split of our own: all of
+LSP-extended is training data of LSP. Its labels are crowd-sourced, and some are wrong.
+Boxes are the extent of the labelled joints, which the metrics' names say: @joint_boxes.
+DeepPose's rule is the whole image: --config.data.train.options.boxes=image, and eval alike.
+
+  pose-jax train --config configs/lsp_extended.py --run runs/lsp_extended \
+    --config.data.train.root=LSPET --config.data.eval.root=LSPET
+  pose-jax eval --run runs/lsp_extended --decoder argmax,shift,dark --flip none,shift
+  ... --config configs/lsp_extended.py:smoke     # two steps, on data/smoke
+
+LSPET is a folder with joints.mat and images/im00001.jpg to im06000.jpg.
+
+Fine-tuning a network of other keypoints: its last layer starts anew.
+
+  pose-jax train --config configs/lsp_extended.py --run runs/lsp_finetuned \
+    --config.train.init_from=runs/demo-long --config.train.init_skip='("head",)'
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config(variant: str = "") -> ConfigDict:
+    c = ConfigDict()
+    c.seed = 0
+    c.method = ConfigDict(
+        {
+            "name": "dark",
+            "model": {"name": "pocket"},
+            "input_size": (96, 96),
+            "sigma": 1.5,
+            "reach": 1.5,
+            "augment": {
+                "flip": 0.5,
+                "scale": 0.2,
+                "rotation": 25.0,
+                "brightness": 0.2,
+                "contrast": 0.2,
+            },
+        }
+    )
+    source = {
+        "name": "lsp_extended",
+        "root": "data/lspet",
+        "options": {"boxes": "joint_boxes"},
+    }
+    c.data = ConfigDict(
+        {
+            "train": {**source, "split": "1-5500"},
+            "eval": {**source, "split": "5501-6000"},
+        }
+    )
+    c.input = ConfigDict(
+        {"batch_size": 32, "canvas_size": (320, 320), "cache_mb": 2048}
+    )
+    c.optimizer = ConfigDict(
+        {
+            "name": "muon",
+            "lr": 0.03,
+            "adam_kernels": ("head",),
+            "schedule": "cosine",
+            "warmup_steps": 50,
+            "ema_decay": 0.995,
+            "ema_warmup": True,
+        }
+    )
+    c.train = ConfigDict(
+        {
+            "steps": 7000,
+            "log_every_steps": 100,
+            "eval_every_steps": 1000,
+            "checkpoint_every_steps": 1000,
+            "init_from": "",
+            "init_skip": (),
+        }
+    )
+    if variant == "smoke":
+        for part, split in (("train", "train2017"), ("eval", "val2017")):
+            c.data[part] = ConfigDict(
+                {"name": "coco", "root": "data/smoke", "split": split}
+            )
+        c.input.batch_size = 4
+        c.train.steps = 2
+        c.train.eval_every_steps = 1
+    elif variant:
+        raise ValueError(f"no variant {variant!r}; there is 'smoke'.")
+    return c

@@ -1,0 +1,215 @@
+"""Two models on the same people: is the difference more than chance? (eval --compare)
+
+Paired bootstrap over images: both models' predictions of the same resampled images, many
+times; the interval is what 95% of the differences span. Images, not people: people of one
+image are not independent.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from pose_jax import evaluate, measures, runs
+from pose_jax import metrics as metrics_lib
+from pose_jax import sharding as sharding_lib
+from pose_jax.datasets.table import Table
+from pose_jax.errors import InputError
+from pose_jax.method import Poses
+from pose_jax.metrics.coco import MatchedImages, match_keypoints
+
+SAMPLES = 2000
+
+PerImage = Callable[[np.ndarray], np.ndarray]
+"""How often each image counts, [s, m], to a metric of each sample, [s]."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Difference:
+    """One metric of two models, and the 95% interval of B - A."""
+
+    name: str
+    a: float
+    b: float
+    low: float
+    high: float
+
+    @property
+    def difference(self) -> float:
+        return self.b - self.a
+
+
+def compare(
+    run_a: str,
+    run_b: str,
+    *,
+    data: str | None = None,
+    boxes: str = "gt",
+    samples: int = SAMPLES,
+) -> str:
+    """Predicts with both and says how they differ, as text.
+
+    Args:
+      run_a, run_b: RUN or RUN:DECODER.
+      data, boxes: as of `evaluate.evaluate_run`; the people are those of run A's config.
+      samples: of the bootstrap.
+
+    Raises:
+      InputError: the models have different keypoint sets.
+    """
+    (path_a, decoder_a), (path_b, decoder_b) = map(_parse, (run_a, run_b))
+    first, second = runs.load(path_a), runs.load(path_b)
+    if first.keypoints != second.keypoints:
+        raise InputError(
+            f"{path_a} has keypoints {first.keypoints.name!r}, {path_b} "
+            f"{second.keypoints.name!r}: they cannot be compared."
+        )
+    table = first.eval_table(data=data, boxes=boxes)
+    mesh = sharding_lib.make_mesh()
+    evaluation = evaluate.EvaluationConfig()
+
+    def predict(loaded, decoder):
+        predictor = evaluate.Predictor(loaded.method(decoder), mesh)
+        poses = predictor(loaded.variables, table, loaded.input)
+        return evaluate.suppress(table, poses, evaluation)
+
+    found = differences(
+        table, predict(first, decoder_a), predict(second, decoder_b), samples=samples
+    )
+    people = len(table.labelled_rows()) if table.labelled else len(table)
+    head = (
+        f"A: {run_a}\nB: {run_b}\n{people} people of {len(table.images)} images of "
+        f"{table.name}; B - A with its 95% interval, {samples} paired bootstrap samples "
+        "of images"
+    )
+    return f"{head}\n{table_of(found)}"
+
+
+def differences(
+    table: Table, a: Poses, b: Poses, *, samples: int = SAMPLES, seed: int = 0
+) -> list[Difference]:
+    """Every metric that is a mean over images' people, of two sets of predictions."""
+    statistics_a, statistics_b = per_image(table, a), per_image(table, b)
+    m = len(table.images)
+    rng = np.random.default_rng(seed)
+    whole = np.ones((1, m), np.int64)
+    found = {name: [] for name in statistics_a}
+    for start in range(0, samples, 100):  # In parts, for memory.
+        n = min(100, samples - start)
+        counts = rng.multinomial(m, np.full(m, 1 / m), size=n)
+        for name, values in found.items():
+            values.append(statistics_b[name](counts) - statistics_a[name](counts))
+    result = []
+    for name, values in found.items():
+        low, high = np.nanquantile(np.concatenate(values), (0.025, 0.975))
+        result.append(
+            Difference(
+                name=name,
+                a=float(statistics_a[name](whole)[0]),
+                b=float(statistics_b[name](whole)[0]),
+                low=float(low),
+                high=float(high),
+            )
+        )
+    return result
+
+
+def per_image(table: Table, poses: Poses) -> dict[str, PerImage]:
+    """Metrics by full name, as functions of how often each image counts."""
+    found: dict[str, PerImage] = {}
+    keypoints = table.keypoints
+    if keypoints.sigmas is not None:
+        matched = match_keypoints(
+            measures.ground_truth(table),
+            measures.coco_results(table, poses),
+            sigmas=keypoints.sigmas,
+        )
+        for name, threshold in (("AP", None), ("AP50", 0), ("AP75", 5)):
+            found[measures.full_name(name, table)] = _ap(matched, threshold)
+    if not table.labelled:
+        return found
+    image = table.image[poses.row]
+    true_xy, visibility = table.points_xy[poses.row], table.visibility[poses.row]
+    labelled = visibility > 0
+    distance = np.linalg.norm(poses.points_xy - true_xy, axis=-1)
+
+    def ratio(numerator, denominator):  # [people] each
+        sums = [
+            np.bincount(image, values, minlength=len(table.images))
+            for values in (numerator, denominator)
+        ]
+        return lambda counts: (counts @ sums[0]) / np.maximum(counts @ sums[1], 1e-9)
+
+    found[measures.full_name("pixel_error", table)] = ratio(
+        np.where(labelled, distance, 0).sum(1), labelled.sum(1)
+    )
+    scale, name, thresholds, counts_in = _scale(table, poses, true_xy, labelled)
+    usable = np.isfinite(scale) & (scale > 0)
+    counted = labelled & usable[:, None] & counts_in
+    for threshold in thresholds:
+        correct = counted & (distance <= threshold * scale[:, None])
+        found[measures.full_name(name, table, threshold)] = ratio(
+            correct.sum(1), counted.sum(1)
+        )
+    if keypoints.sticks:
+        each = jax.jit(
+            jax.vmap(lambda p, t, v: metrics_lib.pcp(p, t, v, keypoints.sticks))
+        )
+        correct, counted = map(
+            np.asarray,
+            each(
+                poses.points_xy.astype(np.float32),
+                true_xy.astype(np.float32),
+                visibility,
+            ),
+        )
+        found[measures.full_name("PCP", table, 0.5)] = ratio(
+            correct.sum(1), counted.sum(1)
+        )
+    return found
+
+
+def _scale(table, poses, true_xy, labelled):
+    """The normaliser of each person, its metric, and which keypoints count."""
+    names = table.keypoints.names
+    if table.head_sizes is not None:
+        counts_in = np.array([name not in ("pelvis", "thorax") for name in names])
+        scale = table.head_sizes[poses.row]
+        return scale, "PCKh", measures.PCKH_THRESHOLDS, counts_in
+    everything = np.ones(len(names), bool)
+    if table.keypoints.torso is None:
+        return np.zeros(len(true_xy)), "PCK", (), everything
+    i, j = table.keypoints.torso
+    torso = np.linalg.norm(true_xy[:, i] - true_xy[:, j], axis=-1)
+    scale = np.where(labelled[:, i] & labelled[:, j], torso, 0.0)
+    return scale, "PCK", measures.PCK_THRESHOLDS, everything
+
+
+def _ap(matched: MatchedImages, threshold: int | None) -> PerImage:
+    which = slice(None) if threshold is None else slice(threshold, threshold + 1)
+    return lambda counts: np.array([matched.ap(row)[which].mean() for row in counts])
+
+
+def table_of(found: list[Difference]) -> str:
+    """Differences as text; * marks those whose interval has no 0 in it."""
+    width = max(len(d.name) for d in found)
+    lines = [f"{'metric'.ljust(width)}  {'A':>8}  {'B':>8}  {'B - A':>8}  95% interval"]
+    for d in found:
+        mark = " *" if d.low > 0 or d.high < 0 else ""
+        lines.append(
+            f"{d.name.ljust(width)}  {d.a:8.4f}  {d.b:8.4f}  {d.difference:+8.4f}  "
+            f"[{d.low:+.4f}, {d.high:+.4f}]{mark}"
+        )
+    return "\n".join(lines)
+
+
+def _parse(text: str) -> tuple[Path, str | None]:
+    """RUN or RUN:DECODER; a folder whose own name has a colon is taken whole."""
+    if not Path(text).exists() and ":" in text:
+        path, decoder = text.rsplit(":", 1)
+        return Path(path), decoder
+    return Path(text), None

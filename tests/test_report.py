@@ -1,0 +1,626 @@
+"""The report: one whole HTML file, whatever state the run is in."""
+
+import dataclasses
+import html
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from pose_jax import (
+    cli,
+    evaluate,
+    experiment,
+    metrics,
+    report,
+    runs,
+    train,
+    writers,
+)
+from pose_jax import sharding as sharding_lib
+from pose_jax.datasets import coco, synthetic
+from pose_jax.keypoints import COCO, KeypointSet
+from pose_jax.method import Poses
+
+EVIL = "<script>alert('x')</script>&"
+VOID = {"meta", "img", "br", "hr", "link", "input", "wbr"}
+ALWAYS = {"scores", "curves", "metrics", "config", "data", "environment", "repeat"}
+OF_PEOPLE = {"keypoints", "errors", "people", "heatmaps"}
+
+
+class Page(HTMLParser):
+    """Elements, attributes and text of a page; refuses what is not balanced."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.stack, self.tags, self.ids, self.links = [], [], [], []
+        self.parts: list[str] = []
+        self.feed(text)
+        self.close()
+        assert self.stack == []
+        assert len(set(self.ids)) == len(self.ids)
+        self.text = " ".join("".join(self.parts).split())
+
+    def handle_starttag(self, tag, attrs):
+        self.handle_startendtag(tag, attrs)
+        if tag not in VOID:
+            self.stack.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        if tag != "wbr":
+            self.parts.append(" ")
+        self.tags.append((tag, dict(attrs)))
+        for name, value in attrs:
+            if name == "id":
+                self.ids.append(value)
+            elif name in ("src", "href", "srcset", "action", "poster", "data"):
+                self.links.append(value)
+
+    def handle_endtag(self, tag):
+        assert self.stack and self.stack.pop() == tag, self.getpos()
+        self.parts.append(" ")
+
+    def handle_data(self, data):
+        if "style" not in self.stack:
+            self.parts.append(data)
+
+    def names(self):
+        return [tag for tag, _ in self.tags]
+
+    def sections(self):
+        return {attrs["id"] for tag, attrs in self.tags if tag == "section"}
+
+
+def page_of(run):
+    return Page((run / "report.html").read_text(encoding="utf-8"))
+
+
+def make_config(root):
+    source = {"name": "coco", "root": str(root)}
+    return {
+        "seed": 3,
+        "method": {
+            "name": "dark",
+            "model": {"name": "pocket", "options": {"width": 8, "blocks": (0, 0, 0)}},
+            "input_size": (64, 64),
+            "sigma": 1.5,
+            "alignment": "stride",
+        },
+        "data": {
+            "train": {**source, "split": "train2017"},
+            "eval": {**source, "split": "val2017"},
+        },
+        "input": {"batch_size": 4, "canvas_size": (320, 256), "reader": "numpy"},
+        "optimizer": {"name": "adam", "lr": 2e-3},
+        "train": {"steps": 2, "log_every_steps": 1, "eval_every_steps": 1},
+    }
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    root = tmp_path_factory.mktemp("people") / "data"
+    synthetic.write_dataset(root, n=4, val=7, seed=1)
+    return root
+
+
+@pytest.fixture(scope="module")
+def trained(root, tmp_path_factory):
+    """What two steps of training leave, but the weights are the first ones."""
+    run, config = tmp_path_factory.mktemp("runs") / "tiny", make_config(root)
+    setup = experiment.setup(config)
+    method = setup.method
+    quick = {"xla_backend_optimization_level": 0}
+    init = jax.jit(method.phases[0].init, compiler_options=quick)
+    variables = {"pose": init(jax.random.key(0))}
+    run.mkdir()
+    (run / "config.json").write_text(json.dumps(config))
+    predictor = evaluate.Predictor(method, sharding_lib.make_mesh())
+    scores, _ = evaluate.evaluate(
+        predictor, variables, setup.eval_table, setup.config.input
+    )
+    with writers.MetricWriter(run, tensorboard=False) as writer:
+        for step in (1, 2):
+            logged = {"loss": 0.01 / step, "images_per_second": 50 * step}
+            logged |= {"input_bound_percent": 3, "lr": 1e-3 * step}
+            writer.write(step, "pose", logged)
+            writer.write(step, "pose", scores | {"AP@gt_boxes": 0.1 * step})
+    runs.write_model(
+        run, config=config, method=method, train_table=setup.train_table,
+        variables=variables, scores=scores,
+    )  # fmt: skip
+    for decoder in ("argmax", "dark"):
+        out = run / "eval" / "gt_boxes" / decoder
+        out.mkdir(parents=True)
+        (out / "metrics.json").write_text(json.dumps(scores | {f"{decoder}@own": 1}))
+    return run
+
+
+@pytest.fixture(scope="module")
+def seen(trained):
+    manifest = json.loads((trained / "model" / "manifest.json").read_text())
+    return report._look(trained, manifest, 500, None)
+
+
+@pytest.fixture
+def run(trained, tmp_path):
+    return Path(shutil.copytree(trained, tmp_path / "tiny"))
+
+
+@pytest.fixture(scope="module")
+def whole(trained, tmp_path_factory):
+    """The report of a whole run, by the command line."""
+    run = tmp_path_factory.mktemp("whole") / "tiny"
+    shutil.copytree(trained, run)
+    assert cli.main(["report", str(run)]) == 0
+    return run
+
+
+def test_a_finished_run_has_every_section(whole):
+    page = page_of(whole)
+    assert page.sections() == ALWAYS | OF_PEOPLE
+    anchors = {link[1:] for link in page.links if link.startswith("#")}
+    assert page.sections() <= anchors
+    assert {"html", "head", "title", "body", "main"} <= set(page.names())
+
+
+def test_nothing_leads_out_and_nothing_is_a_script(whole):
+    text, page = (whole / "report.html").read_text(encoding="utf-8"), page_of(whole)
+    assert page.links
+    assert all(link.startswith(("#", "data:image/")) for link in page.links)
+    assert not re.search(r"https?:|url\((?!#)|@import", text)
+    assert not {"script", "link", "iframe", "object", "base"} & set(page.names())
+    assert not any(name.startswith("on") for _, attrs in page.tags for name in attrs)
+
+
+def test_every_anchor_of_a_chart_is_on_the_page(whole):
+    text, page = (whole / "report.html").read_text(encoding="utf-8"), page_of(whole)
+    used = {link[1:] for link in page.links if link.startswith("#")}
+    assert used | set(re.findall(r"url\(#([^)]+)\)", text)) <= set(page.ids)
+
+
+def test_every_metric_is_there_by_its_full_name_for_both_decoders(whole):
+    page = page_of(whole)
+    for decoder in ("argmax", "dark"):
+        file = whole / "eval" / "gt_boxes" / decoder / "metrics.json"
+        found = json.loads(file.read_text())
+        assert found and all(name in page.text for name in found)
+        assert f" {decoder} " in page.text
+    scores = json.loads((whole / "model" / "manifest.json").read_text())["scores"]
+    assert all(name in page.text for name in scores)
+
+
+def test_people_are_named_and_shown_beside_the_truth(whole, root):
+    page, table = page_of(whole), coco.load(root, "val2017")
+    rows = table.labelled_rows()
+    shown = {
+        (int(image), int(person))
+        for image, person in re.findall(r"image (\d+), annotation (\d+)", page.text)
+    }
+    there = {(int(table.image_ids[table.image[r]]), int(table.ids[r])) for r in rows}
+    assert shown <= there and len(shown) >= min(6, len(there))
+    alts = [attrs["alt"] for tag, attrs in page.tags if tag == "img"]
+    for kind in ("truth", "prediction", "heatmaps", "input"):
+        assert sum(alt.endswith(f": {kind}") for alt in alts) >= min(6, len(rows))
+    for _, attrs in page.tags:
+        assert not attrs.get("src", "data:image/jpeg;base64,").endswith(",,")
+
+
+def test_learning_curves_show_what_the_log_has(whole):
+    page = page_of(whole)
+    labels = {attrs.get("aria-label") for tag, attrs in page.tags if tag == "svg"}
+    assert {"loss", "learning rate", "images per second"} <= labels
+    assert any("waiting for input" in label for label in labels)
+
+
+def test_each_phase_has_a_line_and_kinds_of_a_metric_share_a_panel():
+    log = []
+    for phase in ("stage_1", "stage_2"):
+        for step in (1, 2):
+            values = {
+                "loss": step,
+                "lr": 0.1,
+                "AP@gt_boxes": step,
+                "AP50@gt_boxes": step,
+            }
+            values |= {"PCK@0.1@gt_boxes@PC": step, "PCK@0.2@gt_boxes@PC": step}
+            values |= {"people@gt_boxes": 7, "not_a_number": None}
+            log.append({"step": step, "phase": phase, "time": 0.0, **values})
+    panels = report._panels(log)
+    assert list(panels) == ["loss", "learning rate", "AP@gt_boxes", "PCK@gt_boxes@PC"]
+    assert panels["loss"] == {"stage_1": [(1, 1), (2, 2)], "stage_2": [(1, 1), (2, 2)]}
+    assert len(panels["AP@gt_boxes"]) == 4
+    assert "PCK@0.2 stage_2" in panels["PCK@gt_boxes@PC"]
+
+
+def test_left_and_right_stand_together():
+    pairs = report._pairs(COCO)
+    assert [i for pair in pairs for i in pair] == list(range(17))
+    mixed = KeypointSet("mine", ("right_hip", "neck", "left_hip"), ((0, 2),), ())
+    assert report._pairs(mixed) == [(2, 0), (1,)]
+    assert report._pair_name(mixed, (2, 0)) == "hip"
+
+
+def test_the_keypoint_table_has_the_numbers_of_the_metrics(seen):
+    table, rows = seen.table, seen.poses.row
+    np.testing.assert_array_equal(rows, table.labelled_rows())
+    correct, counted = metrics.pdj(
+        seen.poses.points_xy,
+        table.points_xy[rows].astype(np.float32),
+        table.visibility[rows],
+        COCO.torso,
+        thresholds=(0.05, 0.1, 0.2),
+    )
+    cells = {}
+    for row in report._keypoint_table(seen).split("<tr")[2:]:
+        texts = re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row)
+        name, *values = (re.sub("<[^>]*>", "", text) for text in texts)
+        cells[name] = values
+    assert list(cells) == [*COCO.names, "all"]
+    for i, name in enumerate(COCO.names):
+        share = [
+            f"{100 * c[i] / counted[i]:.1f}" if counted[i] else "–" for c in correct
+        ]
+        assert cells[name][7:10] == share
+        seen_of = table.visibility[rows][:, i]
+        assert cells[name][:3] == [
+            str((seen_of > 0).sum()), str((seen_of == 2).sum()), str((seen_of == 1).sum())
+        ]  # fmt: skip
+    share = [f"{100 * float(c.sum()) / float(counted.sum()):.1f}" for c in correct]
+    assert cells["all"][7:10] == share
+    mean = np.linalg.norm(seen.poses.points_xy - table.points_xy[rows], axis=-1)
+    mean = mean[table.visibility[rows] > 0].mean()
+    assert cells["all"][4] == f"{mean:.2f}"
+
+
+def test_the_best_come_first_and_the_worst_are_the_worst(seen):
+    kinds = report._kinds(seen.order, 3)
+    assert seen.relative[kinds["Best"][0]] == seen.relative.min()
+    assert seen.relative[kinds["Worst"][0]] == seen.relative.max()
+    assert (np.diff(seen.relative[kinds["Worst"]]) <= 0).all()
+
+
+def test_a_run_without_evaluations_is_reported_on_as_many_people_as_asked(run):
+    shutil.rmtree(run / "eval")
+    assert cli.main(["report", str(run), "--people", "3"]) == 0
+    page = page_of(run)
+    assert page.sections() == ALWAYS | OF_PEOPLE
+    assert "end of training" in page.text and "pose-jax eval" in page.text
+    assert re.search(r"\b3 of \d+ people, evenly spaced", page.text)
+
+
+def test_no_people_is_a_mistake(trained, capsys):
+    assert cli.main(["report", str(trained), "--people", "0"]) == 2
+    assert "--people" in capsys.readouterr().err
+
+
+def test_tensorflow_is_not_needed(run, run_python):
+    """Also where the run was trained with its reader."""
+    manifest = json.loads((run / "model" / "manifest.json").read_text())
+    manifest["input"]["reader"] = "tf"
+    (run / "model" / "manifest.json").write_text(json.dumps(manifest))
+    done = run_python(
+        "import sys; sys.modules['tensorflow'] = None\n"
+        "from pose_jax import cli\n"
+        f"sys.exit(cli.main(['report', {str(run)!r}, '--people', '2']))"
+    )
+    assert done.returncode == 0, done.stderr
+    assert page_of(run).sections() == ALWAYS | OF_PEOPLE
+
+
+@pytest.fixture
+def killed(run):
+    shutil.rmtree(run / "model")
+    shutil.rmtree(run / "eval")
+    return run
+
+
+def test_a_killed_run_is_reported_without_a_model(killed, capsys):
+    log = killed / "metrics.jsonl"
+    log.write_text(log.read_text() + '{"step": 2, "phase": "po')  # Cut off.
+    assert cli.main(["report", str(killed)]) == 0
+    page, err = page_of(killed), capsys.readouterr().err
+    assert page.sections() == ALWAYS
+    says = "There is no model yet: training has not finished."
+    assert says in page.text and says in err and len(err.splitlines()) == 1
+    assert "step 2 of 2 of phase 'pose'" in page.text
+    assert "To go on with this one" in page.text
+    assert "step 2 of phase 'pose'" in page.text and "AP@gt_boxes 0.2 " in page.text
+    assert any("loss" == attrs.get("aria-label") for _, attrs in page.tags)
+
+
+def test_a_run_that_has_logged_nothing_yet_is_reported(killed):
+    (killed / "metrics.jsonl").unlink()
+    report.report(killed)
+    assert "has not written a number" in page_of(killed).text
+
+
+def test_data_that_are_gone_cost_one_line_and_another_folder_mends_it(
+    run, root, tmp_path, capsys
+):
+    config, gone = make_config(root), str(tmp_path / "gone")
+    config["data"]["eval"]["root"] = gone
+    (run / "config.json").write_text(json.dumps(config))
+    manifest = json.loads((run / "model" / "manifest.json").read_text())
+    manifest["data"]["root"] = gone
+    (run / "model" / "manifest.json").write_text(json.dumps(manifest))
+    assert cli.main(["report", str(run)]) == 0
+    page, err = page_of(run), capsys.readouterr().err
+    assert page.sections() == ALWAYS
+    assert gone in err and len(err.splitlines()) == 1
+    notes = [1 for tag, attrs in page.tags if attrs.get("class") == "note"]
+    assert len(notes) == 1 and gone in page.text
+    assert cli.main(["report", str(run), "--data", str(root), "--people", "2"]) == 0
+    assert page_of(run).sections() == ALWAYS | OF_PEOPLE
+
+
+def test_images_that_are_gone_cost_one_line(run, root, tmp_path, capsys):
+    """The annotations are there, the pictures are not."""
+    half = Path(shutil.copytree(root, tmp_path / "half"))
+    for image in (half / "val2017").glob("*"):
+        image.unlink()
+    assert cli.main(["report", str(run), "--data", str(half)]) == 0
+    assert page_of(run).sections() == ALWAYS
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_a_damaged_model_and_damaged_metrics_are_said(run, capsys):
+    (run / "model" / "manifest.json").write_text("{")
+    (run / "eval" / "gt_boxes" / "dark" / "metrics.json").write_text("[1]")
+    assert cli.main(["report", str(run)]) == 0
+    err = capsys.readouterr().err
+    assert "manifest.json" in err and "metrics.json" in err
+    page = page_of(run)
+    assert page.sections() == ALWAYS
+    assert "argmax" in page.text
+
+
+def test_what_is_no_run_is_one_line(tmp_path, capsys):
+    for path in (tmp_path, tmp_path / "nowhere"):
+        assert cli.main(["report", str(path)]) == 1
+        err = capsys.readouterr().err
+        assert str(path) in err and len(err.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_model_alone_is_reported(run):
+    for name in ("config.json", "metrics.jsonl"):
+        (run / name).unlink()
+    report.report(run, people=2)
+    page = page_of(run)
+    assert page.sections() == ALWAYS | OF_PEOPLE
+    assert "method.sigma" in page.text and "optimizer.lr" not in page.text
+
+
+def test_every_text_is_escaped(killed):
+    """Config, names of metrics, decoders, phases and the run's own name."""
+    run = killed.rename(killed.with_name("a<b>&'\""))
+    config = json.loads((run / "config.json").read_text())
+    config["method"]["model"]["options"][EVIL] = EVIL
+    config["data"]["eval"]["root"] = EVIL
+    (run / "config.json").write_text(json.dumps(config))
+    found = run / "eval" / "gt_boxes" / "<b>"
+    found.mkdir(parents=True)
+    (found / "metrics.json").write_text(json.dumps({f"AP@{EVIL}": 1, EVIL: EVIL}))
+    lines = [{"step": i, "phase": EVIL, f"loss{EVIL}": 1 / i} for i in (1, 2)]
+    lines += [{"step": i, "phase": "other", "AP@$x$": i} for i in (1, 2)]
+    log = "".join(json.dumps(line) + "\n" for line in lines)
+    (run / "metrics.jsonl").write_text(log)
+    report.report(run)
+    page = page_of(run)
+    assert not {"script", "b<", "a<b"} & set(page.names())
+    assert page.text.count(EVIL) >= 6
+    assert "a<b>&'\"" in page.text and "AP@$x$" in page.text
+
+
+def test_the_config_table_marks_what_is_not_the_default(whole, root):
+    found = {s.key: s for s in report.settings(make_config(root))}
+    assert found["method.sigma"].changed and found["method.sigma"].default == 2.0
+    assert found["method.alignment"].given and not found["method.alignment"].changed
+    assert not found["method.padding"].given and found["method.padding"].value == 1.25
+    assert found["optimizer.lr"].value == 2e-3 and found["optimizer.lr"].default == 1e-3
+    assert found["method.augment.rotation"].value == 0
+    assert found["method.model.options.width"].value == 8
+    assert found["data.eval.split"].value == "val2017"
+    rows = re.findall(
+        r'<tr(?: class="([^"]*)")?><th[^>]*>method\.<wbr>(sigma|padding|alignment)</th>',
+        (whole / "report.html").read_text(),
+    )
+    assert dict((key, marks) for marks, key in rows) == {
+        "sigma": "changed given", "padding": "", "alignment": "given",
+    }  # fmt: skip
+
+
+def test_a_config_of_another_version_is_shown_all_the_same(root):
+    config = make_config(root)
+    config["method"]["unheard_of"] = 1
+    del config["method"]["input_size"]
+    config["phases"] = {"pose": {"optimizer": {"lr": 1.0}}}
+    found = {s.key: s for s in report.settings(config)}
+    assert found["method.unheard_of"].default.words == "unknown key"
+    assert found["method.input_size"].default.words == "required"
+    assert found["phases.pose.optimizer.lr"].value == 1.0
+    config["method"] = {"name": "of tomorrow", "size": 3}
+    assert {s.key: s for s in report.settings(config)}["method.size"].value == 3
+
+
+def test_the_command_to_repeat_trains_the_same_config(whole, root, monkeypatch):
+    called = []
+    monkeypatch.setattr(
+        train, "train", lambda config, run: called.append((config, run))
+    )
+    command = re.search(
+        r"<pre>cd [^\n]*\n(.*?)</pre>", (whole / "report.html").read_text()
+    )
+    words = shlex.split(html.unescape(command[1]))
+    assert words[:2] == ["python", "-c"]
+    exec(words[2], {})
+    config, again = called[0]
+    assert json.loads(json.dumps(config.to_dict())) == json.loads(
+        json.dumps(make_config(root))
+    )
+    assert again == str(whole) + "-again"
+
+
+def test_environment_and_fingerprints_are_there(whole, root):
+    page = page_of(whole)
+    manifest = json.loads((whole / "model" / "manifest.json").read_text())
+    assert manifest["train_data"]["fingerprint"] in page.text
+    assert coco.load(root, "val2017").fingerprint() in page.text
+    for what in ("Python", "platform", "devices", "CPU cores", "git commit"):
+        assert what in page.text
+    assert jax.__version__ in page.text and "wall time" in page.text
+
+
+def seen_with(table, **inspected):
+    """A report's view of perfect predictions, as of a method that shows `inspected`."""
+    rows = table.labelled_rows() if table.labelled else np.arange(len(table))
+    n, k = len(rows), len(table.keypoints)
+    poses = Poses(
+        points_xy=table.points_xy[rows].astype(np.float32),
+        keypoint_scores=np.ones((n, k), np.float32),
+        score=np.ones(n, np.float32),
+        valid=np.ones(n, bool),
+        row=rows,
+    )
+    measured = report._measured(table, poses)
+    return report._People(
+        table=table, poses=poses, total=n, decoder="none", shown=[0, 1],
+        inspected=inspected, alignment="stride", **measured,
+    )  # fmt: skip
+
+
+def test_perfect_predictions_have_no_error(root):
+    seen = seen_with(coco.load(root, "val2017"))
+    assert np.nanmax(seen.error) < 1e-3
+    assert seen.oks == pytest.approx(1)
+    assert "100.0" in report._keypoint_table(seen).split("<tr")[-1]
+    Page(report._errors(seen))
+
+
+def test_stages_and_maps_are_drawn_by_their_shapes(root):
+    """A cascade has stages and no maps; other keys are left alone."""
+    seen = seen_with(
+        coco.load(root, "val2017"),
+        input=np.full((2, 32, 24, 3), 0.5, np.float32),
+        stages=np.ones((2, 3, 17, 2), np.float32),
+        other_maps=np.zeros((2, 8, 6, 17), np.float32),
+        offsets=np.zeros((2, 8, 6, 34), np.float32),
+        unknown=np.zeros((2, 5)),
+    )
+    titles = [title for title, _ in report._inspected(seen, 0, {"other_maps": 0.0})]
+    assert titles == ["input", "stages 1", "stages 2", "stages 3", "other_maps"]
+    assert len(re.findall("<img", report._heatmaps(seen))) == 2 * 5
+
+
+def test_boxes_without_labels_show_predictions_and_no_error(root):
+    table = dataclasses.replace(
+        coco.load(root, "val2017"), labelled=False, box_source="detections"
+    )
+    seen = seen_with(table, input=np.zeros((2, 8, 8, 3), np.float32))
+    assert seen.yardstick is None and np.isnan(seen.error).all()
+    page = Page(_joined(report._gallery(seen), report._heatmaps(seen)))
+    assert "no labels" in page.text and "error" not in page.text
+    alts = [attrs["alt"] for tag, attrs in page.tags if tag == "img"]
+    assert not any("truth" in alt for alt in alts)
+
+
+def _joined(*parts):
+    return "<div>" + "".join(parts) + "</div>"
+
+
+@pytest.mark.parametrize(
+    ("change", "name", "words"),
+    [
+        ({}, "PCK@0.2@gt_boxes", "torso"),
+        (
+            {"centric": "OC", "box_source": "joint_boxes"},
+            "PCK@0.2@joint_boxes@OC",
+            "torso",
+        ),
+        ({"head_sizes": 20.0}, "PCKh@0.5@gt_boxes", "head box"),
+        ({"keypoints": "no torso"}, "PCK_box@0.2@gt_boxes", "longer side"),
+    ],
+)
+def test_errors_are_in_the_lengths_of_the_data_set(change, name, words, root):
+    table = coco.load(root, "val2017")
+    if "head_sizes" in change:
+        sizes = np.full(len(table), change["head_sizes"])
+        sizes[table.labelled_rows()[0]] = 0  # Without a head box.
+        change = {"head_sizes": sizes}
+    if "keypoints" in change:
+        change = {"keypoints": dataclasses.replace(COCO, torso=None, sigmas=None)}
+    seen = seen_with(dataclasses.replace(table, **change))
+    assert (seen.oks is None) == ("keypoints" in change)
+    page = Page(report._keypoint_table(seen))
+    assert name in page.text and words in page.text
+    if "head_sizes" in change:
+        assert "1 of " in page.text
+
+
+def test_a_crop_holds_box_and_points_and_stays_inside():
+    image = np.arange(30 * 40 * 3, dtype=np.uint32).astype(np.uint8).reshape(30, 40, 3)
+    for box, points in (
+        ([5, 6, 9, 12], [[20, 3]]),
+        ([-50, -50, -40, -40], np.zeros((0, 2))),
+        ([38, 28, 90, 90], [[39, 29]]),
+    ):
+        points = np.array(points, float).reshape(-1, 2)
+        window, corner, scale = report._crop(image, np.array(box, float), points)
+        h, w = window.shape[:2]
+        x, y = corner
+        np.testing.assert_array_equal(window, image[y : y + h, x : x + w])
+        assert h > 0 and w > 0 and max(h, w) * scale == pytest.approx(240)
+        for px, py in points:
+            assert x <= px < x + w and y <= py < y + h
+
+
+# ------------------------------------------------------------------------ in a browser
+
+
+@pytest.fixture(scope="module")
+def browser():
+    names = ("chromium", "chromium-browser", "google-chrome")
+    asked = os.environ.get("CHROMIUM")
+    found = asked or next(filter(None, map(shutil.which, names)), None)
+    if found is None:
+        pytest.skip(f"no browser: none of {', '.join(names)}, and CHROMIUM is not set")
+
+    def run(page, *options, home):
+        words = [found, "--headless", "--no-sandbox", "--disable-gpu"]
+        words += ["--disable-dev-shm-usage", *options]
+        words += [f"--user-data-dir={home}", "--hide-scrollbars", page.as_uri()]
+        done = subprocess.run(words, capture_output=True, timeout=300, check=False)
+        assert done.returncode == 0, done.stderr.decode()[-2000:]
+        return done.stdout.decode()
+
+    return run
+
+
+@pytest.mark.parametrize("width", [1280, 400])
+def test_a_browser_shows_it(width, whole, browser, tmp_path):
+    shot = tmp_path / "shot.png"
+    browser(
+        whole / "report.html", f"--screenshot={shot}", f"--window-size={width},3000",
+        home=tmp_path / "home",
+    )  # fmt: skip
+    with Image.open(shot) as image:
+        assert image.size[0] == width
+        grey = np.asarray(image.convert("L"), float)
+    assert grey.std() > 5
+    assert len(np.unique(grey[2000:])) > 20  # And not blank further down.
+
+
+def test_a_browser_finds_every_section(whole, browser, tmp_path):
+    dom = browser(whole / "report.html", "--dump-dom", home=tmp_path / "home")
+    assert {attrs["id"] for tag, attrs in Page(dom).tags if tag == "section"} == (
+        ALWAYS | OF_PEOPLE
+    )

@@ -1,0 +1,246 @@
+"""Nothing is lost: killed, stopped, out of disk, two at once. Runs are real processes.
+
+The parameters of an interrupted run equal those of one that was not, bit for bit.
+"""
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pose_jax import checkpoints, trees
+from pose_jax.datasets import synthetic
+
+CONFIG = """
+from ml_collections import ConfigDict
+
+def get_config(variant=""):
+    source = {{"name": "coco", "root": {root!r}}}
+    return ConfigDict({{
+        "seed": 3,
+        "method": {{
+            "name": "dark",
+            "model": {{"name": "pocket", "options": {{"width": 8, "blocks": (0, 0, 0)}}}},
+            "input_size": (64, 64),
+            "sigma": 1.5,
+            "augment": {{"flip": 0.5, "rotation": 20.0}},
+        }},
+        "data": {{
+            "train": {{**source, "split": "train2017"}},
+            "eval": {{**source, "split": "val2017"}},
+        }},
+        "input": {{"batch_size": 4, "canvas_size": (320, 256), "reader": "numpy"}},
+        "optimizer": {{"name": "adam", "lr": 1e-3, "ema_decay": 0.9}},
+        "train": {{
+            "steps": 40,
+            "checkpoint_every_steps": 4,
+            "eval_every_steps": 10,
+            "best_metric": "AP@gt_boxes",
+            "log_every_steps": 1,
+        }},
+    }})
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("resume")
+    synthetic.write_dataset(folder / "data", n=8, val=3, seed=0)
+    (folder / "config.py").write_text(CONFIG.format(root=str(folder / "data")))
+    return folder
+
+
+def start(folder: Path, run: Path, *more: str, before: str = "") -> subprocess.Popen:
+    """Trains in a process of its own; `before` is Python that it runs first."""
+    code = (
+        f"import sys\n{before}\nfrom pose_jax import cli\n"
+        "sys.exit(cli.main(sys.argv[1:]))"
+    )
+    argv = ["train", "--config", str(folder / "config.py"), "--run", str(run), *more]
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *argv],
+        cwd=Path(__file__).parents[1],
+        env={
+            **os.environ,
+            "JAX_COMPILATION_CACHE_DIR": str(folder / "compiled"),
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
+        },
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(process: subprocess.Popen) -> tuple[int, str, str]:
+    out, err = process.communicate(timeout=300)
+    return process.returncode, out, err
+
+
+def weights(run: Path):
+    return trees.flatten(checkpoints.load_model(run / "model")[0])
+
+
+def last_step(run: Path) -> int:
+    """Of the log: how far the run has come."""
+    try:
+        lines = (run / "metrics.jsonl").read_text().splitlines()
+        return max(json.loads(line)["step"] for line in lines)
+    except (OSError, ValueError):
+        return 0
+
+
+def wait_for_step(process: subprocess.Popen, run: Path, step: int) -> None:
+    until = time.monotonic() + 300
+    while last_step(run) < step and process.poll() is None:
+        assert time.monotonic() < until, "the run came to no step in five minutes"
+        time.sleep(0.02)
+
+
+def assert_same(run: Path, straight: Path) -> None:
+    ours, theirs = weights(run), weights(straight)
+    assert ours.keys() == theirs.keys()
+    for path, value in theirs.items():
+        np.testing.assert_array_equal(ours[path], value, err_msg="/".join(path))
+
+    def log(run):
+        lines = (run / "metrics.jsonl").read_text().splitlines()
+        timed = ("time", "images_per_second", "input_bound_percent")
+        entries = [json.loads(line) for line in lines]
+        return [{k: v for k, v in e.items() if k not in timed} for e in entries]
+
+    # Sums of a log window that was cut by a stop are its rest's.
+    assert log(run) == log(straight)
+
+
+@pytest.fixture(scope="module")
+def straight(folder):
+    run = folder / "straight"
+    code, _, err = finish(start(folder, run))
+    assert code == 0, err
+    return run
+
+
+@pytest.fixture(scope="module")
+def stopped(folder):
+    """A run that was stopped by SIGTERM, what it said, and the step it had come to."""
+    run = folder / "stopped"
+    process = start(folder, run)
+    wait_for_step(process, run, 9)
+    process.send_signal(signal.SIGTERM)
+    code, out, err = finish(process)
+    assert code == 0, err
+    return run, out, max(checkpoints.whole_steps(run / "checkpoints" / "pose"))
+
+
+def copy_of(run: Path, to: Path) -> Path:
+    return Path(shutil.copytree(run, to))
+
+
+def test_sigterm_saves_and_exits_with_a_note(folder, straight, stopped, tmp_path):
+    run, out, step = stopped
+    assert f"stopped by SIGTERM at step {step} of 40" in out
+    assert "goes on from it" in out
+    assert 9 <= step < 40 and not (run / "model").exists()
+    again = copy_of(run, tmp_path / "run")
+    code, out, err = finish(start(folder, again))
+    assert code == 0 and f"resumed at step {step} of 40" in out, err
+    assert_same(again, straight)
+
+
+def test_two_runs_in_one_directory_refuse_each_other(folder, tmp_path):
+    run = tmp_path / "run"
+    first = start(folder, run)
+    try:
+        wait_for_step(first, run, 1)
+        code, _, err = finish(start(folder, run))
+        assert code == 1 and "Traceback" not in err
+        (line,) = (line for line in err.splitlines() if "error" in line)
+        assert f"{run} is in use by process {first.pid} on " in line
+    finally:
+        first.kill()
+        first.communicate()
+    # What a killed process held is free again.
+    (run / "metrics.jsonl").unlink()
+    process = start(folder, run)
+    wait_for_step(process, run, 2)
+    process.send_signal(signal.SIGTERM)
+    assert finish(process)[0] == 0
+
+
+def test_a_full_disk_leaves_the_last_good_checkpoint(
+    folder, straight, stopped, tmp_path
+):
+    """A limit on the size of files stands for the disk: writing fails the same way."""
+    run = copy_of(stopped[0], tmp_path / "run")
+    limit = (
+        "import resource, signal\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000))"
+    )
+    code, _, err = finish(start(folder, run, before=limit))
+    assert code == 1, err
+    line = err.splitlines()[-1]  # Threads of libraries may have had their say before.
+    assert line.startswith("pose-jax: error: ")
+    assert "File too large" in line and "Free some space" in line
+    assert f"The last good one is of step {stopped[2]}" in line
+    code, out, err = finish(start(folder, run))
+    assert code == 0 and f"resumed at step {stopped[2]} of 40" in out, err
+    assert_same(run, straight)
+
+
+def test_going_on_from_another_run_keeps_optimiser_and_step(
+    folder, straight, stopped, tmp_path
+):
+    run, _, step = stopped
+    other = tmp_path / "other"
+    code, out, err = finish(start(folder, other, f"--config.train.resume_from={run}"))
+    assert code == 0, err
+    assert f"resumed at step {step} of 40, from {run}" in out
+    assert_weights_equal(other, straight)
+    code, _, err = finish(
+        start(folder, tmp_path / "third", "--config.train.resume_from=/nowhere")
+    )
+    assert code == 1 and "/nowhere has no checkpoint of phase 'pose'" in err
+
+
+def assert_weights_equal(run, straight):
+    for path, value in weights(straight).items():
+        np.testing.assert_array_equal(weights(run)[path], value)
+
+
+@pytest.mark.slow
+def test_twenty_kills_change_nothing(folder, straight, tmp_path):
+    """kill -9 at random moments: in steps, while a checkpoint is written, in evaluation."""
+    run = tmp_path / "run"
+    rng = random.Random(0)
+    moments = {"step": 0, "checkpoint": 0, "evaluation": 0}
+    kills = 0
+    while kills < 20:
+        process = start(folder, run)
+        begun = last_step(run)
+        wait_for_step(process, run, begun + 1 if begun < 40 else 40)
+        time.sleep(rng.choice([0.0, 0.02, 0.1, 0.5, 1.5]) * rng.random())
+        if process.poll() is not None:  # It was through: start over.
+            assert finish(process)[0] == 0
+            assert_same(run, straight)
+            run = tmp_path / f"run{kills}"
+            continue
+        temporary = list((run / "checkpoints" / "pose").glob("*tmp*"))
+        step = last_step(run)
+        kind = "checkpoint" if temporary else "evaluation" if step % 10 == 0 else "step"
+        moments[kind] += 1
+        process.kill()
+        process.communicate()
+        kills += 1
+    code, _, err = finish(start(folder, run))
+    assert code == 0, err
+    assert_same(run, straight)
+    print(moments)
