@@ -9,8 +9,10 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import difflib
+import errno
 import json
 import math
+import os
 import shutil
 import zipfile
 import zlib
@@ -110,10 +112,12 @@ class Checkpoints:
                     f"{near[0]!r}?"
                 )
             best = {name: float(metrics[name])}
+        values = _with_values(jax.device_get(state))
         with self._writing():
+            self._check_space(values)
             self._checkpointer.save_async(
                 step,
-                _nested(_with_values(jax.device_get(state))),
+                _nested(values),
                 force=True,
                 overwrite=True,
                 metrics=best,
@@ -196,6 +200,12 @@ class Checkpoints:
         """Waits, then lets go of the directory."""
         with self._writing():
             self._checkpointer.close()
+
+    def _check_space(self, values: Mapping[TreePath, Any]) -> None:
+        """Refuses what cannot fit before anything is written. Quotas show up later."""
+        needed = sum(np.asarray(value).nbytes for value in values.values())
+        if shutil.disk_usage(self._directory).free < needed:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:

@@ -4,19 +4,16 @@ RUN/report.html needs nothing beside itself: no link leads out of it, no script 
 pictures are inside. It is written for a run in any state: what cannot be shown (no model
 yet, data that are gone) is said in one line, there and on stderr.
 
-Markup is made by `_tag` alone, which escapes all text that is not markup already.
+Markup is made by `pages.tag` alone, which escapes all text that is not markup already.
 
 n people, k keypoints. Points, boxes and errors are in the image frame, in pixels.
 """
 
 from __future__ import annotations
 
-import base64
 import dataclasses
 import datetime
-import html
 import importlib.metadata
-import io
 import json
 import os
 import platform
@@ -25,13 +22,12 @@ import shlex
 import subprocess
 import sys
 import typing
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from PIL import Image
 
 import pose_jax
 from pose_jax import (
@@ -43,6 +39,7 @@ from pose_jax import (
     input_pipeline,
     measures,
     methods,
+    pages,
     runs,
     visualize,
     writers,
@@ -54,6 +51,7 @@ from pose_jax.datasets.table import Table
 from pose_jax.errors import ConfigError, InputError
 from pose_jax.keypoints import KeypointSet
 from pose_jax.method import PersonView, Poses
+from pose_jax.pages import tag
 
 PEOPLE_OF_A_KIND = 8
 """So many of the best, of the middle and of the worst people are shown."""
@@ -187,7 +185,7 @@ def _no_model(files: _Files) -> str:
     last = files.log[-1]
     total = files.steps(last["phase"])
     of = "" if total is None else f" of {total}"
-    when = f", at {_clock(last['time'])}" if "time" in last else ""
+    when = f", at {pages.clock(last['time'])}" if "time" in last else ""
     return (
         f"{what} Its log ends at step {last['step']}{of} of phase "
         f"{last['phase']!r}{when}."
@@ -386,152 +384,7 @@ def _inspect(method, variables, table, config, rows) -> dict[str, np.ndarray]:
     return jax.device_get(inspect(variables, inputs))
 
 
-# -------------------------------------------------------------------------------- markup
-
-
-class _Html(str):
-    """Markup. Any other text is escaped on its way into it."""
-
-
-def _safe(*parts: Any) -> _Html:
-    return _Html(
-        "".join(p if isinstance(p, _Html) else html.escape(str(p)) for p in parts)
-    )
-
-
-def _tag(name: str, *content: Any, **attributes: Any) -> _Html:
-    """An element; `class_` and `aria_label` stand for class and aria-label."""
-    words = "".join(
-        f' {key.rstrip("_").replace("_", "-")}="{html.escape(str(value))}"'
-        for key, value in attributes.items()
-        if value != ""
-    )
-    return _Html(f"<{name}{words}>{_safe(*content)}</{name}>")
-
-
-def _picture(image: np.ndarray, alt: str) -> _Html:
-    """Pixels as an element that has them inside."""
-    buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, format="JPEG", quality=85, subsampling=0)
-    source = "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
-    h, w = image.shape[:2]
-    return _Html(
-        f'<img src="{source}" width="{w}" height="{h}" alt="{html.escape(alt)}">'
-    )
-
-
-def _table(
-    head: Sequence[Any], rows: Iterable[Sequence[Any] | _Html], class_: str = "numbers"
-) -> _Html:
-    """A table that scrolls by itself where it is wider than the page."""
-    made = [row if isinstance(row, _Html) else _row(row) for row in rows]
-    heads = (_tag("th", _breakable(cell), scope="col") for cell in head)
-    top = _tag("thead", _tag("tr", *heads))
-    body = _tag("tbody", *made)
-    table = _tag("table", top if head else "", body, class_=class_)
-    return _tag("div", table, class_="wide")
-
-
-def _breakable(name: str, after: str = "@") -> _Html:
-    """A name that may go on in the next line, for narrow screens."""
-    return _Html(html.escape(name).replace(after, f"{after}<wbr>"))
-
-
-def _row(cells: Sequence[Any], class_: str = "") -> _Html:
-    first = _tag("th", cells[0], scope="row")
-    return _tag("tr", first, *(_tag("td", cell) for cell in cells[1:]), class_=class_)
-
-
-def _facts(facts: Mapping[str, Any]) -> _Html:
-    return _table((), facts.items(), class_="words")
-
-
-def _section(name: str, title: str, *content: Any) -> _Html:
-    return _tag("section", _tag("h2", title), *content, id=name)
-
-
-def _number(value: Any) -> str:
-    """A value of a metric or a setting, as short as it can be."""
-    if value is None or value != value:
-        return "–"
-    if isinstance(value, bool | str):
-        return str(value)
-    if isinstance(value, int | float | np.number):
-        value = float(value)
-        whole = value.is_integer() and abs(value) < 1e15
-        return f"{value:.0f}" if whole else f"{value:.4g}"
-    return json.dumps(value, default=str)
-
-
-def _percent(part: float, whole: float) -> str:
-    return f"{100 * part / whole:.1f}" if whole else "–"
-
-
-def _clock(seconds: float) -> str:
-    moment = datetime.datetime.fromtimestamp(seconds).astimezone()
-    return moment.strftime("%Y-%m-%d %H:%M:%S %Z")
-
-
-def _duration(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{seconds:02}"
-
-
-# -------------------------------------------------------------------------------- charts
-
-_INK = "#010203"  # Becomes the text colour of the page, in light and in dark.
-_COLOURS = (
-    "#3b82f6", "#e8790c", "#10a37f", "#e5484d", "#8e5be8", "#0ea5b7", "#c2588f",
-    "#84912a", "#7c8594", "#b7791f",
-)  # fmt: skip
-_STYLE = {
-    "svg.fonttype": "none",  # Text stays text.
-    "text.parse_math": False,
-    "text.color": _INK,
-    "axes.edgecolor": _INK,
-    "axes.labelcolor": _INK,
-    "axes.facecolor": "none",
-    "figure.facecolor": "none",
-    "savefig.facecolor": "none",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.color": _INK,
-    "grid.alpha": 0.15,
-    "xtick.color": _INK,
-    "ytick.color": _INK,
-    "font.size": 9,
-    "legend.fontsize": 8,
-    "legend.frameon": False,
-    "lines.linewidth": 1.6,
-}
-
-
-def _chart(title: str, draw: Callable[[Any], None], height: float = 2.4) -> _Html:
-    """What `draw` puts on matplotlib's axes, as markup in the colours of the page."""
-    import matplotlib
-    from cycler import cycler
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
-    from matplotlib.figure import Figure
-
-    style: Any = {**_STYLE, "axes.prop_cycle": cycler(color=_COLOURS)}
-    with matplotlib.rc_context(style):
-        figure = Figure(figsize=(4.4, height), layout="constrained")
-        FigureCanvasSVG(figure)  # No display, no global state of pyplot.
-        draw(figure.add_subplot())
-        text = io.StringIO()
-        silent = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-        figure.savefig(text, format="svg", metadata=silent)
-    svg = text.getvalue()
-    # Inside HTML: no prologue, no name spaces, no ids that every chart would repeat.
-    svg = svg[svg.index("<svg") :].strip().replace(_INK, "currentColor")
-    svg = re.sub(r'\s+xmlns(:\w+)?="[^"]*"', "", svg).replace("xlink:href", "href")
-    svg = re.sub(r'<g id="[^"]*"', "<g", svg)
-    label = html.escape(title)
-    svg = svg.replace("<svg", f'<svg role="img" aria-label="{label}"', 1)
-    return _tag("figure", _tag("figcaption", title), _Html(svg), class_="chart")
-
+# -------------------------------------------------------------------------------- curves
 
 Lines = dict[str, list[tuple[int, float]]]
 """Steps and values by label."""
@@ -543,18 +396,20 @@ _TITLES = {
 }
 
 
-def _curves(files: _Files) -> _Html:
+def _curves(files: _Files) -> pages.Html:
     panels = _panels(files.log)
     charts = [_curve(title, lines) for title, lines in panels.items()]
     if not charts:
-        return _section("curves", "Learning curves", _tag("p", "No number is logged."))
+        return pages.section(
+            "curves", "Learning curves", tag("p", "No number is logged.")
+        )
     words = (
         "Over the batches of each phase. An evaluation metric has a curve if it was "
         "measured twice and changed; all of them are in the tables of metrics."
     )
-    return _section(
+    return pages.section(
         "curves", "Learning curves",
-        _tag("p", words, class_="aside"), _tag("div", *charts, class_="charts"),
+        tag("p", words, class_="aside"), tag("div", *charts, class_="charts"),
     )  # fmt: skip
 
 
@@ -593,12 +448,12 @@ def _kind(name: str) -> tuple[str, str]:
     return panel, "@".join([kind, *thresholds])
 
 
-def _curve(title: str, lines: Lines) -> _Html:
+def _curve(title: str, lines: Lines) -> pages.Html:
     values = [y for points in lines.values() for _, y in points]
     steep = "loss" in title and min(values) > 0 and max(values) > 20 * min(values)
 
     def draw(axes):
-        for label, points in list(lines.items())[: len(_COLOURS)]:
+        for label, points in list(lines.items())[: len(pages.COLOURS)]:
             marker = "o" if len(points) < 15 else ""
             axes.plot(*zip(*points, strict=True), marker=marker, ms=3, label=label)
         if steep:
@@ -608,7 +463,7 @@ def _curve(title: str, lines: Lines) -> _Html:
             axes.figure.legend(loc="outside lower center", ncols=3)
 
     height = 2.4 + 0.25 * (len(lines) > 1) * -(-len(lines) // 3)
-    return _chart(title + (", log scale" if steep else ""), draw, height)
+    return pages.chart(title + (", log scale" if steep else ""), draw, height)
 
 
 # ------------------------------------------------------------------------------- metrics
@@ -629,22 +484,27 @@ def _latest_scores(files: _Files) -> tuple[str, Mapping[str, Any]]:
     return "", {}
 
 
-def _headline(files: _Files) -> _Html:
+def _headline(files: _Files) -> pages.Html:
     when, scores = _latest_scores(files)
     names = [n for head in _HEADLINES for n in scores if n.startswith(f"{head}@")]
     names = (names or list(scores))[:5]
     tiles = [
-        _tag("div", _tag("b", _number(scores[name])), _tag("span", name), class_="tile")
+        tag(
+            "div",
+            tag("b", pages.number(scores[name])),
+            tag("span", name),
+            class_="tile",
+        )
         for name in names
     ]
     if not tiles:
-        what = _tag("p", "Nothing has been measured at the end of training.")
-        return _tag("section", what, id="scores")
-    words = _tag("p", f"Scores at {when}; the source of the boxes is in each name.")
-    return _tag("section", _tag("div", *tiles, class_="tiles"), words, id="scores")
+        what = tag("p", "Nothing has been measured at the end of training.")
+        return tag("section", what, id="scores")
+    words = tag("p", f"Scores at {when}; the source of the boxes is in each name.")
+    return tag("section", tag("div", *tiles, class_="tiles"), words, id="scores")
 
 
-def _metrics(files: _Files) -> _Html:
+def _metrics(files: _Files) -> pages.Html:
     """All that was measured, a table for each source of boxes, decoders side by side."""
     when, trained = _latest_scores(files)
     columns = {("", when): trained, **files.evaluations}
@@ -667,23 +527,30 @@ def _metrics(files: _Files) -> _Html:
             if any(name in found for name in mine)
         }
         rows = [
-            [_breakable(n), *(_number(found.get(n)) for found in used.values())]
+            [
+                pages.breakable(n),
+                *(pages.number(found.get(n)) for found in used.values()),
+            ]
             for n in mine
         ]
-        tables.append(_table(["metric", *used], rows))
+        tables.append(pages.table(["metric", *used], rows))
     if not tables:
-        tables = [_tag("p", "No metric is here.")]
+        tables = [tag("p", "No metric is here.")]
     formulas = {n.split("@")[0]: f for n in names if (f := measures.formula(n))}
     if formulas:
         tables.append(
-            _tag("details", _tag("summary", "What the names mean"), _facts(formulas))
+            tag(
+                "details",
+                tag("summary", "What the names mean"),
+                pages.facts(formulas),
+            )
         )
     if files.manifest is not None and not files.evaluations:
         how = (
             "Nothing is in RUN/eval: `pose-jax eval --run RUN` measures a model again."
         )
-        tables.append(_tag("p", how, class_="aside"))
-    return _section("metrics", "Metrics", *tables)
+        tables.append(tag("p", how, class_="aside"))
+    return pages.section("metrics", "Metrics", *tables)
 
 
 # ------------------------------------------------------------------ keypoints and errors
@@ -708,7 +575,7 @@ def _pair_name(keypoint_set: KeypointSet, pair: tuple[int, ...]) -> str:
     return bare.pop() if len(bare) == 1 else " / ".join(names)
 
 
-def _keypoint_table(people: _People) -> _Html:
+def _keypoint_table(people: _People) -> pages.Html:
     table, yardstick = people.table, people.yardstick
     assert yardstick is not None
     visibility = table.visibility[people.poses.row]
@@ -730,7 +597,10 @@ def _keypoint_table(people: _People) -> _Html:
             *(int(count.sum()) for count in (seen > 0, seen == 2, seen == 1)),
             *_middle(people.error[:, which], 2),
             *_middle(far, 3),
-            *(_percent((known <= t).sum(), len(known)) for t in yardstick.thresholds),
+            *(
+                pages.percent((known <= t).sum(), len(known))
+                for t in yardstick.thresholds
+            ),
             f"{score.mean():.3f}",
         ]
 
@@ -739,23 +609,26 @@ def _keypoint_table(people: _People) -> _Html:
         for place, i in enumerate(pair):
             name = table.keypoints.names[i]
             side = "" if len(pair) == 1 else ("right" if place else "left")
-            dot = _tag("i", class_=f"dot {side}".strip())
+            dot = tag("i", class_=f"dot {side}".strip())
             rows.append(
-                _row(
-                    cells(_tag("span", dot, name, class_="joint"), [i]),
+                pages.row(
+                    cells(tag("span", dot, name, class_="joint"), [i]),
                     "pair" if place else "",
                 )
             )
     everything = list(range(len(table.keypoints)))
-    rows.append(_row(cells("all", everything), "total"))
+    rows.append(pages.row(cells("all", everything), "total"))
     without = int(np.isnan(yardstick.length).sum())
     words = (
         f"Lengths are units of {yardstick.words}; {without} of {len(yardstick.length)} "
         "people have none and are left out of these columns. Scores are means over "
         "all people, labelled or not."
     )
-    return _section(
-        "keypoints", "Keypoints", _tag("p", words, class_="aside"), _table(head, rows)
+    return pages.section(
+        "keypoints",
+        "Keypoints",
+        tag("p", words, class_="aside"),
+        pages.table(head, rows),
     )
 
 
@@ -767,7 +640,7 @@ def _middle(values: np.ndarray, digits: int) -> tuple[str, str]:
     return f"{np.median(values):.{digits}f}", f"{values.mean():.{digits}f}"
 
 
-def _errors(people: _People) -> _Html:
+def _errors(people: _People) -> pages.Html:
     yardstick, names = people.yardstick, people.table.keypoints
     assert yardstick is not None
     pixels = people.error[np.isfinite(people.error)]
@@ -782,7 +655,7 @@ def _errors(people: _People) -> _Html:
     def histogram(axes):
         end = max(float(np.quantile(pixels, 0.98)), 1e-6)
         axes.hist(np.minimum(pixels, end), bins=40, range=(0, end))
-        axes.axvline(float(np.median(pixels)), color=_INK, lw=1, ls=":")
+        axes.axvline(float(np.median(pixels)), color=pages.INK, lw=1, ls=":")
         axes.set_xlabel("error, pixels (in the last bar: and more)")
         axes.set_ylabel("keypoints")
 
@@ -794,26 +667,26 @@ def _errors(people: _People) -> _Html:
                 axes.plot(thresholds, found, lw=1, label=label)
         everything = share(list(range(len(names))))
         if everything is not None:
-            axes.plot(thresholds, everything, lw=2.4, color=_INK, label="all")
+            axes.plot(thresholds, everything, lw=2.4, color=pages.INK, label="all")
         for threshold in yardstick.thresholds:
-            axes.axvline(threshold, color=_INK, lw=0.8, ls=":")
+            axes.axvline(threshold, color=pages.INK, lw=0.8, ls=":")
         axes.set_xlabel(f"threshold, units of {yardstick.words.split(',')[0]}")
         axes.set_ylabel(f"{yardstick.metric}, %")
         axes.set_ylim(0, 100)
         if axes.get_legend_handles_labels()[0]:
             axes.figure.legend(loc="outside lower center", ncols=3)
 
-    charts = _tag(
+    charts = tag(
         "div",
-        _chart(
+        pages.chart(
             "errors of all labelled keypoints; the dotted line is the median",
             histogram,
             height=3.8,
         ),
-        _chart(f"{yardstick.metric} over its threshold", curve, height=3.8),
+        pages.chart(f"{yardstick.metric} over its threshold", curve, height=3.8),
         class_="charts large",
     )
-    return _section("errors", "Errors", charts)
+    return pages.section("errors", "Errors", charts)
 
 
 # ------------------------------------------------------------------------------ pictures
@@ -833,7 +706,7 @@ def _crop(
     return window, low, side / max(window.shape[:2])
 
 
-def _person(people: _People, place: int) -> _Html:
+def _person(people: _People, place: int) -> pages.Html:
     """One person: the truth, beside it the prediction, under it who and how far off."""
     table, poses = people.table, people.poses
     row = poses.row[place]
@@ -847,9 +720,9 @@ def _person(people: _People, place: int) -> _Html:
     pictures = []
     if table.labelled:
         picture = draw(true_xy, visibility=visibility)
-        pictures.append(_picture(picture, f"{who}: truth"))
+        pictures.append(pages.picture(picture, f"{who}: truth"))
     picture = draw(poses.points_xy[place], scores=poses.keypoint_scores[place])
-    pictures.append(_picture(picture, f"{who}: prediction"))
+    pictures.append(pages.picture(picture, f"{who}: prediction"))
     facts = [f"score {poses.score[place]:.2f}"]
     if table.labelled:
         error = people.error[place][visibility > 0]
@@ -862,12 +735,12 @@ def _person(people: _People, place: int) -> _Html:
         facts = [f"error {error.mean():.1f} px, {of_box:.3f} of the box", words, *facts]
     if people.oks is not None:
         facts.append(f"OKS {people.oks[place]:.2f}")
-    caption = _tag("figcaption", _tag("b", who), " ", " · ".join(facts))
-    pair = _tag("div", *pictures, class_="pictures")
-    return _tag("figure", pair, caption, class_="person")
+    caption = tag("figcaption", tag("b", who), " ", " · ".join(facts))
+    pair = tag("div", *pictures, class_="pictures")
+    return tag("figure", pair, caption, class_="person")
 
 
-def _gallery(people: _People) -> _Html:
+def _gallery(people: _People) -> pages.Html:
     if not people.table.labelled:
         places = _evenly(len(people.order), 3 * PEOPLE_OF_A_KIND)
         kinds = {"Predictions": places}
@@ -882,11 +755,11 @@ def _gallery(people: _People) -> _Html:
     shown = []
     for kind, places in kinds.items():
         figures = [_person(people, place) for place in places]
-        shown += [_tag("h3", kind), _tag("div", *figures, class_="people")]
-    return _section("people", "People", _tag("p", words, class_="aside"), *shown)
+        shown += [tag("h3", kind), tag("div", *figures, class_="people")]
+    return pages.section("people", "People", tag("p", words, class_="aside"), *shown)
 
 
-def _heatmaps(people: _People) -> _Html:
+def _heatmaps(people: _People) -> pages.Html:
     """What the network saw and answered: all pictures that the method has of itself."""
     found, k = people.inspected, len(people.table.keypoints)
     peaks = {
@@ -904,23 +777,27 @@ def _heatmaps(people: _People) -> _Html:
             error = people.error[person]
             who += f": error {error[np.isfinite(error)].mean():.1f} px"
         cells = [
-            _tag("div", _picture(picture, f"{who}: {title}"), _tag("span", title))
+            tag(
+                "div",
+                pages.picture(picture, f"{who}: {title}"),
+                tag("span", title),
+            )
             for title, picture in pictures
         ]
-        figure = _tag("div", *cells, class_="pictures")
-        caption = _tag("figcaption", who)
-        figures.append(_tag("figure", figure, caption, class_="inspected"))
+        figure = tag("div", *cells, class_="pictures")
+        caption = tag("figcaption", who)
+        figures.append(tag("figure", figure, caption, class_="inspected"))
     full = ", ".join(f"{name} {peak:.3g}" for name, peak in peaks.items())
     words = "The input of the network, with what it finds there." + (
         f" A hue for each keypoint; the strongest colour is a value of: {full}."
         if full
         else ""
     )
-    what = _tag("div", *figures, class_="people large")
-    return _section(
+    what = tag("div", *figures, class_="people large")
+    return pages.section(
         "heatmaps",
         "Heatmaps: inside the network",
-        _tag("p", words, class_="aside"),
+        tag("p", words, class_="aside"),
         what,
     )
 
@@ -1053,30 +930,33 @@ def _shown(value: Any) -> str:
     return value if isinstance(value, str) and value else json.dumps(_plain(value))
 
 
-def _config(files: _Files) -> _Html:
+def _config(files: _Files) -> pages.Html:
     rows = []
     for setting in settings(files.config):
         if not files.given and setting.key.split(".")[0] not in files.config:
             continue  # A model without its run has a part of the config.
         marks = {"changed": setting.changed, "given": setting.given}
         cells = [
-            _breakable(setting.key, after="."),
+            pages.breakable(setting.key, after="."),
             _shown(setting.value),
             _shown(setting.default),
             "yes" if setting.given else "",
         ]
-        rows.append(_row(cells, " ".join(name for name in marks if marks[name])))
+        rows.append(pages.row(cells, " ".join(name for name in marks if marks[name])))
     words = (
         f"Values that differ from their default in pose_jax {pose_jax.__version__} are "
         "marked; the last column says which keys the config names."
     )
-    raw = _tag("pre", json.dumps(files.config, indent=1))
+    raw = tag("pre", json.dumps(files.config, indent=1))
     title = "config.json" if files.given else "what the model keeps of its config"
-    return _section(
-        "config", "Config", _tag("p", words, class_="aside"),
-        _table(["key", "value", "default", "in the file"], rows, class_="words config"),
-        _tag("details", _tag("summary", title), raw),
-    )  # fmt: skip
+    head = ["key", "value", "default", "in the file"]
+    return pages.section(
+        "config",
+        "Config",
+        tag("p", words, class_="aside"),
+        pages.table(head, rows, class_="words config"),
+        tag("details", tag("summary", title), raw),
+    )
 
 
 _PACKAGES = (
@@ -1085,7 +965,7 @@ _PACKAGES = (
 )  # fmt: skip
 
 
-def _environment(files: _Files) -> _Html:
+def _environment(files: _Files) -> pages.Html:
     trained = (files.manifest or {}).get("versions", {})
     here = {"pose_jax": pose_jax.__version__}
     here |= {name: version for name in _PACKAGES if (version := _version(name))}
@@ -1101,15 +981,15 @@ def _environment(files: _Files) -> _Html:
         "devices": sharding_lib.device_summary(),
         "CPU cores": os.cpu_count(),
         "git commit": _git_commit() or "the package is in no git checkout",
-        "report written": _clock(datetime.datetime.now().timestamp()),
+        "report written": pages.clock(datetime.datetime.now().timestamp()),
     }
     words = (
         "The machine and the code that wrote this report; a run keeps versions alone."
     )
     head = ["package", "of the model", "of this report"]
-    return _section(
-        "environment", "Environment", _tag("p", words, class_="aside"),
-        _facts(facts), _table(head, versions, class_="words"),
+    return pages.section(
+        "environment", "Environment", tag("p", words, class_="aside"),
+        pages.facts(facts), pages.table(head, versions, class_="words"),
     )  # fmt: skip
 
 
@@ -1139,7 +1019,7 @@ def _git_commit() -> str:
     return f"{commit}, with changes that are not committed" if changed else commit
 
 
-def _data(files: _Files, seen: _People | None) -> _Html:
+def _data(files: _Files, seen: _People | None) -> pages.Html:
     """What was trained and evaluated on, and its fingerprints."""
     facts = {}
     trained = (files.manifest or {}).get("train_data")
@@ -1161,7 +1041,7 @@ def _data(files: _Files, seen: _People | None) -> _Html:
         section = files.data(use)
         if section:
             facts[f"{use} data"] = json.dumps(section)
-    return _section("data", "Data", _facts(facts))
+    return pages.section("data", "Data", pages.facts(facts))
 
 
 def _described(table: Table) -> str:
@@ -1179,7 +1059,7 @@ def _fingerprint(section: Mapping[str, Any]) -> str:
         return f"not readable now: {error}"
 
 
-def _training(files: _Files) -> _Html:
+def _training(files: _Files) -> pages.Html:
     """How long it took, and how to do it again."""
     rows = []
     for phase in dict.fromkeys(line["phase"] for line in files.log):
@@ -1192,9 +1072,9 @@ def _training(files: _Files) -> _Html:
             [
                 phase,
                 max(line["step"] for line in mine),
-                _number(files.steps(phase)),
-                _clock(times[0]) if times else "–",
-                _duration(times[-1] - times[0]) if times else "–",
+                pages.number(files.steps(phase)),
+                pages.clock(times[0]) if times else "–",
+                pages.duration(times[-1] - times[0]) if times else "–",
                 f"{np.median(speeds):.1f}" if speeds else "–",
             ]
         )
@@ -1206,13 +1086,13 @@ def _training(files: _Files) -> _Html:
         "wall time",
         "images/s",
     ]
-    content = [_table(head, rows, class_="words")] if rows else []
+    content = [pages.table(head, rows, class_="words")] if rows else []
     words = (
         "Wall time is from the first to the last line of the log, evaluations and any "
         "pause included; the first step's compilation is not in it."
     )
     if rows:
-        content.append(_tag("p", words, class_="aside"))
+        content.append(tag("p", words, class_="aside"))
     if files.given:
         run = files.run if files.run.name else files.run.resolve()
         again = run.with_name(f"{run.name}-again")
@@ -1222,18 +1102,18 @@ def _training(files: _Files) -> _Html:
             f"train.train(config.from_json(text), {str(again)!r})"
         )
         content += [
-            _tag("p", "The same run again, in another directory:"),
-            _tag("pre", f"cd {shlex.quote(str(Path.cwd()))}\n{_command(code)}"),
+            tag("p", "The same run again, in another directory:"),
+            tag("pre", f"cd {shlex.quote(str(Path.cwd()))}\n{_command(code)}"),
         ]
         if files.manifest is None:
             code = code.replace(repr(str(again)), repr(str(files.run)))
             content += [
-                _tag("p", "To go on with this one from its last checkpoint:"),
-                _tag("pre", _command(code)),
+                tag("p", "To go on with this one from its last checkpoint:"),
+                tag("pre", _command(code)),
             ]
     else:
-        content.append(_tag("p", "This directory holds a model alone, no training."))
-    return _section("repeat", "Training time, and how to repeat it", *content)
+        content.append(tag("p", "This directory holds a model alone, no training."))
+    return pages.section("repeat", "Training time, and how to repeat it", *content)
 
 
 def _command(code: str) -> str:
@@ -1271,25 +1151,17 @@ def _page(files: _Files, seen: _People | None, notes: Sequence[str]) -> str:
         _training(files),
     ]
     present = [key for key in _SECTIONS if any(f' id="{key}"' in s for s in sections)]
-    links = [_tag("a", _SECTIONS[key], href=f"#{key}") for key in present]
-    said = [_tag("p", note, class_="note") for note in notes]
-    body = _tag(
+    links = [tag("a", _SECTIONS[key], href=f"#{key}") for key in present]
+    said = [tag("p", note, class_="note") for note in notes]
+    body = tag(
         "main",
-        _tag("h1", name),
-        _tag("p", _subtitle(files), class_="subtitle"),
+        tag("h1", name),
+        tag("p", _subtitle(files), class_="subtitle"),
         *said,
-        _tag("nav", *links),
+        tag("nav", *links),
         *sections,
     )
-    head = _safe(
-        _Html('<meta charset="utf-8">'),
-        _Html('<meta name="viewport" content="width=device-width, initial-scale=1">'),
-        _Html('<meta name="color-scheme" content="light dark">'),
-        _tag("title", f"{name}: pose_jax report"),
-        _Html(f"<style>{_CSS}</style>"),
-    )
-    page = _tag("html", _tag("head", head), _tag("body", body), lang="en")
-    return f"<!DOCTYPE html>\n{page}\n"
+    return pages.document(f"{name}: pose_jax report", body)
 
 
 def _subtitle(files: _Files) -> str:
@@ -1306,78 +1178,3 @@ def _subtitle(files: _Files) -> str:
         else "",
     ]
     return " · ".join(filter(None, parts))
-
-
-_CSS = """
-:root { color-scheme: light dark; --ink: #1b1f24; --dim: #5c6672; --paper: #fff;
-  --panel: #f4f6f8; --line: #d9dee4; --mark: #fff3c9; --link: #1d5fd0; --warn: #b3540a;
-  --left: #e8790c; --right: #1d84e0; --middle: #2fa355; }
-@media (prefers-color-scheme: dark) { :root { --ink: #e4e8ed; --dim: #9aa5b1;
-  --paper: #14171b; --panel: #1d2127; --line: #353c45; --mark: #453a10; --link: #7db0ff;
-  --warn: #f0a04b; } }
-* { box-sizing: border-box; }
-body { margin: 0; background: var(--paper); color: var(--ink);
-  font: 15px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; }
-main { max-width: 1180px; margin: 0 auto; padding: 20px 16px 60px; }
-h1 { font-size: 1.9rem; margin: 0; overflow-wrap: anywhere; }
-h2 { font-size: 1.3rem; margin: 2.2rem 0 .5rem; padding-top: .6rem;
-  border-top: 1px solid var(--line); }
-h3 { font-size: 1.05rem; margin: 1.2rem 0 .5rem; }
-p { margin: .4rem 0; max-width: 75ch; overflow-wrap: anywhere; }
-.subtitle, .aside { color: var(--dim); }
-.subtitle { max-width: none; }
-.note { border-left: 4px solid var(--warn); background: var(--panel);
-  padding: .5rem .8rem; }
-a { color: var(--link); }
-nav { display: flex; flex-wrap: wrap; gap: .2rem 1rem; margin: .8rem 0; }
-.tiles { display: flex; flex-wrap: wrap; gap: 10px; margin: 1rem 0 .6rem; }
-.tile { background: var(--panel); border-radius: 8px; padding: .6rem 1rem; }
-.tile b { display: block; font-size: 1.7rem; line-height: 1.2; }
-.tile span { color: var(--dim); font-size: .85rem; }
-.wide { overflow-x: auto; margin: .6rem 0; }
-table { border-collapse: separate; border-spacing: 0; font-size: .87rem;
-  font-variant-numeric: tabular-nums; }
-th, td { padding: .22rem .7rem; border-bottom: 1px solid var(--line); text-align: left;
-  vertical-align: top; }
-thead th { color: var(--dim); font-weight: 600; vertical-align: bottom; }
-tbody th { font-weight: 500; white-space: nowrap; }
-.numbers td, .numbers thead th:not(:first-child) { text-align: right; }
-.numbers thead th { max-width: 9em; }
-.numbers th:first-child { position: sticky; left: 0; background: var(--paper); }
-@media (max-width: 600px) { th, td { padding: .2rem .4rem; }
-  tbody th { white-space: normal; } .words th { overflow-wrap: break-word; } }
-.words td { overflow-wrap: anywhere; }
-tr.pair th, tr.pair td { border-bottom-width: 2px; }
-tr.total th, tr.total td { font-weight: 700; }
-.config td { overflow-wrap: break-word; }
-.config tr { color: var(--dim); }
-.config tr.given { color: var(--ink); }
-.config tr.changed { color: var(--ink); background: var(--mark); }
-.joint { white-space: nowrap; }
-.dot { display: inline-block; width: .6em; height: .6em; border-radius: 50%;
-  margin-right: .5em; background: var(--middle); }
-.dot.left { background: var(--left); } .dot.right { background: var(--right); }
-figure { margin: 0; break-inside: avoid; }
-figcaption { color: var(--dim); font-size: .85rem; overflow-wrap: anywhere; }
-figcaption b { color: var(--ink); font-weight: 600; display: block; }
-.charts { display: grid; gap: 18px 22px;
-  grid-template-columns: repeat(auto-fill, minmax(min(330px, 100%), 1fr)); }
-.charts.large { grid-template-columns: repeat(auto-fill, minmax(min(440px, 100%), 1fr)); }
-.chart svg { width: 100%; height: auto; }
-.chart figcaption { color: var(--ink); font-weight: 600; }
-.people { display: grid; gap: 16px;
-  grid-template-columns: repeat(auto-fill, minmax(min(270px, 100%), 1fr)); }
-.people.large { grid-template-columns: repeat(auto-fill, minmax(min(370px, 100%), 1fr)); }
-.pictures { display: flex; gap: 4px; align-items: flex-start; }
-.pictures img { display: block; min-width: 0; max-width: 100%; height: auto;
-  border-radius: 4px; }
-.person .pictures img { flex: 0 1 auto; width: calc(50% - 2px); }
-.inspected .pictures { flex-wrap: wrap; }
-.inspected .pictures > div { flex: 1 1 100px; min-width: 0; max-width: 180px; }
-.inspected span { color: var(--dim); font-size: .8rem; }
-pre { background: var(--panel); padding: .7rem .9rem; border-radius: 8px;
-  overflow-x: auto; font-size: .82rem; white-space: pre-wrap; overflow-wrap: anywhere; }
-details { margin: .6rem 0; }
-@media print { main { max-width: none; padding: 0; } nav { display: none; }
-  body { font-size: 11px; } .wide { overflow: visible; } h2 { break-after: avoid; } }
-"""

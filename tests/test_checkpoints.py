@@ -199,6 +199,31 @@ os._exit(9)
         np.testing.assert_array_equal(found["w"], latest)
 
 
+def test_a_full_disk_is_one_line_and_the_last_good_checkpoint_stays(
+    tmp_path, monkeypatch
+):
+    with Checkpoints(tmp_path) as store:
+        store.save(1, make_state(1))
+        store.wait()
+        usage = shutil.disk_usage(tmp_path)
+        monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=10))
+        with pytest.raises(InputError, match=r"No space left .* is of step 1\..*again"):
+            store.save(2, make_state(2))
+        assert store.steps() == [1]
+        assert_same_bits(store.restore(make_state(0)), make_state(1))
+
+
+def test_a_reader_of_another_runs_checkpoints_changes_nothing(tmp_path):
+    with Checkpoints(tmp_path) as store:
+        store.save(3, make_state(3))
+    half = tmp_path / "7"
+    half.mkdir()
+    with Checkpoints(tmp_path, read_only=True) as store:
+        assert store.steps() == [3] and half.exists()
+        assert_same_bits(store.restore(make_state(0)), make_state(3))
+    assert checkpoints.whole_steps(tmp_path) == [3]
+
+
 def test_another_tree_is_refused_with_the_paths_that_differ(tmp_path):
     state = make_state(1, width=3)
     with Checkpoints(tmp_path) as store:
