@@ -264,6 +264,7 @@ def _eval(parser: _Parser) -> Run:
         help="flip tests, for example none,shift (default: the config's)",
     )
     parser.add_argument("--data", help="another folder of the evaluation data")
+    parser.add_argument("--split", help="another split, for example val2017")
     parser.add_argument(
         "--boxes", default="gt", help='"gt" (the default) or a COCO detections json'
     )
@@ -286,7 +287,8 @@ def _eval(parser: _Parser) -> Run:
         if args.compare is not None:
             from pose_jax import compare
 
-            print(compare.compare(*args.compare, data=args.data, boxes=args.boxes))
+            where = {"data": args.data, "split": args.split, "boxes": args.boxes}
+            print(compare.compare(*args.compare, **where))
             return
         from pose_jax import evaluate
 
@@ -295,6 +297,7 @@ def _eval(parser: _Parser) -> Run:
             decoders=args.decoder,
             flips=args.flip,
             data=args.data,
+            split=args.split,
             boxes=args.boxes,
             nms=args.nms,
             nms_threshold=args.nms_threshold,

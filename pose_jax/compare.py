@@ -48,6 +48,7 @@ def compare(
     run_b: str,
     *,
     data: str | None = None,
+    split: str | None = None,
     boxes: str = "gt",
     samples: int = SAMPLES,
 ) -> str:
@@ -55,7 +56,7 @@ def compare(
 
     Args:
       run_a, run_b: RUN or RUN:DECODER.
-      data, boxes: as of `evaluate.evaluate_run`; the people are those of run A's config.
+      data, split, boxes: as of `evaluate.evaluate_run`; the people are those of run A.
       samples: of the bootstrap.
 
     Raises:
@@ -68,7 +69,7 @@ def compare(
             f"{path_a} has keypoints {first.keypoints.name!r}, {path_b} "
             f"{second.keypoints.name!r}: they cannot be compared."
         )
-    table = first.eval_table(data=data, boxes=boxes)
+    table = first.eval_table(data=data, split=split, boxes=boxes)
     mesh = sharding_lib.make_mesh()
     evaluation = evaluate.EvaluationConfig()
 

@@ -200,6 +200,7 @@ def evaluate_run(
     decoders: Sequence[str] = (),
     flips: Sequence[str] = (),
     data: str | None = None,
+    split: str | None = None,
     boxes: str = "gt",
     nms: str | None = None,
     nms_threshold: float | None = None,
@@ -211,7 +212,7 @@ def evaluate_run(
       decoders: read-outs of the network; empty for the run's own.
       flips: flip tests "none", "plain", "shift"; empty for the run's own. What is not its
         own is named: "dark_flip_shift".
-      data: another root of the evaluation data set; None for the config's.
+      data, split: another root or split of the evaluation data; None for the config's.
       boxes: "gt", or a COCO detections json.
       nms, nms_threshold: as in EvaluationConfig; None for the run's own.
 
@@ -220,7 +221,7 @@ def evaluate_run(
     """
     run = Path(run)
     loaded = runs.load(run)
-    table = loaded.eval_table(data=data, boxes=boxes)
+    table = loaded.eval_table(data=data, split=split, boxes=boxes)
     section = dict(loaded.manifest.get("evaluation") or {})
     given = {"nms": nms, "nms_threshold": nms_threshold}
     section |= {name: value for name, value in given.items() if value is not None}

@@ -156,11 +156,17 @@ class LoadedRun:
             section["flip_test"] = flip
         return methods.build(section, self.keypoints, decoder=decoder)
 
-    def eval_table(self, *, data: str | None = None, boxes: str = "gt") -> Table:
+    def eval_table(
+        self,
+        *,
+        data: str | None = None,
+        split: str | None = None,
+        boxes: str = "gt",
+    ) -> Table:
         """The run's evaluation data.
 
         Args:
-          data: another root of them; None for the config's.
+          data, split: another root, another split of them; None for the config's.
           boxes: "gt" for those of the data set, or a COCO detections json.
 
         Raises:
@@ -169,6 +175,8 @@ class LoadedRun:
         section = dict(self.manifest["data"])
         if data is not None:
             section["root"] = data
+        if split is not None:
+            section["split"] = split
         if boxes != "gt":
             if section["name"] != "coco":
                 raise ConfigError(

@@ -132,7 +132,7 @@ def test_eval_and_predict_pass_on_what_is_said(stub, tmp_path):
     run = (Path("r"),)
     images = [Path("a.jpg"), Path("b.png")]
     said = {"decoders": (), "flips": (), "data": None, "boxes": "gt"}
-    said |= {"nms": None, "nms_threshold": None}
+    said |= {"split": None, "nms": None, "nms_threshold": None}
     assert calls == [
         (run, {**said, "decoders": ("argmax", "dark"), "boxes": "b.json"}),
         (run, {**said, "flips": ("shift",), "nms": "oks"}),
