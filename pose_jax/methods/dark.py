@@ -57,6 +57,8 @@ class Config:
       flip_test: average with the mirrored image's maps; "shift" also moves these by one
         pixel, which makes up for alignment "stride".
       joint_weights: weigh the loss by the keypoint set's joint weights.
+      ohkm: only so many keypoints of each person count in the loss, those of the largest
+        loss (online hard keypoint mining; 8 where it is published); 0: all.
       rescore_threshold: a pose's score is its box score times the mean of the keypoint
         scores above this.
     """
@@ -74,6 +76,7 @@ class Config:
     reach: float = 2.0
     flip_test: Literal["none", "plain", "shift"] = "none"
     joint_weights: bool = False
+    ohkm: int = 0
     rescore_threshold: float = 0.2
     augment: augment.AugmentConfig = dataclasses.field(
         default_factory=augment.AugmentConfig
@@ -122,6 +125,11 @@ def build(config: Config, keypoint_set: keypoints.KeypointSet) -> Method:
         raise ConfigError(
             f"config.method.joint_weights: keypoint set {keypoint_set.name!r} has none; "
             "set it to False or give the set weights."
+        )
+    if not 0 <= config.ohkm <= len(keypoint_set):
+        raise ConfigError(
+            f"config.method.ohkm must be 0 to {len(keypoint_set)}, the number of "
+            f"keypoints; got {config.ohkm}."
         )
     view = PersonView(
         size=config.input_size,
@@ -240,14 +248,16 @@ def build(config: Config, keypoint_set: keypoints.KeypointSet) -> Method:
         h, w = outputs[-1].shape[1:3]
         maps, counted = targets(example, (w, h))
         weight = counted * joint_weights
-        # Every valid row weighs the same, however many of its keypoints count.
-        rows = jnp.broadcast_to(example["valid"][:, None], counted.shape)
-        total = sum(
-            losses.masked_mean(
-                distance(output, maps, weight), rows, normalize_by="mask"
-            )
-            for output in outputs
-        )
+
+        def of(output):
+            values = distance(output, maps, weight)
+            if config.ohkm:
+                values = jax.lax.top_k(values, config.ohkm)[0]
+            # Every valid row weighs the same, however many of its keypoints count.
+            rows = jnp.broadcast_to(example["valid"][:, None], values.shape)
+            return losses.masked_mean(values, rows, normalize_by="mask")
+
+        total = sum(map(of, outputs))
         count = jnp.sum(example["valid"]).astype(jnp.float32)
         new_state = {**model_state, "batch_stats": updates.get("batch_stats", {})}
         return total, (new_state, {"loss": Mean(total * count, count)})

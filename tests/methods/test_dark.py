@@ -231,3 +231,53 @@ def test_a_misspelt_option_names_the_nearest(changes, says):
 def test_joint_weights_are_refused_where_the_set_has_none():
     with pytest.raises(ConfigError, match="lsp"):
         methods.build({**SECTION, "joint_weights": True}, keypoints.LSP)
+
+
+def example_and_loss(monkeypatch, maps, **changes):
+    """The example of one person and the loss of a network that answers `maps`."""
+
+    class Fixed:
+        def init(self, key, images, train):
+            return {"params": {}}
+
+        def apply(self, variables, images, train, mutable):
+            return (maps + variables["params"],), {}
+
+    monkeypatch.setattr(dark.models, "build", lambda *args, **kwargs: Fixed())
+    phase = build(**changes).phases[0]
+    batch = make_batch(b=2)
+    batch.labels.visibility[:] = 2
+    example = jax.jit(phase.prepare)({}, batch, None)
+    key = jax.random.key(0)
+    return jax.value_and_grad(
+        lambda params: phase.loss(params, {"batch_stats": {}}, example, key)[0]
+    )(jnp.zeros((2, 32, 24, 17)))
+
+
+def test_hard_keypoint_mining_counts_the_hardest_alone(monkeypatch):
+    """Far channels dominate; the gradient of the others is zero."""
+    far = jnp.zeros((2, 32, 24, 17)).at[..., 3].set(5.0).at[..., 9].set(7.0)
+    every, _ = example_and_loss(monkeypatch, far)
+    two, gradient = example_and_loss(monkeypatch, far, ohkm=2)
+    one, _ = example_and_loss(monkeypatch, far, ohkm=1)
+    touched = np.flatnonzero(np.abs(np.asarray(gradient)).sum((0, 1, 2)))
+    assert touched.tolist() == [3, 9]
+    assert one > two > every
+    # The mean over 17 holds the two hardest, and little else.
+    assert every == pytest.approx(2 * two / 17, rel=0.05)
+    same, _ = example_and_loss(monkeypatch, far, ohkm=17)
+    assert same == pytest.approx(every, rel=1e-6)
+
+
+def test_joint_weights_scale_the_loss_of_their_keypoints(monkeypatch):
+    only = jnp.zeros((2, 32, 24, 17)).at[..., 9].set(50.0)  # left wrist: 1.5
+    plain, _ = example_and_loss(monkeypatch, only)
+    weighted, _ = example_and_loss(monkeypatch, only, joint_weights=True)
+    factor = keypoints.COCO.joint_weights[9]
+    assert factor == 1.5
+    assert float(weighted / plain) == pytest.approx(factor, rel=1e-2)
+
+
+def test_more_hard_keypoints_than_there_are_is_refused():
+    with pytest.raises(ConfigError, match="ohkm must be 0 to 17"):
+        build(ohkm=18)

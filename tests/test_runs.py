@@ -1,0 +1,110 @@
+"""A run directory: one owner at a time, one config, files whole or not at all."""
+
+import json
+
+import pytest
+from ml_collections import ConfigDict
+
+from pose_jax import checkpoints, runs
+from pose_jax.datasets import synthetic
+from pose_jax.errors import ConfigError, InputError
+from pose_jax.keypoints import COCO, LSP
+
+CONFIG = ConfigDict({"seed": 1, "train": {"steps": 5, "log_every_steps": 2}})
+
+
+def test_a_claim_writes_the_config_and_takes_it_again(tmp_path):
+    run = tmp_path / "a" / "run"
+    for _ in range(2):
+        with runs.claim(run, CONFIG):
+            written = json.loads((run / "config.json").read_text())
+            assert written == {"seed": 1, "train": {"steps": 5, "log_every_steps": 2}}
+    assert not list(run.glob("*.new"))
+
+
+def test_what_weights_depend_on_may_not_change_and_the_rest_may(tmp_path):
+    with runs.claim(tmp_path, CONFIG):
+        pass
+    for key, value in (("seed", 2), ("train.steps", 6)):
+        other = CONFIG.copy_and_resolve_references()
+        with other.unlocked():
+            other.update_from_flattened_dict({key: value})
+        with pytest.raises(
+            ConfigError, match=rf"another config \(it differs in {key}\)"
+        ):
+            with runs.claim(tmp_path, other):
+                pass
+    other = CONFIG.copy_and_resolve_references()
+    other.train.log_every_steps = 100
+    with runs.claim(tmp_path, other):
+        pass
+    assert json.loads((tmp_path / "config.json").read_text())["train"]["steps"] == 5
+
+
+def test_a_directory_has_one_owner(tmp_path):
+    with runs.claim(tmp_path, CONFIG):
+        with pytest.raises(InputError, match=r"in use by process \d+ on .* since 20"):
+            with runs.claim(tmp_path, CONFIG):
+                pass
+    with runs.claim(tmp_path, CONFIG):
+        pass
+
+
+def test_an_owner_that_failed_lets_go(tmp_path):
+    with pytest.raises(ZeroDivisionError):
+        with runs.claim(tmp_path, CONFIG):
+            _ = 1 / 0
+    with runs.claim(tmp_path, CONFIG):
+        pass
+
+
+def test_a_config_that_was_cut_off_is_one_line(tmp_path):
+    (tmp_path / "config.json").write_text('{"seed": ')
+    with pytest.raises(InputError, match=r"config\.json cannot be read"):
+        with runs.claim(tmp_path, CONFIG):
+            pass
+
+
+def loaded(root, **manifest) -> runs.LoadedRun:
+    data = {"name": "coco", "root": str(root), "split": "val2017"}
+    return runs.LoadedRun({}, {"data": data, **manifest}, COCO, None)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    root = tmp_path_factory.mktemp("people") / "data"
+    synthetic.write_dataset(root, n=2, val=1, seed=0)
+    return root
+
+
+def test_the_evaluation_data_can_lie_elsewhere_or_be_another_split(root):
+    assert len(loaded(root).eval_table().images) == 1
+    moved = loaded("nowhere").eval_table(data=str(root), split="train2017")
+    assert len(moved.images) == 2
+    with pytest.raises(InputError, match="nowhere"):
+        loaded("nowhere").eval_table()
+
+
+def test_boxes_of_a_detector_stand_beside_the_truth(root, tmp_path):
+    truth = loaded(root).eval_table()
+    box = {"image_id": int(truth.image_ids[0]), "category_id": 1, "score": 0.5}
+    path = tmp_path / "boxes.json"
+    path.write_text(json.dumps([{**box, "bbox": [1, 2, 30, 40]}]))
+    table = loaded(root).eval_table(boxes=str(path))
+    assert table.box_source == "detections" and not table.labelled
+    assert table.truth.fingerprint() == truth.fingerprint()
+    other = loaded(root, data={"name": "lsp", "root": "x", "split": "test"})
+    with pytest.raises(ConfigError, match="'coco' alone"):
+        other.eval_table(boxes=str(path))
+
+
+def test_data_of_another_keypoint_set_are_refused(root):
+    run = runs.LoadedRun({}, loaded(root).manifest, LSP, None)
+    with pytest.raises(InputError, match=r"has keypoints 'lsp', .* has 'coco'"):
+        run.eval_table()
+
+
+def test_a_run_without_a_model_says_so(tmp_path):
+    with pytest.raises(InputError, match="no model here"):
+        runs.load(tmp_path)
+    assert not checkpoints.whole_steps(tmp_path / "checkpoints" / "pose")
