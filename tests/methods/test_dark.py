@@ -264,9 +264,9 @@ def test_hard_keypoint_mining_counts_the_hardest_alone(monkeypatch):
     assert touched.tolist() == [3, 9]
     assert one > two > every
     # The mean over 17 holds the two hardest, and little else.
-    assert every == pytest.approx(2 * two / 17, rel=0.05)
+    assert float(every) == pytest.approx(2 * float(two) / 17, rel=0.05)
     same, _ = example_and_loss(monkeypatch, far, ohkm=17)
-    assert same == pytest.approx(every, rel=1e-6)
+    assert float(same) == pytest.approx(float(every), rel=1e-6)
 
 
 def test_joint_weights_scale_the_loss_of_their_keypoints(monkeypatch):
