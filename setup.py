@@ -43,7 +43,7 @@ setup(
         "sweep": ["optuna>=4.0"],
         "dev": [
             "pytest>=8.0",
-            "pytest-xdist>=3.6",
+            "pytest-xdist>=3.8",
             "hypothesis>=6.100",
             "beartype>=0.20",
             "ruff>=0.9",

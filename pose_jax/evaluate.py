@@ -287,7 +287,9 @@ def draw_run(
     chosen = images[np.linspace(0, len(images) - 1, min(24, len(images))).astype(int)]
     visualize.save_png(
         out / "predictions.png",
-        visualize.sheet([draw_image(table, poses, i) for i in chosen], columns=6),
+        visualize.sheet(
+            [_scaled(draw_image(table, poses, i), 320) for i in chosen], columns=6
+        ),
     )
     if table.labelled:
         visualize.save_png(out / "worst.png", _worst(table, poses))
@@ -339,7 +341,12 @@ def _around(image: np.ndarray, box_xyxy: np.ndarray, side: int = 160) -> np.ndar
     h, w = image.shape[:2]
     low = np.clip(np.floor(center - half).astype(int), 0, [w - 1, h - 1])
     high = np.clip(np.ceil(center + half).astype(int), low + 1, [w, h])
-    cell = Image.fromarray(image[low[1] : high[1], low[0] : high[0]])
+    return _scaled(image[low[1] : high[1], low[0] : high[0]], side)
+
+
+def _scaled(image: np.ndarray, side: int) -> np.ndarray:
+    """An image whose longer side is `side`: in a sheet all are to be seen equally well."""
+    cell = Image.fromarray(image)
     scale = side / max(cell.size)
     size = [max(1, round(length * scale)) for length in cell.size]
     return np.asarray(cell.resize(size, Image.Resampling.BICUBIC))

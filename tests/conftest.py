@@ -58,3 +58,11 @@ def run_python() -> Callable[[str], subprocess.CompletedProcess[str]]:
         )
 
     return run
+
+
+_LONG = ("test_resume.py", "test_train.py", "test_report.py", "test_configs.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files whose tests take long come first, so that no process waits for another."""
+    items.sort(key=lambda item: item.path.name not in _LONG)
