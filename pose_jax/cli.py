@@ -357,6 +357,67 @@ def _info(parser: _Parser) -> Run:
     return run
 
 
+def _weights_convert(parser: _Parser) -> Run:
+    """make a run directory of published PyTorch weights"""
+    parser.add_argument(
+        "file", type=Path, metavar="FILE", help=".safetensors, or .pth of torch.save"
+    )
+    parser.add_argument("--model", required=True, help="for example hrnet_w32")
+    parser.add_argument("--out", type=Path, required=True, help="run directory to make")
+    parser.add_argument(
+        "--backbone",
+        action="store_true",
+        help="FILE is torchvision's ResNet: a start for train.init_from",
+    )
+    parser.add_argument(
+        "--keypoints",
+        choices=("coco", "mpii"),
+        help="default: the set of as many keypoints",
+    )
+    parser.add_argument(
+        "--input-size",
+        type=_size,
+        help="the network was trained at (default: 192x256, for mpii 256x256, for "
+        "hourglass 96x128)",
+    )
+    parser.add_argument(
+        "--sigma",
+        type=float,
+        help="of its targets, heatmap pixels (default: 1 at 96x128, 3 at 288x384, else 2)",
+    )
+    parser.add_argument(
+        "--alignment",
+        choices=("stride", "aligned"),
+        help="of crops and heatmaps: \"stride\" for HRNet's and SimpleBaseline's own "
+        'weights (the default), "aligned" for DarkPose\'s (the default for hourglass)',
+    )
+    parser.add_argument(
+        "--channels",
+        choices=("rgb", "bgr"),
+        help="order of the colours it was trained on (default: as published, rgb for "
+        "hrnet and backbones, else bgr)",
+    )
+
+    def run(args: argparse.Namespace) -> None:
+        from pose_jax import weights
+
+        print(
+            weights.convert(
+                args.file,
+                args.model,
+                args.out,
+                backbone=args.backbone,
+                keypoint_set=args.keypoints,
+                input_size=args.input_size,
+                sigma=args.sigma,
+                alignment=args.alignment,
+                channels=args.channels,
+            )
+        )
+
+    return run
+
+
 def _doctor(parser: _Parser) -> Run:
     """check this machine: versions, devices, memory, data folders"""
     parser.add_argument("data", nargs="*", type=Path, help="data folders to look at")
@@ -379,6 +440,7 @@ VERBS: dict[str, Callable[[_Parser], Run]] = {
     "predict": _predict,
     "report": _report,
     "info": _info,
+    "weights convert": _weights_convert,
     "doctor": _doctor,
 }
 

@@ -151,6 +151,7 @@ class LoadedRun:
 
     def method(self, decoder: str | None = None, flip: str | None = None) -> Method:
         """The run's method, or another read-out or flip test of the same network."""
+        self._check_whole()
         section = dict(self.manifest["method"])
         if flip is not None:
             section["flip_test"] = flip
@@ -172,9 +173,15 @@ class LoadedRun:
         Raises:
           InputError: the data are not there, or of another keypoint set.
         """
+        self._check_whole()
         section = dict(self.manifest["data"])
         if data is not None:
             section["root"] = data
+        if not section["root"]:
+            raise InputError(
+                "the model was converted from published weights and has no data of its "
+                f"own: say by --data where {section['name']} is."
+            )
         if split is not None:
             section["split"] = split
         if boxes != "gt":
@@ -193,6 +200,13 @@ class LoadedRun:
                 f"{table.keypoints.name!r}; evaluate on data of the model's set."
             )
         return table
+
+    def _check_whole(self) -> None:
+        if self.manifest.get("converted", {}).get("part") == "backbone":
+            raise InputError(
+                "the model is a backbone alone, without deconvolutions and head: train "
+                "one that starts from it, by config.train.init_from."
+            )
 
 
 def load(run: Path | str) -> LoadedRun:

@@ -15,6 +15,8 @@ from typing import Any, get_args
 import flax.linen as nn
 
 from pose_jax.errors import ConfigError
+from pose_jax.models.hourglass import Hourglass
+from pose_jax.models.hrnet import HRNet
 from pose_jax.models.layers import NormKind
 from pose_jax.models.pocket import Pocket
 from pose_jax.models.simple_baseline import SimpleBaseline
@@ -22,6 +24,10 @@ from pose_jax.models.simple_baseline import SimpleBaseline
 __all__ = ["MODELS", "build"]
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
+    "hourglass_4": partial(Hourglass, stacks=4),
+    "hourglass_8": partial(Hourglass, stacks=8),
+    "hrnet_w32": partial(HRNet, width=32),
+    "hrnet_w48": partial(HRNet, width=48),
     "pocket": Pocket,
     "simple_baseline_18": partial(SimpleBaseline, depth=18),
     "simple_baseline_50": partial(SimpleBaseline, depth=50),

@@ -19,6 +19,7 @@ from typing import Literal, TypeAlias
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
@@ -223,6 +224,27 @@ def max_pool(
     return best
 
 
+def upsample_nearest(
+    x: Float[Array, "b h w c"], *, size: tuple[int, int]
+) -> Float[Array, "b H W c"]:
+    """Repeats pixels: row i of H shows row floor(i * h / H) of h, columns likewise.
+
+    What PyTorch's `interpolate(mode="nearest")` does, also where H / h is no integer.
+
+    Args:
+      x: maps.
+      size: (width, height) of the output, pixels.
+    """
+    width, height = size
+    for axis, n in ((1, height), (2, width)):
+        old = x.shape[axis]
+        if n % old == 0:
+            x = jnp.repeat(x, n // old, axis=axis)
+        else:
+            x = jnp.take(x, np.arange(n) * old // n, axis=axis)
+    return x
+
+
 def space_to_depth(x: Float[Array, "b h w c"], block: int) -> Float[Array, "b H W d"]:
     """Cuts maps into block x block patches; d runs over (row, column, channel)."""
     b, h, w, c = x.shape
@@ -341,6 +363,21 @@ class Norm(nn.Module):
         }[self.kind]
         nn.share_scope(self, module := norm(**options))
         return module(x)
+
+
+class ConvNorm(nn.Module):
+    """A convolution, "0", and its norm, "1": named as a Sequential of PyTorch."""
+
+    features: int
+    kernel: int
+    stride: int
+    conv: partial
+    norm: partial
+
+    @nn.compact
+    def __call__(self, x):
+        x = self.conv(self.features, self.kernel, stride=self.stride, name="0")(x)
+        return self.norm(name="1")(x)
 
 
 def check_input(images: Array, *, divisor: int) -> None:

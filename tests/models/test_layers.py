@@ -159,6 +159,19 @@ def test_max_pool_refuses_windows_of_padding_alone():
         layers.max_pool(jnp.zeros((1, 4, 4, 1)), window=2, stride=2, padding=2)
 
 
+@pytest.mark.parametrize("size", [(10, 6), (5, 6), (9, 7), (7, 3), (20, 9)])
+def test_upsample_nearest_matches_the_definition(size):
+    x = _normal(2, 3, 5, 2)
+    w, h = size
+    enlarged = layers.upsample_nearest(x, size=size)
+    assert enlarged.shape == (2, h, w, 2)
+    for i in range(h):
+        for j in range(w):
+            np.testing.assert_array_equal(
+                enlarged[:, i, j], x[:, int(i * 3 / h), int(j * 5 / w)]
+            )
+
+
 def test_space_to_depth_cuts_patches_and_depth_to_space_puts_them_back():
     x = _normal(2, 4, 6, 3)
     patches = layers.space_to_depth(x, 2)

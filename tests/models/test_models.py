@@ -1,5 +1,7 @@
 """Every network: sizes, shapes, names and norms. What need not be computed is not."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,41 +10,15 @@ import pytest
 from pose_jax import models
 from pose_jax.errors import ConfigError
 from pose_jax.models import layers
-
-IMAGES = jax.ShapeDtypeStruct((2, 64, 96, 3), jnp.float32)  # not square
-
-# Small enough to run. Width 8 still has every layer.
-SMALL = {
-    "pocket": {"width": 8},
-    "simple_baseline_18": {"width": 8, "deconv_features": 8},
-}
-
-
-def _shapes(model, images=IMAGES):
-    return jax.eval_shape(
-        lambda key, x: model.init(key, x, train=True), jax.random.key(0), images
-    )
-
-
-def _size(tree):
-    return sum(leaf.size for leaf in jax.tree.leaves(tree))
-
-
-def _random_variables(model, images=IMAGES):
-    """Variables without the initialisers, which take long to compile."""
-    random = np.random.default_rng(0)
-
-    def fill(path, leaf):
-        name = path[-1].key
-        scale = 0.5 / np.sqrt(max(_size(leaf) / leaf.shape[-1], 1))
-        value = scale * random.normal(size=leaf.shape)
-        return np.float32(np.exp(value) if name in ("scale", "var") else value)
-
-    return jax.tree_util.tree_map_with_path(fill, _shapes(model, images))
-
-
-def _images(size=IMAGES.shape):
-    return np.random.default_rng(1).normal(size=size).astype(np.float32)
+from pose_jax.trees import flatten, path_matches
+from tests.models.networks import (
+    IMAGES,
+    SMALL,
+    random_images,
+    random_variables,
+    shapes,
+    size,
+)
 
 
 @pytest.mark.parametrize(
@@ -57,11 +33,11 @@ def _images(size=IMAGES.shape):
     ],
 )
 def test_parameter_counts_are_the_published_ones(name, num_keypoints, count):
-    assert _size(_shapes(models.build(name, num_keypoints))["params"]) == count
+    assert size(shapes(models.build(name, num_keypoints))["params"]) == count
 
 
 def test_resnet_parameters_are_named_as_in_pytorch():
-    variables = _shapes(models.build("simple_baseline_50"))
+    variables = shapes(models.build("simple_baseline_50"))
     root = variables["params"]
     assert set(root) == {"backbone", "deconv_layers", "head"}
     assert set(root["deconv_layers"]) == {"0", "1", "3", "4", "6", "7"}
@@ -88,11 +64,12 @@ def test_resnet_parameters_are_named_as_in_pytorch():
     }
 
 
-@pytest.mark.parametrize("name", ["pocket", "simple_baseline_18", "simple_baseline_50"])
+@pytest.mark.parametrize("name", [*SMALL, "simple_baseline_50"])
 @pytest.mark.parametrize("norm", ["batch", "frozen", "group"])
 def test_outputs_are_stride_four_heatmaps(name, norm):
-    model = models.build(name, 5, norm=norm, dtype="bfloat16")
-    variables = _shapes(model)
+    make = SMALL.get(name, partial(models.build, name))
+    model = make(5, norm=norm, dtype="bfloat16")
+    variables = shapes(model)
     assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
     assert ("batch_stats" in variables) == (norm != "group")
     heatmaps = jax.eval_shape(model.apply, variables, IMAGES)
@@ -103,16 +80,18 @@ def test_outputs_are_stride_four_heatmaps(name, norm):
         IMAGES,
     )
     assert isinstance(outputs, tuple)
-    assert outputs[-1].shape == (2, 16, 24, 5)
+    assert len(outputs) == (2 if name == "hourglass" else 1)
+    for output in outputs:
+        assert (output.shape, output.dtype) == ((2, 16, 24, 5), jnp.float32)
 
 
 @pytest.fixture(scope="module", params=SMALL)
 def computed(request):
     """A small network in evaluation and in training, in both precisions."""
-    name, images = request.param, _images()
-    model = models.build(name, 3, **SMALL[name])
-    variables = _random_variables(model)
-    half = models.build(name, 3, dtype="bfloat16", **SMALL[name])
+    name, images = request.param, random_images()
+    model = SMALL[name](3)
+    variables = random_variables(model)
+    half = SMALL[name](3, dtype="bfloat16")
     evaluate = jax.jit(model.apply)
 
     def apply_stock(variables, images):
@@ -125,9 +104,6 @@ def computed(request):
         "swapped": evaluate(variables, np.stack([images[1], 5 * images[0]])),
         "stock": jax.jit(apply_stock)(variables, images),
         "half": jax.jit(half.apply)(variables, images),
-        "train": jax.jit(
-            lambda v, x: model.apply(v, x, train=True, mutable=["batch_stats"])
-        )(variables, images),
     }
 
 
@@ -148,19 +124,100 @@ def test_evaluation_treats_images_alone(computed):
     np.testing.assert_allclose(computed["swapped"][0], computed["eval"][1], atol=1e-4)
 
 
-def test_training_updates_every_statistic(computed):
-    _, changed = computed["train"]
-    before = computed["variables"]["batch_stats"]
-    assert jax.tree.structure(changed["batch_stats"]) == jax.tree.structure(before)
-    for a, b in zip(
-        jax.tree.leaves(changed["batch_stats"]), jax.tree.leaves(before), strict=True
-    ):
+# Compiling the gradients of the two large graphs takes most of a minute each.
+_TRAINED = [
+    pytest.param(name, marks=pytest.mark.slow if name in ("hourglass", "hrnet") else ())
+    for name in SMALL
+]
+
+
+@pytest.fixture(scope="module", params=_TRAINED)
+def trained(request):
+    """A training step of a small network, taken twice; of one with remat, once."""
+    name, images = request.param, random_images()
+    variables = random_variables(SMALL[name](3))
+    traces = []
+
+    def step(model):
+        def loss(params, stats, images):
+            outputs, changed = model.apply(
+                {"params": params, "batch_stats": stats},
+                images,
+                train=True,
+                mutable=["batch_stats"],
+            )
+            random = np.random.default_rng(2)
+            weights = [random.normal(size=y.shape).astype("f4") for y in outputs]
+            total = sum(jnp.mean(w * y) for w, y in zip(weights, outputs, strict=True))
+            return total, changed["batch_stats"]
+
+        @jax.jit
+        def run(variables, images):
+            traces.append(None)
+            (value, stats), (to_params, to_images) = jax.value_and_grad(
+                loss, argnums=(0, 2), has_aux=True
+            )(variables["params"], variables["batch_stats"], images)
+            return {
+                "value": value,
+                "batch_stats": stats,
+                "params": to_params,
+                "images": to_images,
+            }
+
+        return run
+
+    run = step(SMALL[name](3))
+    plain = run(variables, images)
+    run({**variables, "batch_stats": plain["batch_stats"]}, images)
+    found = {"variables": variables, "plain": plain, "traces": len(traces)}
+    if name != "pocket":
+        found["remat"] = step(SMALL[name](3, remat=True))(variables, images)
+    return found
+
+
+def test_training_updates_every_statistic(trained):
+    before, after = (trained[i]["batch_stats"] for i in ("variables", "plain"))
+    assert jax.tree.structure(after) == jax.tree.structure(before)
+    for a, b in zip(jax.tree.leaves(after), jax.tree.leaves(before), strict=True):
         assert np.all(np.isfinite(a)) and np.any(np.asarray(a) != b)
 
 
+def test_every_kernel_learns_and_every_patch_of_the_image_counts(trained):
+    for path, leaf in flatten(jax.device_get(trained["plain"]["params"])).items():
+        assert np.all(np.isfinite(leaf)), path
+        assert np.any(leaf) or path[-1] != "kernel", path
+    patches = layers.space_to_depth(jnp.abs(trained["plain"]["images"]), 4).max(-1)
+    assert np.all(np.asarray(patches) > 0)
+
+
+def test_a_step_is_traced_once_also_with_what_it_returned(trained):
+    assert trained["traces"] == 1
+
+
+def test_remat_changes_neither_values_nor_gradients(trained):
+    if "remat" not in trained:
+        pytest.skip("has no remat")
+    plain, remat = trained["plain"], trained["remat"]
+    plain, remat = flatten(jax.device_get(plain)), flatten(jax.device_get(remat))
+    assert plain.keys() == remat.keys()
+    for path, leaf in plain.items():
+        # A bias that a norm takes away again has no gradient but for rounding.
+        atol = 1e-4 * max(np.abs(leaf).max(), 1e-3)
+        np.testing.assert_allclose(remat[path], leaf, atol=atol, err_msg=str(path))
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_what_depends_on_the_keypoints_is_below_head(name):
+    few, many = (flatten(shapes(SMALL[name](k))) for k in (3, 4))
+    assert few.keys() == many.keys()
+    assert {path for path in few if few[path].shape != many[path].shape} <= {
+        path for path in few if path_matches("head", path)
+    }
+
+
 def test_frozen_norm_changes_nothing_but_kernels():
-    model = models.build("pocket", 3, norm="frozen", **SMALL["pocket"])
-    variables, images = _random_variables(model), _images()
+    model = SMALL["pocket"](3, norm="frozen")
+    variables, images = random_variables(model), random_images()
 
     @jax.jit
     def run(params):
@@ -186,38 +243,42 @@ def test_frozen_norm_changes_nothing_but_kernels():
 
 
 def test_pocket_starts_near_zero():
-    model = models.build("pocket", 2, **SMALL["pocket"])
-    images = _images()
+    model = SMALL["pocket"](2)
+    images = random_images()
 
     @jax.jit
     def initial_head(key):  # the head alone: sampling it all would compile long
         return model.init(key, images, train=True)["params"]["head"]
 
-    variables = _random_variables(model)
+    variables = random_variables(model)
     variables["params"]["head"] = initial_head(jax.random.key(0))
     heatmaps = jax.jit(model.apply)(variables, images)
     assert 0 < float(jnp.abs(heatmaps).max()) < 0.05
 
 
 def test_pocket_sees_the_whole_image():
-    model = models.build("pocket", 2, **SMALL["pocket"])
-    images = _images((1, 128, 96, 3))
+    model = SMALL["pocket"](2)
+    images = random_images((1, 128, 96, 3))
     # Not the initial weights: there, blocks are the identity and see nothing.
-    variables = _random_variables(model, images)
+    variables = random_variables(model, images)
     seen = jax.jit(jax.grad(lambda x: model.apply(variables, x)[0, 16, 12, 0]))(images)
     patches = layers.space_to_depth(jnp.abs(seen), 4).max(-1)
     assert np.all(np.asarray(patches) > 0)
 
 
-def test_remat_is_the_same_network():
-    plain, remat = (
-        models.build("simple_baseline_50", remat=remat) for remat in (False, True)
-    )
-    assert jax.tree.map(jnp.shape, _shapes(plain)) == jax.tree.map(
-        jnp.shape, _shapes(remat)
-    )
-    jaxpr = jax.make_jaxpr(lambda v, x: remat.apply(v, x))(_shapes(remat), IMAGES)
-    assert str(jaxpr).count("remat") >= 16
+@pytest.mark.parametrize(
+    "name, recomputed",
+    # All blocks; blocks of the stem and modules or stacks.
+    [("simple_baseline_18", 8), ("hrnet", 1 + 3), ("hourglass", 3 + 2)],
+)
+def test_remat_recomputes(name, recomputed):
+    counts = []
+    for remat in (False, True):
+        model = SMALL[name](3, remat=remat)
+        jaxpr = jax.make_jaxpr(model.apply)(shapes(model), IMAGES)
+        names = [equation.primitive.name for equation in jaxpr.eqns]
+        counts.append(sum("remat" in name for name in names))
+    assert counts == [0, recomputed]
 
 
 @pytest.mark.parametrize(
@@ -228,10 +289,12 @@ def test_remat_is_the_same_network():
         (jax.ShapeDtypeStruct((1, 64, 32, 3), jnp.uint8), "floats"),
     ],
 )
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize(
+    "name", ["pocket", "simple_baseline_18", "hrnet_w32", "hourglass_4"]
+)
 def test_images_that_do_not_fit_are_refused(name, images, message):
     with pytest.raises(ValueError, match=message):
-        _shapes(models.build(name), images)
+        shapes(models.build(name), images)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,461 @@
+"""Published PyTorch weights: their names and layouts to variables here, and back.
+
+The networks here name their parameters as the published checkpoints do, a level of the
+tree for every dot, so that the mapping is a rule (`_published_name`) and no table:
+
+    SimpleBaseline   layer1.0.bn1.weight      params/backbone/layer1/0/bn1/scale
+                     deconv_layers.0.weight   params/deconv_layers/0/kernel
+    HRNet            final_layer.bias         params/head/bias
+    Hourglass        score.3.weight           params/stack_3/head/score/kernel
+    all              bn1.running_var          batch_stats/.../bn1/var
+
+Convolutions are [out, in, h, w] there and [h, w, in, out] here; transposed ones are
+[in, out, h, w] there and [h, w, in, out] here, flipped in both spatial axes. DarkPose has
+the networks of HRNet, SimpleBaseline and Hourglass. Caffe-style SimpleBaselines (the stride
+on a bottleneck's first convolution) have the same names and shapes: nothing in a file tells
+them apart, and they are not what is built here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import flax
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import pose_jax
+from pose_jax import checkpoints, keypoints, models, torch_files
+from pose_jax.errors import ConfigError, InputError
+from pose_jax.models import resnet
+from pose_jax.trees import TreePath, flatten
+
+_LEAVES = {
+    "kernel": "weight", "scale": "weight", "bias": "bias",
+    "mean": "running_mean", "var": "running_var",
+}  # fmt: skip
+_COUNTER = (
+    "num_batches_tracked"  # Of a BatchNorm; momentum is constant, nobody reads it.
+)
+_CLASSIFIER = ("fc.weight", "fc.bias")
+_FAMILIES = ("simple_baseline_", "hrnet_", "hourglass_")
+
+
+def from_torch(
+    state_dict: Mapping[str, Any],
+    name: str,
+    *,
+    backbone: bool = False,
+    **options: Any,
+) -> dict[str, Any]:
+    """Turns a published state dict into variables.
+
+    Every tensor must be used and every variable found, with the right shape. Ignored are
+    the `num_batches_tracked` of BatchNorms, and with `backbone` a classifier "fc".
+
+    Args:
+      state_dict: arrays under the published PyTorch names.
+      name: of the network, for `models.build`; the number of keypoints is that of the
+        state dict.
+      backbone: the state dict is torchvision's ResNet; only params/backbone comes back.
+      **options: for `models.build`, where they differ from the published network.
+
+    Returns:
+      {"params", "batch_stats"}, float32 NumPy arrays, for `models.build(...).apply`.
+
+    Raises:
+      InputError: a tensor is missing, unknown, of another shape, or not finite numbers.
+      ConfigError: `name` has no published weights, or with `backbone` no backbone.
+    """
+    arrays = {key: np.asarray(value) for key, value in state_dict.items()}
+    expected = _expected(name, _num_keypoints(arrays, name), backbone, options)
+    ignored = set(_ignored(arrays, expected, backbone))
+    arrays = {key: array for key, array in arrays.items() if key not in ignored}
+    _check(arrays, expected, name + " --backbone" * backbone)
+    variables: dict[str, Any] = {}
+    for key, path in expected.items():
+        node = variables
+        for module in path.names[:-1]:
+            node = node.setdefault(module, {})
+        node[path.names[-1]] = _to_ours(arrays[key], path)
+    return variables
+
+
+def to_torch(variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """The inverse of `from_torch`, without counters: for `load_state_dict` in PyTorch."""
+    found = {}
+    for names, leaf in flatten(variables).items():
+        path = _Path(names, np.shape(leaf))
+        array = np.asarray(leaf)
+        if path.flipped:
+            array = array[::-1, ::-1]
+        found[_published_name(names)] = np.ascontiguousarray(array.transpose(path.axes))
+    return found
+
+
+# -------------------------------------------------------------------- names and layouts
+
+
+@dataclasses.dataclass(frozen=True)
+class _Path:
+    """A variable here, and how its array lies in PyTorch."""
+
+    names: TreePath
+    shape: tuple[int, ...]
+
+    @property
+    def flipped(self) -> bool:
+        """Whether it is the kernel of a transposed convolution."""
+        return len(self.shape) == 4 and "deconv_layers" in self.names
+
+    @property
+    def axes(self) -> tuple[int, ...]:
+        """PyTorch's axes as numbers of ours: transpose(axes) goes there."""
+        if len(self.shape) != 4:
+            return tuple(range(len(self.shape)))
+        return (2, 3, 0, 1) if self.flipped else (3, 2, 0, 1)
+
+    @property
+    def published_shape(self) -> tuple[int, ...]:
+        return tuple(self.shape[axis] for axis in self.axes)
+
+
+def _to_ours(array: np.ndarray, path: _Path) -> np.ndarray:
+    back = tuple(map(path.axes.index, range(array.ndim)))
+    array = array.astype(np.float32).transpose(back)
+    return np.ascontiguousarray(array[::-1, ::-1] if path.flipped else array)
+
+
+def _published_name(path: TreePath) -> str:
+    """The name in PyTorch of a variable: ("params", "head", "bias") is final_layer.bias."""
+    _, *modules, leaf = path
+    if modules[0] == "backbone":
+        modules = modules[1:]
+    elif modules[0] == "head":
+        modules = ["final_layer"]
+    elif modules[0].startswith("stack_"):
+        # There, one list for each kind of layer has those of all stacks.
+        stack, kind, *rest = [module for module in modules if module != "head"]
+        inner = ["hg"] if kind == "hg" else []
+        modules = [kind, stack.removeprefix("stack_"), *inner, *rest]
+    return ".".join([*modules, _LEAVES[leaf]])
+
+
+def _expected(
+    name: str, num_keypoints: int, backbone: bool, options: Mapping[str, Any]
+) -> dict[str, _Path]:
+    """The variables of a network by their published names."""
+    if name in models.MODELS and not name.startswith(_FAMILIES):
+        known = [known for known in models.MODELS if known.startswith(_FAMILIES)]
+        raise ConfigError(
+            f"model {name!r} has no published weights; there are some of "
+            f"{', '.join(known)}."
+        )
+    model = models.build(name, num_keypoints, **options)
+    shapes = jax.eval_shape(
+        lambda key: model.init(key, jnp.zeros((1, 64, 64, 3)), train=True),
+        jax.random.key(0),
+    )
+    paths = [_Path(path, leaf.shape) for path, leaf in flatten(shapes).items()]
+    if backbone:
+        paths = [path for path in paths if path.names[1] == "backbone"]
+        if not paths:
+            raise ConfigError(
+                f"model {name!r} has no backbone of torchvision's; simple_baseline_50 "
+                "and its like have."
+            )
+    return {_published_name(path.names): path for path in paths}
+
+
+def _num_keypoints(arrays: Mapping[str, np.ndarray], name: str) -> int:
+    """Channels of the last layer; 17 where there is none, which `_check` finds out."""
+    last = "score.0.weight" if name.startswith("hourglass_") else "final_layer.weight"
+    shape = np.shape(arrays[last]) if last in arrays else ()
+    return shape[0] if len(shape) == 4 and shape[0] else 17
+
+
+def _ignored(
+    arrays: Iterable[str], expected: Mapping[str, _Path], backbone: bool
+) -> list[str]:
+    """Tensors that are not needed: counters of known norms, and the classifier."""
+    counters = {
+        key.removesuffix("running_mean") + _COUNTER
+        for key in expected
+        if key.endswith("running_mean")
+    }
+    dropped = {*counters, *(_CLASSIFIER if backbone else ())}
+    return [key for key in arrays if key in dropped]
+
+
+# ----------------------------------------------------------------------------- mistakes
+
+
+def _check(
+    arrays: Mapping[str, np.ndarray], expected: Mapping[str, _Path], asked: str
+) -> None:
+    """Raises an InputError that says all that is wrong; `asked` is as after --model."""
+    shapes = {key: path.published_shape for key, path in expected.items()}
+    missing = [f"{key} {list(shapes[key])}" for key in shapes if key not in arrays]
+    unknown = [
+        f"{key} {list(arrays[key].shape)}" for key in arrays if key not in shapes
+    ]
+    other = [
+        f"{key} {list(arrays[key].shape)} where {list(shapes[key])} is needed"
+        for key in shapes
+        if key in arrays and arrays[key].shape != shapes[key]
+    ]
+    if missing or unknown or other:
+        parts = [
+            f"{len(lines)} {word} ({_some(lines)})"
+            for word, lines in (
+                ("missing", missing),
+                ("unknown", unknown),
+                ("of another shape", other),
+            )
+            if lines
+        ]
+        raise InputError(
+            f"not the tensors of {asked}: {', '.join(parts)}. {_advice(arrays, asked)}"
+        )
+    wrong = [
+        f"{key} ({array.dtype})"
+        for key, array in arrays.items()
+        if not jnp.issubdtype(array.dtype, jnp.floating)
+    ]
+    if wrong:
+        raise InputError(
+            f"{len(wrong)} tensors are no floats ({_some(wrong)}): save the network in "
+            "float32."
+        )
+    with np.errstate(over="ignore"):  # What float32 cannot hold is infinite then.
+        wrong = [
+            key
+            for key, array in arrays.items()
+            if not np.isfinite(array.astype(np.float32)).all()
+        ]
+    if wrong:
+        raise InputError(
+            f"{len(wrong)} tensors have values that are not finite ({_some(wrong)}): use "
+            "another checkpoint."
+        )
+
+
+def _some(lines: Sequence[str], count: int = 3) -> str:
+    more = f", and {len(lines) - count} more" if len(lines) > count else ""
+    return ", ".join(ascii(line)[1:-1][:100] for line in lines[:count]) + more
+
+
+def _advice(arrays: Mapping[str, np.ndarray], asked: str) -> str:
+    """Which options the checkpoint most likely needs, by its marks."""
+    stacks = sum(key.startswith("score.") and key.endswith(".weight") for key in arrays)
+    blocks = {key.split(".")[1] for key in arrays if key.startswith("layer3.")}
+    deep = "layer1.0.conv3.weight" in arrays
+    likely = None
+    if "transition1.0.0.weight" in arrays:
+        likely = f"hrnet_w{arrays['transition1.0.0.weight'].shape[0]}"
+    elif stacks:
+        likely = f"hourglass_{stacks}"
+    else:
+        for depth, (block, counts) in resnet.DEPTHS.items():
+            if counts[2] == len(blocks) and deep == (block is resnet.Bottleneck):
+                likely = f"simple_baseline_{depth}"
+                if "deconv_layers.0.weight" not in arrays:
+                    likely += " --backbone"
+    if likely is None or likely.split()[0] not in models.MODELS or likely == asked:
+        return "Give the checkpoint of this network, whole."
+    return f"They look like those of --model {likely}."
+
+
+# --------------------------------------------------------------------- a run from a file
+
+_SPLITS = {"coco": "val2017", "mpii": "valid"}
+"""The keypoint sets of published weights, and what they were measured on."""
+
+# ImageNet's, as the methods normalise.
+_MEAN = np.array([0.485, 0.456, 0.406])
+_STD = np.array([0.229, 0.224, 0.225])
+
+
+def to_rgb(variables: Mapping[str, Any]) -> dict[str, Any]:
+    """Makes of a network for BGR images the same one for RGB images.
+
+    SimpleBaseline and Hourglass were trained on images as OpenCV reads them: blue first,
+    normalised by the mean and deviation of red. The first convolution takes up order and
+    deviation, the mean of the BatchNorm after it the means. The same everywhere but at the
+    border of the image: the padding of the first convolution is the mean colour, which is
+    now blue's for blue (a step of 0.35 standard deviations, 3 pixels wide).
+
+    Args:
+      variables: of a network whose first layers are conv1 and bn1.
+    """
+    params, stats = variables["params"], variables["batch_stats"]
+    root, root_stats = params.get("backbone", params), stats.get("backbone", stats)
+    kernel = np.asarray(root["conv1"]["kernel"], np.float64)
+    # Channel c of the old input is (new[2-c] std[2-c] + mean[2-c] - mean[c]) / std[c].
+    constant = (kernel.sum((0, 1)) * ((_MEAN[::-1] - _MEAN) / _STD)[:, None]).sum(0)
+    kernel = (kernel * (_STD[::-1] / _STD)[:, None])[:, :, ::-1]
+    mean = np.asarray(root_stats["bn1"]["mean"], np.float64) - constant
+
+    def replaced(tree, root, path, value):
+        root = {**root, path[0]: {**root[path[0]], path[1]: value.astype(np.float32)}}
+        return {**tree, "backbone": root} if "backbone" in tree else root
+
+    return {
+        "params": replaced(params, root, ("conv1", "kernel"), kernel),
+        "batch_stats": replaced(stats, root_stats, ("bn1", "mean"), mean),
+    }
+
+
+def convert(
+    file: Path | str,
+    model: str,
+    out: Path | str,
+    *,
+    backbone: bool = False,
+    keypoint_set: str | None = None,
+    input_size: tuple[int, int] | None = None,
+    sigma: float | None = None,
+    alignment: Literal["stride", "aligned"] | None = None,
+    channels: Literal["rgb", "bgr"] | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> str:
+    """Writes OUT/model from a published checkpoint; nothing is written if anything fails.
+
+    What a checkpoint does not say of itself has the published defaults.
+
+    Args:
+      file: .safetensors or torch.save's; see `torch_files`.
+      model: the network's name.
+      out: a run directory that does not exist yet, or is empty.
+      backbone: `file` is torchvision's ResNet; OUT is only good for `train.init_from`.
+      keypoint_set: "coco" or "mpii"; None: the one of as many keypoints.
+      input_size: (width, height); None: 192x256 for COCO, 256x256 for MPII, 96x128 for
+        Hourglass.
+      sigma: of the targets, heatmap pixels; None: 1 at 96x128, 3 at 288x384, else 2.
+      alignment: "stride": HRNet's and SimpleBaseline's own weights, read out by the
+        quarter shift, flipped with "shift". "aligned": DarkPose's, read out by "dark",
+        flipped "plain". None: "stride", for Hourglass "aligned".
+      channels: order the network was trained with, see `to_rgb`; None: "bgr", for HRNet
+        and a backbone "rgb".
+      options: of the network, where it is not the published one.
+
+    Returns:
+      What was done, in lines.
+
+    Raises:
+      InputError: `file` cannot be used.
+      ConfigError: an option is wrong, or `out` is taken.
+    """
+    file, out = Path(file), Path(out)
+    options = dict(options or {})
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ConfigError(f"{out} exists already: give another --out, or delete it.")
+    hourglass, hrnet = (model.startswith(word) for word in ("hourglass_", "hrnet_"))
+    state_dict = torch_files.read(file)
+    try:
+        variables = from_torch(state_dict, model, backbone=backbone, **options)
+    except ConfigError:
+        raise
+    except InputError as error:
+        raise InputError(f"{file}: {error}") from None
+    k = None if backbone else _num_keypoints(state_dict, model)
+    chosen = _keypoint_set(keypoint_set, k)
+    if input_size is None:
+        input_size = (256, 256) if chosen.name == "mpii" else (192, 256)
+        input_size = (96, 128) if hourglass else input_size
+    if min(input_size) < 64 or any(length % 32 for length in input_size):
+        raise ConfigError(
+            f"--input-size must be multiples of 32, at least 64; got "
+            f"{input_size[0]}x{input_size[1]}."
+        )
+    if sigma is None:
+        sigma = {(96, 128): 1.0, (288, 384): 3.0}.get(input_size, 2.0)
+    if not 0 < sigma < float("inf"):
+        raise ConfigError(f"--sigma must be positive; got {sigma}.")
+    aligned = (alignment or ("aligned" if hourglass else "stride")) == "aligned"
+    channels = channels or ("rgb" if hrnet or backbone else "bgr")
+    if channels == "bgr":
+        variables = to_rgb(variables)
+    method = {
+        "name": "dark",
+        "model": {"name": model, "options": options},
+        "input_size": list(input_size),
+        "sigma": float(sigma),
+        "encoding": "unbiased" if aligned else "biased",
+        "decoder": "dark" if aligned else "shift",
+        "alignment": "aligned" if aligned else "stride",
+        "flip_test": "plain" if aligned else "shift",
+    }
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    manifest = {
+        "method": method,
+        "keypoints": chosen.to_json(),
+        "input": {"batch_size": 32},
+        # Where the user keeps the data is not known: root is for `eval --data` to say.
+        "data": {"name": chosen.name, "root": "", "split": _SPLITS[chosen.name]},
+        "evaluation": {},
+        "scores": {},
+        "train_data": {
+            "name": f"published weights, {file.name}",
+            "fingerprint": digest[:16],
+        },
+        "converted": {
+            "file": file.name,
+            "sha256": digest,
+            "channels": channels,
+            "part": "backbone" if backbone else "whole",
+        },
+        "versions": {
+            "pose_jax": pose_jax.__version__,
+            "jax": jax.__version__,
+            "flax": flax.__version__,
+        },
+    }
+    checkpoints.save_model(out / "model", {"pose": variables}, manifest)
+    return _said(file, out, state_dict, manifest, len(flatten(variables)))
+
+
+def _keypoint_set(name: str | None, k: int | None) -> keypoints.KeypointSet:
+    """The set asked for, or the one of k keypoints; k is None for a backbone."""
+    sizes = {known: len(keypoints.SETS[known]) for known in _SPLITS}
+    if name is None:
+        by_size = {size: known for known, size in sizes.items()}
+        name = "coco" if k is None else by_size.get(k)
+    if name not in sizes or k not in (None, sizes[name]):
+        known = ", ".join(f"{known} with {size}" for known, size in sizes.items())
+        raise ConfigError(
+            f"--keypoints {name or 'without a name'}: the checkpoint has {k} keypoints; "
+            f"there are {known}."
+        )
+    return keypoints.SETS[name]
+
+
+def _said(file: Path, out: Path, state_dict, manifest, used: int) -> str:
+    method, converted = manifest["method"], manifest["converted"]
+    counters = sum(key.endswith(_COUNTER) for key in state_dict)
+    width, height = method["input_size"]
+    lines = [
+        f"{file}: {used} tensors of {method['model']['name']}; ignored: "
+        f"{counters} counters ({_COUNTER})"
+    ]
+    if converted["part"] == "backbone":
+        dropped = [key for key in _CLASSIFIER if key in state_dict]
+        lines[0] += "".join(f", {key}" for key in dropped)
+        lines += [
+            "a backbone alone: its deconvolutions and head start new",
+            f"to start from it: --config.train.init_from={out}",
+        ]
+    else:
+        lines += [
+            f"keypoints {manifest['keypoints']['name']}, input {height}x{width}, sigma "
+            f"{method['sigma']:g}, trained on {converted['channels']}",
+            f"alignment {method['alignment']}, decoder {method['decoder']}, flip test "
+            f"{method['flip_test']}",
+            f"to measure it: pose-jax eval --run {out} --data FOLDER",
+        ]
+    return "\n".join([*lines, f"model: {out / 'model'}"])

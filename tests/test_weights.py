@@ -1,0 +1,553 @@
+"""Published weights: every tensor to its place, nothing assumed; then run directories."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+
+import pose_jax
+from pose_jax import (
+    checkpoints,
+    cli,
+    evaluate,
+    info,
+    keypoints,
+    models,
+    runs,
+    weights,
+)
+from pose_jax.datasets import synthetic
+from pose_jax.errors import ConfigError, InputError
+from pose_jax.methods import dark
+from pose_jax.models import layers
+from pose_jax.trees import flatten
+from tests import published, torch_writer
+
+PUBLISHED = {  # Generated shapes, and how many tensors the published files have.
+    "simple_baseline_50": (published.simple_baseline(50), 338),
+    "simple_baseline_101": (published.simple_baseline(101), 644),
+    "simple_baseline_152": (published.simple_baseline(152), 950),
+    "hrnet_w32": (published.hrnet(32), 1754),
+    "hrnet_w48": (published.hrnet(48), 1754),
+    "hourglass_4": (published.hourglass(4), None),
+    "hourglass_8": (published.hourglass(8), None),
+}
+SMALL = {  # Shapes and options of networks small enough to run.
+    "simple_baseline_18": (
+        published.simple_baseline(18, 17, width=8, deconv_features=8),
+        {"width": 8, "deconv_features": 8},
+    ),
+    "simple_baseline_50": (
+        published.simple_baseline(50, 3, width=8, deconv_features=8),
+        {"width": 8, "deconv_features": 8},
+    ),
+    "hrnet_w32": (
+        published.hrnet(32, 3, stem_width=8, modules=(1, 1, 2), blocks=1),
+        {"stem_width": 8, "modules": (1, 1, 2), "blocks": 1},
+    ),
+    "hourglass_4": (
+        published.hourglass(4, 3, width=8, depth=2),
+        {"width": 8, "depth": 2},
+    ),
+}
+
+
+def _without_counters(shapes):
+    return {k: v for k, v in shapes.items() if not k.endswith("num_batches_tracked")}
+
+
+def _zeros(shapes):
+    return {key: np.zeros(shape, np.float32) for key, shape in shapes.items()}
+
+
+def _small(name):
+    shapes, options = SMALL[name]
+    return published.values(shapes), options
+
+
+# ------------------------------------------------------------------------------ the names
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_every_published_name_and_shape_is_expected_and_no_other(name):
+    shapes, count = PUBLISHED[name]
+    assert count in (None, len(shapes))
+    found = weights._expected(name, 17, False, {})
+    assert {key: path.published_shape for key, path in found.items()} == (
+        _without_counters(shapes)
+    )
+
+
+@pytest.mark.parametrize("depth, count", [(50, 320), (101, 626), (152, 932)])
+def test_a_backbone_expects_torchvision_s_names_without_the_classifier(depth, count):
+    shapes = published.resnet(depth)
+    assert len(shapes) == count
+    found = weights._expected(f"simple_baseline_{depth}", 17, True, {})
+    expected = {k: v for k, v in _without_counters(shapes).items() if k[:3] != "fc."}
+    assert {key: path.published_shape for key, path in found.items()} == expected
+    assert all(path.names[1] == "backbone" for path in found.values())
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_values_go_to_their_places_and_back(name):
+    state_dict, options = _small(name)
+    variables = weights.from_torch(state_dict, name, **options)
+    k = 17 if name == "simple_baseline_18" else 3
+    model = models.build(name, k, **options)
+    shapes = jax.eval_shape(
+        lambda key: model.init(key, published.images((1, 64, 64, 3)), train=True),
+        jax.random.key(0),
+    )
+    assert jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), variables) == (
+        jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), dict(shapes))
+    )
+    back = weights.to_torch(variables)
+    counted = _without_counters(state_dict)
+    assert back.keys() == counted.keys()
+    for key, array in counted.items():
+        np.testing.assert_array_equal(back[key], array, err_msg=key)
+
+
+def test_layouts_are_pytorch_s():
+    state_dict, options = _small("simple_baseline_18")
+    variables = weights.from_torch(state_dict, "simple_baseline_18", **options)
+    params, stats = variables["params"], variables["batch_stats"]
+    block = params["backbone"]["layer2"]["0"]
+    kernel = state_dict["layer2.0.conv1.weight"]
+    assert block["conv1"]["kernel"][0, 2, 3, 5] == kernel[5, 3, 0, 2]
+    kernel = state_dict["deconv_layers.3.weight"]
+    assert params["deconv_layers"]["3"]["kernel"][0, 3, 5, 2] == kernel[5, 2, 3, 0]
+    assert params["head"]["bias"][4] == state_dict["final_layer.bias"][4]
+    for ours, leaf in (("mean", "running_mean"), ("var", "running_var")):
+        norm = stats["backbone"]["layer2"]["0"]["downsample"]["1"]
+        np.testing.assert_array_equal(
+            norm[ours], state_dict[f"layer2.0.downsample.1.{leaf}"]
+        )
+    np.testing.assert_array_equal(
+        block["bn2"]["scale"], state_dict["layer2.0.bn2.weight"]
+    )
+
+
+# ------------------------------------------------------------------------- the same values
+
+IMAGES = published.images((1, 64, 96, 3))
+ACTIVATIONS = {  # Of PyTorch 2.13 on a CPU: deviation, some heatmap values at (y, x).
+    "simple_baseline_50": (
+        0.07878617,
+        {
+            (0, 0): (-0.05233229, -0.01131713, 0.11043212),
+            (7, 11): (0.05561499, -0.00158972, 0.17330411),
+            (15, 23): (-0.04236644, -0.02045600, 0.10728370),
+        },
+    ),
+    "hrnet_w32": (
+        0.7027043,
+        {
+            (0, 0): (-1.1929623, 0.2904930, -1.0221083),
+            (7, 11): (-1.4227399, 0.5675191, -0.5727985),
+            (15, 23): (-0.3618389, 0.2925246, 0.1558741),
+        },
+    ),
+    "hourglass_4": (
+        6.4999547,
+        {
+            (0, 0): (-10.532010, -2.3015523, -2.0954370),
+            (7, 11): (-22.774240, -24.112146, -12.392998),
+            (15, 23): (-13.915915, -15.114968, -7.6502953),
+        },
+    ),
+}
+
+
+def _heatmaps(name, state_dict, images, options):
+    variables = weights.from_torch(state_dict, name, **options)
+    k = flatten(variables["params"])
+    k = next(v.shape[-1] for path, v in k.items() if path[-2] in ("head", "score"))
+    return jax.jit(models.build(name, k, **options).apply)(variables, images)
+
+
+def _assert_agree(found, expected, deviation):
+    assert deviation > 0.05  # Not about dead networks.
+    np.testing.assert_allclose(found, expected, atol=1e-4 * deviation, rtol=0)
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_heatmaps_are_those_that_pytorch_gave(name):
+    state_dict, options = _small(name)
+    maps = np.asarray(_heatmaps(name, state_dict, IMAGES, options))
+    deviation, points = ACTIVATIONS[name]
+    assert maps.std() == pytest.approx(deviation, rel=1e-4)
+    for (y, x), expected in points.items():
+        _assert_agree(maps[0, y, x], expected, deviation)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_heatmaps_agree_with_pytorch_in_small(name):
+    pytest.importorskip("torch", reason="PyTorch is not installed")
+    from tests import torch_networks
+
+    state_dict, options = _small(name)
+    expected = torch_networks.heatmaps(name, state_dict, IMAGES)
+    maps = _heatmaps(name, state_dict, IMAGES, options)
+    _assert_agree(maps, expected, expected.std())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["simple_baseline_50", "hrnet_w32", "hourglass_4"])
+def test_heatmaps_agree_with_pytorch_in_the_published_size(name):
+    pytest.importorskip("torch", reason="PyTorch is not installed")
+    from tests import torch_networks
+
+    state_dict = published.values(PUBLISHED[name][0])
+    images = published.images((1, 128, 96, 3), seed=1)
+    expected = torch_networks.heatmaps(name, state_dict, images)
+    maps = _heatmaps(name, state_dict, images, {})
+    _assert_agree(maps, expected, expected.std())
+
+
+@pytest.mark.parametrize("name", ["simple_baseline_18", "hrnet_w32", "hourglass_4"])
+def test_a_network_of_bgr_images_is_turned_to_rgb(name):
+    state_dict, options = _small(name)
+    variables = weights.from_torch(state_dict, name, **options)
+    turned = weights.to_rgb(variables)
+    pixels = published.noise((1, 32, 32, 3), 3).astype(np.float32)
+
+    def stem(variables, images):
+        params, stats = variables["params"], variables["batch_stats"]
+        params, stats = params.get("backbone", params), stats.get("backbone", stats)
+        kernel = params["conv1"]["kernel"]
+        y = layers.conv(images, kernel, stride=2, padding=len(kernel) // 2)
+        y = (np.asarray(y) - stats["bn1"]["mean"]) / np.sqrt(stats["bn1"]["var"] + 1e-5)
+        return y * params["bn1"]["scale"]
+
+    # As OpenCV reads them, blue first, but normalised by the statistics of red.
+    before = stem(variables, (pixels[..., ::-1] - dark._MEAN) / dark._STD)
+    after = stem(turned, (pixels - dark._MEAN) / dark._STD)
+    np.testing.assert_allclose(after[:, 2:-2, 2:-2], before[:, 2:-2, 2:-2], atol=1e-4)
+    assert np.abs(after - before).max() < 0.5 * before.std()  # The border alone.
+    plain = stem(variables, (pixels - dark._MEAN) / dark._STD)
+    assert np.abs(plain - before)[:, 2:-2, 2:-2].max() > 0.5 * before.std()
+    same = [
+        np.array_equal(ours, theirs)
+        for ours, theirs in zip(
+            flatten(turned).values(), flatten(variables).values(), strict=True
+        )
+    ]
+    assert same.count(False) == 2
+
+
+# ------------------------------------------------------------------------------- mistakes
+
+
+def _error(state_dict, name="simple_baseline_18", **options):
+    options = options or SMALL["simple_baseline_18"][1]
+    with pytest.raises(InputError) as caught:
+        weights.from_torch(state_dict, name, **options)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_a_missing_an_unknown_and_a_misshapen_tensor_are_named_with_their_shapes():
+    state_dict, _ = _small("simple_baseline_18")
+    changed = dict(state_dict)
+    del changed["layer3.1.bn2.running_var"]
+    changed["layer3.1.conv9.weight"] = np.zeros((2, 3), np.float32)
+    changed["conv1.weight"] = np.zeros((8, 3, 3, 3), np.float32)
+    message = _error(changed)
+    for words in (
+        "not the tensors of simple_baseline_18",
+        "1 missing (layer3.1.bn2.running_var [32])",
+        "1 unknown (layer3.1.conv9.weight [2, 3])",
+        "(conv1.weight [8, 3, 3, 3] where [8, 3, 7, 7] is needed)",
+    ):
+        assert words in message
+
+
+@pytest.mark.parametrize("key", ["final_layer.weight", "final_layer.bias", "bn1.bias"])
+def test_any_one_missing_tensor_is_enough(key):
+    state_dict, _ = _small("simple_baseline_18")
+    del state_dict[key]
+    assert f"1 missing ({key}" in _error(state_dict)
+
+
+def test_counters_of_norms_alone_are_ignored_present_or_absent():
+    state_dict, options = _small("simple_baseline_18")
+    name = "simple_baseline_18"
+    with_them = weights.from_torch(state_dict, name, **options)
+    without = weights.from_torch(_without_counters(state_dict), name, **options)
+    assert jax.tree.all(jax.tree.map(np.array_equal, with_them, without))
+    state_dict["conv1.num_batches_tracked"] = np.array(1)
+    assert "1 unknown (conv1.num_batches_tracked [])" in _error(state_dict)
+
+
+def test_numbers_that_are_none_are_refused():
+    state_dict, _ = _small("simple_baseline_18")
+    for value, words in (
+        (np.nan, "not finite (bn1.weight)"),
+        (np.inf, "not finite"),
+        (1e300, "not finite"),
+    ):
+        changed = {**state_dict, "bn1.weight": np.full(8, value)}
+        assert words in _error(changed)
+    changed = {**state_dict, "bn1.weight": np.ones(8, np.int8)}
+    assert "no floats (bn1.weight (int8))" in _error(changed)
+
+
+@pytest.mark.parametrize(
+    "shapes, likely",
+    [
+        (published.hrnet(48), "--model hrnet_w48."),
+        (published.hourglass(8), "--model hourglass_8."),
+        (published.simple_baseline(101), "--model simple_baseline_101."),
+        (published.resnet(18), "--model simple_baseline_18 --backbone."),
+        (published.resnet(50), "--model simple_baseline_50 --backbone."),
+    ],
+)
+def test_another_architecture_is_refused_and_recognised(shapes, likely):
+    message = _error(_zeros(shapes), "hrnet_w32", **SMALL["hrnet_w32"][1])
+    assert message.endswith(f"They look like those of {likely}")
+    assert "more)" in message and len(message) < 1000
+
+
+def test_an_unknown_state_dict_is_not_guessed_at():
+    message = _error({"a.weight": np.zeros(3, np.float32)})
+    assert message.endswith("Give the checkpoint of this network, whole.")
+
+
+def test_models_without_published_weights_say_so():
+    for name, options, words in (
+        ("pocket", {}, "no published weights; there are some of hourglass_4"),
+        ("hrnet_w23", {}, "did you mean 'hrnet_w32'"),
+        (
+            "hrnet_w32",
+            {"backbone": True, **SMALL["hrnet_w32"][1]},
+            "no backbone",
+        ),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            weights.from_torch({}, name, **options)
+
+
+# ------------------------------------------------------------------------ run directories
+
+
+@pytest.fixture(scope="module")
+def people(tmp_path_factory):
+    root = tmp_path_factory.mktemp("people") / "data"
+    synthetic.write_dataset(root, n=1, val=3, seed=1)
+    return root
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("converted")
+    state_dict, options = _small("simple_baseline_18")
+    torch_writer.write(folder / "pose.pth", state_dict, "legacy")
+    weights.convert(
+        folder / "pose.pth",
+        "simple_baseline_18",
+        folder / "run",
+        input_size=(64, 64),
+        options=options,
+    )
+    return folder / "run"
+
+
+def test_eval_takes_a_converted_run_and_wants_data(run, people, capsys):
+    assert cli.main(["eval", "--run", str(run)]) == 1
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1 and "say by --data where coco is" in err
+    found = evaluate.evaluate_run(run, data=str(people))
+    saved = json.loads((run / "eval/gt_boxes/shift/metrics.json").read_text())
+    assert found == {"shift": saved} and 0 <= saved["AP@gt_boxes"] <= 1
+
+
+def test_predict_takes_a_converted_run(run, people):
+    image = next((people / "val2017").iterdir())
+    ((person,),) = pose_jax.load(run)([image])
+    assert person.points_xy.shape == (17, 2) and np.isfinite(person.points_xy).all()
+
+
+def test_info_describes_a_converted_run(run):
+    found = info.info(run)
+    assert found["model"] == "simple_baseline_18"
+    assert "published weights, pose.pth" in found["data"]["train"]
+
+
+@pytest.mark.parametrize("kind", ["safetensors", "zip"])
+def test_a_converted_run_has_the_weights_for_rgb_images(kind, run, tmp_path):
+    state_dict, options = _small("simple_baseline_18")
+    wrapped = {f"module.{key}": array for key, array in state_dict.items()}
+    torch_writer.write(
+        tmp_path / "x", wrapped, kind, lambda saved: {"state_dict": saved, "epoch": 1}
+    )
+    expected = weights.from_torch(state_dict, "simple_baseline_18", **options)
+    for channels, want in (("rgb", expected), ("bgr", weights.to_rgb(expected))):
+        weights.convert(
+            tmp_path / "x",
+            "simple_baseline_18",
+            tmp_path / channels,
+            channels=channels,
+            options=options,
+        )
+        found, _ = checkpoints.load_model(tmp_path / channels / "model")
+        assert jax.tree.all(jax.tree.map(np.array_equal, found["pose"], want))
+    published_way, _ = checkpoints.load_model(run / "model")
+    assert jax.tree.all(jax.tree.map(np.array_equal, published_way["pose"], want))
+
+
+@pytest.mark.parametrize(
+    ("name", "k", "given", "expected"),
+    [
+        ("simple_baseline_18", 17, {}, ("coco", [192, 256], 2, "stride", "bgr")),
+        ("simple_baseline_18", 16, {}, ("mpii", [256, 256], 2, "stride", "bgr")),
+        (
+            "simple_baseline_18",
+            17,
+            {"alignment": "aligned", "input_size": (288, 384)},
+            ("coco", [288, 384], 3, "aligned", "bgr"),
+        ),
+        ("hrnet_w32", 17, {}, ("coco", [192, 256], 2, "stride", "rgb")),
+        ("hourglass_4", 17, {}, ("coco", [96, 128], 1, "aligned", "bgr")),
+        (
+            "hourglass_4",
+            16,
+            {"sigma": 1.5, "channels": "rgb", "keypoint_set": "mpii"},
+            ("mpii", [96, 128], 1.5, "aligned", "rgb"),
+        ),
+    ],
+)
+def test_what_the_file_does_not_say_is_as_published(name, k, given, expected, tmp_path):
+    options = SMALL[name][1]
+    build = getattr(published, name.rsplit("_", 1)[0])
+    first = int(name.rsplit("_", 1)[1].removeprefix("w"))
+    torch_writer.write(
+        tmp_path / "x", published.values(build(first, k, **options)), "safetensors"
+    )
+    weights.convert(tmp_path / "x", name, tmp_path / "run", options=options, **given)
+    loaded = runs.load(tmp_path / "run")
+    method, converted = loaded.manifest["method"], loaded.manifest["converted"]
+    assert expected == (
+        loaded.keypoints.name,
+        method["input_size"],
+        method["sigma"],
+        method["alignment"],
+        converted["channels"],
+    )
+    flips = {"stride": "shift", "aligned": "plain"}
+    assert method["flip_test"] == flips[method["alignment"]]
+    decoders = {"stride": "shift", "aligned": "dark"}
+    assert method["decoder"] == decoders[method["alignment"]]
+    assert loaded.method().view.size == tuple(method["input_size"])
+
+
+def test_a_backbone_starts_a_network_and_is_none_itself(tmp_path, capsys):
+    shapes = published.resnet(18, width=8, classes=10)
+    options = SMALL["simple_baseline_18"][1]
+    torch_writer.write(tmp_path / "resnet18.pth", published.values(shapes), "zip")
+    said = weights.convert(
+        tmp_path / "resnet18.pth",
+        "simple_baseline_18",
+        tmp_path / "run",
+        backbone=True,
+        options=options,
+    )
+    assert "ignored: 20 counters (num_batches_tracked), fc.weight, fc.bias" in said
+    loaded, manifest = checkpoints.load_model(tmp_path / "run" / "model")
+    assert manifest["converted"]["channels"] == "rgb"
+    model = models.build("simple_baseline_18", 5, **options)
+    shapes = jax.eval_shape(
+        lambda key: model.init(key, IMAGES, train=True), jax.random.key(0)
+    )
+    own = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), dict(shapes))
+    merged, report = checkpoints.merge_params(own, loaded["pose"])
+    assert not report.unused
+    assert all("backbone" in name.split("/") for name in report.loaded)
+    assert {name.split("/")[1] for name in report.new} == {"deconv_layers"}
+    assert {name.split("/")[1] for name in report.skipped} == {"head"}
+    np.testing.assert_array_equal(
+        merged["batch_stats"]["backbone"]["bn1"]["mean"],
+        loaded["pose"]["batch_stats"]["backbone"]["bn1"]["mean"],
+    )
+    for words in (["eval", "--data", "x"], ["predict", str(tmp_path / "x.png")]):
+        assert cli.main([*words, "--run", str(tmp_path / "run")]) == 1
+        err = capsys.readouterr().err
+        assert err.count("\n") == 1 and "backbone alone" in err
+    assert "published weights" in info.info(tmp_path / "run")["data"]["train"]
+
+
+def _convert(capsys, *words):
+    code = cli.main(["weights", "convert", *map(str, words)])
+    out, err = capsys.readouterr()
+    if code == 0:
+        return out
+    assert err.startswith("pose-jax: error: ") and err.count("\n") == 1 and not out
+    return code, err
+
+
+def test_the_command_line_converts_with_its_options(tmp_path, capsys):
+    shapes = published.simple_baseline(18, 16)
+    torch_writer.write(tmp_path / "x.pth", _zeros(shapes), "zip")
+    said = _convert(
+        capsys, tmp_path / "x.pth", "--model", "simple_baseline_18", "--out",
+        tmp_path / "run", "--keypoints", "mpii", "--input-size", "128x160", "--sigma",
+        "1.25", "--alignment", "aligned", "--channels", "rgb",
+    )  # fmt: skip
+    assert "keypoints mpii, input 160x128, sigma 1.25, trained on rgb" in said
+    assert "alignment aligned, decoder dark, flip test plain" in said
+    loaded = runs.load(tmp_path / "run")
+    assert loaded.keypoints == keypoints.MPII
+    assert loaded.method().view.size == (128, 160)
+    assert len(loaded.manifest["converted"]["sha256"]) == 64
+
+
+def test_bad_input_is_one_line_and_nothing_is_written(tmp_path, capsys):
+    out = tmp_path / "run"
+    model = ["--model", "simple_baseline_18"]
+    good = _zeros(published.simple_baseline(18, 5))
+    torch_writer.write(tmp_path / "five", good, "safetensors")
+    whole = (tmp_path / "five").read_bytes()
+    (tmp_path / "cut").write_bytes(whole[:-1])
+    torch_writer.write(tmp_path / "no_bias", dict(list(good.items())[:-1]), "legacy")
+    torch_writer.write(tmp_path / "more", {**good, "x": good["bn1.bias"]}, "zip")
+    code = torch_writer.Call(torch_writer.Global("os", "system"), ("true",))
+    torch_writer.write_zip(tmp_path / "code", {"state_dict": code}, {})
+    for file, words, exit_code, meant in [
+        ("none", model, 1, "No such file"),
+        ("cut", model, 1, "truncated"),
+        ("no_bias", model, 1, "missing (final_layer.bias [5])"),
+        ("more", model, 1, "unknown (x [64])"),
+        ("code", model, 1, "names os.system"),
+        ("five", ["--model", "simple_baseline_50"], 1, "--model simple_baseline_18"),
+        ("five", ["--model", "hrnet"], 2, "did you mean"),
+        ("five", model, 2, "without a name: the checkpoint has 5"),
+        (
+            "five",
+            [*model, "--keypoints", "coco"],
+            2,
+            "coco: the checkpoint has 5 keypoints; there are coco with 17",
+        ),
+        ("five", [*model, "--backbone"], 1, "unknown (deconv_layers.0.weight"),
+        ("five", [*model, "--alignment", "udp"], 2, "--alignment"),
+        ("five", [*model, "--input-size", "192"], 2, "--input-size"),
+    ]:
+        found, err = _convert(capsys, tmp_path / file, *words, "--out", out)
+        assert found == exit_code and meant in err, err
+        assert exit_code == 2 or str(tmp_path / file) in err
+        assert not out.exists()
+    good = _zeros(published.simple_baseline(18, 17))
+    torch_writer.write(tmp_path / "good", good, "safetensors")
+    for words, meant in [
+        (["--input-size", "192x250"], "multiples of 32"),
+        (["--sigma", "0"], "positive"),
+        (["--sigma", "nan"], "positive"),
+    ]:
+        found = _convert(capsys, tmp_path / "good", *model, *words, "--out", out)
+        assert found[0] == 2 and meant in found[1]
+        assert not out.exists()
+    out.mkdir()
+    (out / "config.json").write_text("{}")
+    found = _convert(capsys, tmp_path / "good", *model, "--out", out)
+    assert found[0] == 2 and "exists already" in found[1]
+    assert [path.name for path in out.iterdir()] == ["config.json"]
