@@ -8,16 +8,18 @@ that names the whole path of the key. No section is known here.
 from __future__ import annotations
 
 import ast
+import contextlib
 import dataclasses
 import difflib
 import importlib.util
 import inspect
 import json
 import re
+import sys
 import traceback
 import types
 import typing
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union
 
@@ -211,6 +213,10 @@ def _plain(value: Any) -> Any:
 def load(file: str | Path, overrides: Sequence[str] = ()) -> ConfigDict:
     """Reads a config file and applies overrides.
 
+    A config file may import other files of its own folder by name, such as
+    `from _recipes import coco`; nothing of that is left behind, and two folders may have
+    files of the same name. Files whose names begin with "_" are not configs.
+
     Args:
       file: a python file with `get_config`; what follows a colon is its argument:
         "configs/x.py:small".
@@ -234,39 +240,94 @@ def load(file: str | Path, overrides: Sequence[str] = ()) -> ConfigDict:
 
 def _get_config(path: Path, argument: str | None) -> ConfigDict:
     if path.suffix != ".py" or not path.is_file():
-        near = _did_you_mean(path.stem, [p.stem for p in path.parent.glob("*.py")])
+        configs = [p.stem for p in path.parent.glob("*.py") if p.stem[0] != "_"]
+        near = _did_you_mean(path.stem, configs)
         raise ConfigError(
             f"{path}: no such config file; a config is a python file.{near}"
         )
-    spec = importlib.util.spec_from_file_location("_config_" + path.stem, path)
+    file = path.absolute()
+    spec = importlib.util.spec_from_file_location("_config_" + path.stem, file)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     try:
-        spec.loader.exec_module(module)
-        get_config = getattr(module, "get_config", None)
-        if not callable(get_config):
-            raise ConfigError(f"{path}: it defines no function get_config.")
-        if argument is not None and not inspect.signature(get_config).parameters:
-            raise ConfigError(f"{path}: takes no argument; got {argument!r}.")
-        config = get_config(*([] if argument is None else [argument]))
+        with _imports_from(file.parent):
+            spec.loader.exec_module(module)
+            get_config = getattr(module, "get_config", None)
+            if not callable(get_config):
+                raise ConfigError(f"{path}: it defines no function get_config.")
+            if argument is not None and not inspect.signature(get_config).parameters:
+                raise ConfigError(f"{path}: takes no argument; got {argument!r}.")
+            config = get_config(*([] if argument is None else [argument]))
     except ConfigError:
         raise
     except Exception as error:
         raise ConfigError(
-            f"{path}{_line_of(error, path)}: {type(error).__name__}: {_one_line(error)}"
+            f"{path}{_line_of(error, file)}: {type(error).__name__}: {_one_line(error)}"
         ) from error
     if not _is_mapping(config):
         raise ConfigError(f"{path}: get_config must return a ConfigDict.")
     return ConfigDict(_plain(config), type_safe=True)
 
 
-def _line_of(error: Exception, path: Path) -> str:
-    """Where in the file the error arose: ", line 3"."""
-    if isinstance(error, SyntaxError) and error.filename == str(path):
-        return f", line {error.lineno}"
+@contextlib.contextmanager
+def _imports_from(folder: Path) -> Iterator[None]:
+    """While it lasts, `import` looks in a folder first.
+
+    Afterwards `sys.path` is what it was, and `sys.modules` has nothing of the folder that
+    was not there before.
+    """
+    path, before = list(sys.path), dict(sys.modules)
+    aside = {
+        name: before[name]
+        for name in {file.stem for file in folder.glob("*.py")} & before.keys()
+        if name not in sys.stdlib_module_names
+        and not _is_of(folder, name, before[name])
+    }
+    for name in aside:  # Files of the same name elsewhere.
+        del sys.modules[name]
+    sys.path.insert(0, str(folder))
+    importlib.invalidate_caches()  # A file may have been written a moment ago.
+    try:
+        yield
+    finally:
+        sys.path[:] = path
+        stay = before.keys() - aside.keys()
+        for name, module in list(sys.modules.items()):
+            if name.split(".")[0] not in stay and _is_of(folder, name, module):
+                del sys.modules[name]
+        sys.modules.update(aside)
+
+
+def _is_of(folder: Path, name: str, module: Any) -> bool:
+    """Whether a module of this name lies where an import from the folder finds it."""
+    place = str(folder.joinpath(*name.split(".")))
+    has = getattr(module, "__dict__", {})
+    return has.get("__file__") == place + ".py" or place in (has.get("__path__") or ())
+
+
+def _line_of(error: Exception, file: Path) -> str:
+    """Where the error arose, in the file and in what it imports of its folder:
+    ", line 3" or ", line 3 (_recipes.py, line 12)"."""
     frames = traceback.extract_tb(error.__traceback__)
-    lines = [f.lineno for f in frames if f.filename == str(path)]
-    return f", line {lines[-1]}" if lines else ""
+    places = [(Path(frame.filename), frame.lineno) for frame in frames]
+    if isinstance(error, SyntaxError) and error.filename:
+        places.append((Path(error.filename), error.lineno))
+    lines = [line for place, line in places if place == file]
+    where = f", line {lines[-1]}" if lines else ""
+    for place, line in reversed(places):
+        if place == file:
+            break
+        if _importable(place, file.parent):
+            return f"{where} ({place.relative_to(file.parent)}, line {line})"
+    return where
+
+
+def _importable(file: Path, folder: Path) -> bool:
+    """Whether an import finds the file from the folder: not in an environment there."""
+    if not file.is_relative_to(folder):
+        return False
+    parts = file.relative_to(folder).with_suffix("").parts
+    return all(part.isidentifier() for part in parts)
 
 
 def _split_overrides(overrides: Sequence[str]) -> list[tuple[str, str]]:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import sys
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -253,6 +254,141 @@ def test_a_broken_config_file_is_one_line(tmp_path, text, words):
         assert word in str(caught.value)
 
 
+def test_a_broken_file_is_named_where_it_was_asked_for(tmp_path, monkeypatch):
+    (tmp_path / "my-config.py").write_text("def get_config():\n  return 1 / 0\n")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match=r"^my-config\.py, line 2: ZeroDivisionError"):
+        config_lib.load("my-config.py")
+
+
+def write(folder, **files):
+    """Files of a folder by stem; returns the folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in files.items():
+        (folder / f"{name}.py").write_text(text)
+    return folder
+
+
+@pytest.fixture
+def unchanged(tmp_path):
+    """Fails where a test leaves something in sys.path, or of tmp_path in sys.modules."""
+    path = list(sys.path)
+    yield
+    assert sys.path == path
+    for name, module in list(sys.modules.items()):
+        places = [getattr(module, "__file__", ""), *getattr(module, "__path__", ())]
+        assert not any(str(tmp_path) in str(place) for place in places), name
+
+
+def test_config_files_import_files_of_their_own_folder(tmp_path, unchanged):
+    """At their top and in get_config; two folders may have files of the same name."""
+    text = (
+        "from _recipes import made\n\n"
+        "def get_config():\n"
+        "  import later\n"
+        "  return {**made(), 'later': later.VALUE}\n"
+    )
+    for value in (1, 2):
+        write(
+            tmp_path / f"folder_{value}",
+            base=text,
+            _recipes=f"import later\ndef made():\n  return {{'value': {value}}}\n",
+            later=f"VALUE = {value}0\n",
+        )
+    for value in (1, 2, 1):
+        config = config_lib.load(tmp_path / f"folder_{value}" / "base.py")
+        assert config.to_dict() == {"value": value, "later": 10 * value}
+        assert "_recipes" not in sys.modules and "later" not in sys.modules
+
+
+def test_config_files_import_from_folders_of_their_folder(
+    tmp_path, monkeypatch, unchanged
+):
+    write(tmp_path / "inner", _recipes="VALUE = 3\n")
+    text = "from inner._recipes import VALUE\nget_config = lambda: {'value': VALUE}\n"
+    write(tmp_path, outer=text)
+    monkeypatch.chdir(tmp_path)
+    assert config_lib.load("outer.py").value == 3
+    assert not any(name.split(".")[0] == "inner" for name in sys.modules)
+
+
+def test_what_a_config_imports_from_elsewhere_stays(tmp_path, monkeypatch):
+    """A module of another folder with the same name is there again afterwards."""
+    elsewhere = write(
+        tmp_path / "elsewhere", stays="VALUE = 1\n", _recipes="VALUE = 1\n"
+    )
+    monkeypatch.syspath_prepend(elsewhere)
+    import _recipes as other
+
+    assert other.VALUE == 1
+    text = (
+        "import stays, _recipes\n"
+        "get_config = lambda: {'value': (stays.VALUE, _recipes.VALUE)}\n"
+    )
+    folder = write(tmp_path / "folder", base=text, _recipes="VALUE = 2\n")
+    try:
+        assert config_lib.load(folder / "base.py").value == (1, 2)
+        assert sys.modules["_recipes"] is other
+        assert sys.modules["stays"].VALUE == 1
+    finally:
+        for name in ("_recipes", "stays"):
+            sys.modules.pop(name, None)
+
+
+def test_a_config_that_loads_another_gets_its_own_files(tmp_path, unchanged):
+    inner = write(
+        tmp_path / "inner",
+        base="import _recipes\nget_config = lambda: {'value': _recipes.VALUE}\n",
+        _recipes="VALUE = 1\n",
+    )
+    text = (
+        "import _recipes\nfrom pose_jax import config\n"
+        "def get_config():\n"
+        f"  inner = config.load({str(inner / 'base.py')!r})\n"
+        "  import _recipes as again\n"
+        "  return {'found': (inner.value, _recipes.VALUE, again.VALUE)}\n"
+    )
+    outer = write(tmp_path / "outer", base=text, _recipes="VALUE = 2\n")
+    assert config_lib.load(outer / "base.py").found == (1, 2, 2)
+
+
+@pytest.mark.parametrize(
+    ("helper", "words"),
+    [
+        ("def made():\n  return {}['k']\n", ["line 4 (_recipes.py, line 2): KeyError"]),
+        ("x = 1\n\nx.y\n", ["line 1 (_recipes.py, line 3): AttributeError"]),
+        ("x = 1\ndef made(:\n", ["line 1 (_recipes.py, line 2): SyntaxError"]),
+        ("import nothing_like_this\n", ["line 1 (_recipes.py, line 1): ModuleNotF"]),
+        ("x = 1\n", ["line 1: ImportError: cannot import name 'made'"]),
+        (None, ["line 1: ModuleNotFoundError: No module named '_recipes'"]),
+    ],
+)
+def test_an_error_in_an_imported_file_is_one_line(tmp_path, helper, words, unchanged):
+    base = "from _recipes import made\n\ndef get_config():\n  return made()\n"
+    folder = write(tmp_path, base=base)
+    if helper is not None:
+        write(folder, _recipes=helper)
+    with pytest.raises(ConfigError) as caught:
+        config_lib.load(folder / "base.py")
+    message = str(caught.value)
+    assert "\n" not in message
+    for word in ["base.py", *words]:
+        assert word in message
+    assert "_recipes" not in sys.modules
+
+
+def test_an_error_beyond_the_folder_is_where_the_config_called(tmp_path, monkeypatch):
+    """Also where the libraries lie below the config's folder."""
+    libraries = write(
+        tmp_path / "lib3.11", beyond="def fail():\n  raise OSError('x')\n"
+    )
+    monkeypatch.syspath_prepend(libraries)
+    write(tmp_path, base="import beyond\n\nget_config = lambda: beyond.fail()\n")
+    with pytest.raises(ConfigError, match=r"base\.py, line 3: OSError: x$"):
+        config_lib.load(tmp_path / "base.py")
+    del sys.modules["beyond"]
+
+
 def test_arguments_of_config_files_are_checked(file, tmp_path):
     with pytest.raises(ConfigError, match="'small' or nothing; got 'large'"):
         config_lib.load(f"{file}:large")
@@ -264,6 +400,9 @@ def test_arguments_of_config_files_are_checked(file, tmp_path):
 
 
 def test_a_missing_file_names_the_nearest(file):
+    with pytest.raises(ConfigError, match=r"bass\.py: no such.*mean 'base'"):
+        config_lib.load(file.with_name("bass.py"))
+    write(file.parent, _bass="")  # No config.
     with pytest.raises(ConfigError, match=r"bass\.py: no such.*mean 'base'"):
         config_lib.load(file.with_name("bass.py"))
     with pytest.raises(ConfigError, match="python file"):

@@ -1,14 +1,20 @@
-"""Every file in configs/ trains, evaluates and predicts for two steps as `:smoke`."""
+"""Every file in configs/ trains, evaluates and predicts for two steps as `:smoke`; all of
+its variants can be built, and its docstring says how to run it."""
 
+import re
 from pathlib import Path
 
 import pytest
 
-from pose_jax import cli, config
+from pose_jax import cli, config, experiment, keypoints, methods
 from pose_jax.datasets import synthetic
 
 FOLDER = Path(__file__).parents[1] / "configs"
-FILES = sorted(FOLDER.rglob("*.py"))
+# Those that begin with "_" are for others to import.
+FILES = sorted(f for f in FOLDER.rglob("*.py") if not f.name.startswith("_"))
+each_file = pytest.mark.parametrize(
+    "file", FILES, ids=lambda f: str(f.relative_to(FOLDER))
+)
 
 
 @pytest.fixture(scope="module")
@@ -19,19 +25,47 @@ def root(tmp_path_factory):
     return root
 
 
-@pytest.mark.parametrize("file", FILES, ids=lambda f: str(f.relative_to(FOLDER)))
-def test_smoke(file, root, tmp_path, monkeypatch, capsys):
+@pytest.fixture(scope="module")
+def passed():
+    """Configs that have run, as text."""
+    return set()
+
+
+@each_file
+def test_smoke(file, root, passed, tmp_path, monkeypatch, capsys):
+    smoke = config.load(f"{file}:smoke")
+    if config.to_json(smoke) in passed:
+        return  # The same run as of another file.
     monkeypatch.chdir(root)
     run = str(tmp_path / "run")
     assert cli.main(["train", "--config", f"{file}:smoke", "--run", run]) == 0
     assert cli.main(["eval", "--run", run]) == 0
-    split = config.load(f"{file}:smoke").data.eval.split
-    images = map(str, sorted((root / "data/smoke" / split).iterdir())[:2])
-    assert cli.main(["predict", *images, "--run", run]) == 0
+    images = map(str, sorted((root / "data/smoke" / smoke.data.eval.split).iterdir()))
+    assert cli.main(["predict", *list(images)[:2], "--run", run]) == 0
     assert "AP@gt_boxes" in capsys.readouterr().out
+    passed.add(config.to_json(smoke))
 
 
-@pytest.mark.parametrize("file", FILES, ids=lambda f: str(f.relative_to(FOLDER)))
+def variants(file):
+    """The file as it is, and as each variant that its docstring names."""
+    named = re.findall(rf"{re.escape(file.name)}:([\w,]+)", file.read_text())
+    return [str(file), *(f"{file}:{variant}" for variant in dict.fromkeys(named))]
+
+
+@each_file
+def test_every_variant_can_be_built(file):
+    """Keys, types, names of networks and their options; for which no data are needed."""
+    configs = [config.load(variant) for variant in variants(file)]
+    for loaded in configs:
+        built = config.build(experiment.Config, loaded)
+        methods.build(built.method, keypoints.COCO)
+        assert max(built.optimizer.drop_steps, default=0) < built.train.steps
+    assert len({config.to_json(loaded) for loaded in configs}) == len(configs)
+    with pytest.raises(config.ConfigError, match="no variant 'unheard_of'"):
+        config.load(f"{file}:unheard_of")
+
+
+@each_file
 def test_the_docstring_says_how_to_run_it(file):
     text = file.read_text()
     name = str(file.relative_to(FOLDER.parent))

@@ -1,6 +1,6 @@
 """Pocket: a small heatmap network for CPUs, demos and tests.
 
-Images [b, h, w, 3], normalised, height and width divisible by 32 -> heatmaps
+Images [b, h, w, 3], normalised, height and width divisible by 16 -> heatmaps
 [b, h/4, w/4, k]. Not from a paper; the parts are bottleneck blocks (He et al.,
 arXiv:1512.03385) and lateral additions (Lin et al., arXiv:1612.03144), arranged by what
 two CPU cores do fast: 4x4 patches instead of a stem at full resolution, no 3x3 convolution
@@ -61,7 +61,7 @@ class Pocket(nn.Module):
 
     @nn.compact
     def __call__(self, images, train: bool = False):
-        check_input(images, divisor=32)
+        check_input(images, divisor=16)
         conv = partial(Conv, dtype=self.dtype)
         norm = partial(Norm, self.norm, train, dtype=self.dtype)
 
@@ -79,7 +79,8 @@ class Pocket(nn.Module):
         for stride, lateral in zip((16, 8), features[-2::-1], strict=True):
             above = conv(lateral.shape[-1], 1, name=f"up_{stride}_conv")(x)
             x = conv(lateral.shape[-1], 1, name=f"up_{stride}_lateral")(lateral)
-            x = x + above.repeat(2, axis=1).repeat(2, axis=2)
+            h, w = lateral.shape[1:3]  # Odd where 32 does not divide the image.
+            x = x + above.repeat(2, axis=1).repeat(2, axis=2)[:, :h, :w]
             x = nn.relu(norm(name=f"up_{stride}_norm")(x))
             x = Block(conv, norm, name=f"up_{stride}_block")(x)
 
