@@ -115,11 +115,18 @@ def _data_synth(parser: _Parser) -> Run:
     parser.add_argument("--val", type=int, help="validation images (default: n / 8)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--size", type=_size, help="of an image, for example 320x256")
+    parser.add_argument(
+        "--difficulty",
+        choices=("hard", "easy"),
+        default="hard",
+        help="easy: one person a picture, upright, whole, from the front (default: hard)",
+    )
 
     def run(args: argparse.Namespace) -> None:
         from pose_jax.datasets import synthetic
 
         options = {} if args.size is None else {"size": args.size}
+        options["difficulty"] = args.difficulty
         # A process is worth its start for a hundred pictures or more.
         options["workers"] = min(os.cpu_count() or 1, 1 + args.n // 100)
         print(

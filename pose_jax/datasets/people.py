@@ -44,7 +44,8 @@ _LEGS = {
     "lunge": ((-25, 85), (0, 35), (-10, 25), (0, 100)),
 }
 _PATTERNS = ("plain", "plain", "plain", "rows", "columns", "checks")
-_POSES = ("stand", "walk", "sit", "squat", "lunge", "bend", "lie")
+POSES = ("stand", "walk", "sit", "squat", "lunge", "bend", "lie")
+POSE_SHARES = (0.36, 0.24, 0.11, 0.07, 0.11, 0.06, 0.05)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,11 +82,13 @@ def pick(rng: np.random.Generator, options: Sequence, shares: Sequence[float]):
     return options[bisect.bisect(list(itertools.accumulate(shares[:-1])), rng.random())]
 
 
-def _sample_angles(rng: np.random.Generator) -> SimpleNamespace:
+def _sample_angles(
+    rng: np.random.Generator, pose_shares: Sequence[float]
+) -> SimpleNamespace:
     def some(*ranges):
         return [rng.uniform(low, high) for low, high in ranges]
 
-    kind = pick(rng, _POSES, (0.36, 0.24, 0.11, 0.07, 0.11, 0.06, 0.05))
+    kind = pick(rng, POSES, pose_shares)
     shares = (0.3, 0.1, 0.12, 0.1, 0.12, 0.12, 0.07, 0.07)
     arms = [pick(rng, _ARMS, shares), pick(rng, _ARMS, shares)]
     if rng.random() < 0.4:
@@ -116,13 +119,15 @@ def _sample_angles(rng: np.random.Generator) -> SimpleNamespace:
     return pose
 
 
-def sample_skeleton(rng: np.random.Generator) -> Skeleton:
-    """A body of random age and build in a random pose within joint limits.
+def sample_skeleton(
+    rng: np.random.Generator, pose_shares: Sequence[float] = POSE_SHARES
+) -> Skeleton:
+    """A body of random age and build in a random pose of POSES within joint limits.
 
     Elbows bend forward and knees backward, by 0 to 145 degrees; left and right bones
     are equally long.
     """
-    pose = _sample_angles(rng)
+    pose = _sample_angles(rng, pose_shares)
     young = max(0.0, rng.uniform(-1.2, 1.0))
     height = rng.normal(1.7, 0.07) * (1 - 0.4 * young)
     size = {"hip": 0.056, "thigh": 0.245 - 0.03 * young, "shank": 0.24 - 0.03 * young,

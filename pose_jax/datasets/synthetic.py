@@ -31,7 +31,7 @@ from PIL import Image
 
 from pose_jax.datasets import people as people_lib
 from pose_jax.datasets import raster
-from pose_jax.errors import InputError
+from pose_jax.errors import ConfigError, InputError
 from pose_jax.keypoints import COCO
 
 VERSION = 2
@@ -65,6 +65,62 @@ class Person:
     box_xywh: tuple[int, int, int, int]
     facing_deg: float
     cut: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Scenes:
+    """What pictures are made of: shares of alternatives, and ranges.
+
+    Attributes:
+      people: shares of one, two, three and four people.
+      poses: shares of `people.POSES`.
+      pitches: shares of a camera that is level, above, below.
+      turn_deg: how far people turn away from the camera at most, either way.
+      stature: of the picture's height, at least and at most.
+      across, down: where their middles are: a range of the width, and the standard
+        deviation about half of the height.
+      joints_seen: so many of a person's joints lie inside of the picture at least.
+      clutter: shares of none, one, two and three things.
+    """
+
+    people: tuple[float, ...]
+    poses: tuple[float, ...]
+    pitches: tuple[float, ...]
+    turn_deg: float
+    stature: tuple[float, float]
+    across: tuple[float, float]
+    down: float
+    joints_seen: int
+    clutter: tuple[float, ...]
+
+
+DIFFICULTIES = {
+    "hard": Scenes(
+        people=(0.4, 0.3, 0.18, 0.12),
+        poses=people_lib.POSE_SHARES,
+        pitches=(0.4, 0.4, 0.2),
+        turn_deg=180,
+        stature=(0.3, 1.2),
+        across=(0.06, 0.94),
+        down=0.12,
+        joints_seen=7,
+        clutter=(0.25, 0.35, 0.25, 0.15),
+    ),
+    # One person, upright, whole and seen from the front: what a small network learns to
+    # place within a pixel or two in minutes.
+    "easy": Scenes(
+        people=(1, 0, 0, 0),
+        poses=(0.6, 0.4, 0, 0, 0, 0, 0),
+        pitches=(1, 0, 0),
+        turn_deg=60,
+        stature=(0.5, 0.85),
+        across=(0.3, 0.7),
+        down=0.04,
+        joints_seen=17,
+        clutter=(1, 0, 0, 0),
+    ),
+}
+"""Kinds of pictures, by name."""
 
 
 def draw(
@@ -129,31 +185,41 @@ def _label(
 
 
 def render(
-    rng: np.random.Generator, *, size: tuple[int, int] = (320, 256), max_people: int = 4
-) -> tuple[np.ndarray, list[Person]]:
+    rng: np.random.Generator, *, size: tuple[int, int] = (320, 256),
+    max_people: int = 4, difficulty: str = "hard",
+) -> tuple[np.ndarray, list[Person]]:  # fmt: skip
     """A picture, uint8 [h, w, 3], of one to `max_people` people, and who is in it."""
+    scenes = DIFFICULTIES[difficulty]
     (w, h), focal = size, (1.0, 1.4, 2.0)[rng.integers(3)] * size[1]
 
     def ray(x, y):
         return np.array([(x - 0.5) * w / focal, (y - 0.5) * h / focal, 1.0])
 
     pitches = (0.0, rng.uniform(8, 32), rng.uniform(-18, -6))  # Level, above, below.
-    pitch = people_lib.pick(rng, pitches, (0.4, 0.4, 0.2))
+    pitch = people_lib.pick(rng, pitches, scenes.pitches)
     view = people_lib.turn(z=rng.normal(0, 4)) @ people_lib.turn(pitch) @ _TO_CAMERA
-    count = min(max_people, people_lib.pick(rng, (1, 2, 3, 4), (0.4, 0.3, 0.18, 0.12)))
+    count = min(max_people, people_lib.pick(rng, (1, 2, 3, 4), scenes.people))
     actors, boxes = [], []
     for _ in range(count):
-        body, look = people_lib.sample_skeleton(rng), people_lib.sample_look(rng)
+        body = people_lib.sample_skeleton(rng, scenes.poses)
+        look = people_lib.sample_look(rng)
         middle = np.mean(list(body.joints.values()), 0)
         points = np.stack([body.joints[name] for name in COCO.names]) - middle
         for _ in range(30):
-            share = np.exp(rng.uniform(np.log(0.3), np.log(1.2 if count < 3 else 0.9)))
+            low, high = scenes.stature
+            high = high if count < 3 else min(high, 0.9)
+            share = np.exp(rng.uniform(np.log(low), np.log(high)))
             depth = focal * body.height / (share * h)
-            rotation = view @ people_lib.turn(y=rng.uniform(-180, 180))
-            centre = depth * ray(rng.uniform(0.06, 0.94), rng.normal(0.5, 0.12))
+            rotation = view @ people_lib.turn(
+                y=rng.uniform(-scenes.turn_deg, scenes.turn_deg)
+            )
+            centre = depth * ray(
+                rng.uniform(*scenes.across), rng.normal(0.5, scenes.down)
+            )
             joints = points @ rotation.T + centre
             xy = joints[:, :2] * (focal / joints[:, 2:]) / size  # -1/2 to 1/2 is seen.
-            good = joints[:, 2].min() > 0.25 and (np.abs(xy) < 0.49).all(1).sum() >= 7
+            seen = (np.abs(xy) < 0.49).all(1).sum()
+            good = joints[:, 2].min() > 0.25 and seen >= scenes.joints_seen
             low, high = xy.min(0), xy.max(0)
             for z, low2, high2 in boxes:
                 shared = np.maximum(np.minimum(high, high2) - np.maximum(low, low2), 0)
@@ -167,7 +233,7 @@ def render(
                 boxes.append((depth, low, high))
                 break
     clutter = []
-    for _ in range(people_lib.pick(rng, (0, 1, 2, 3), (0.25, 0.35, 0.25, 0.15))):
+    for _ in range(people_lib.pick(rng, (0, 1, 2, 3), scenes.clutter)):
         depth = boxes[rng.integers(len(boxes))][0] * rng.uniform(0.5, 1.2)
         way = ray(rng.uniform(0, 1), rng.normal(0.65, 0.2))
         clutter += raster.clutter(rng, way, depth)
@@ -181,10 +247,10 @@ def render(
     return raster.photograph(rng, image), people
 
 
-def _write_image(job: tuple[Path, int, list[int], tuple[int, int]]) -> list[dict]:
+def _write_image(job: tuple[Path, int, list[int], dict]) -> list[dict]:
     """Writes one picture; returns its annotations."""
-    path, image_id, seed, size = job
-    image, people = render(np.random.default_rng(seed), size=size)
+    path, image_id, seed, options = job
+    image, people = render(np.random.default_rng(seed), **options)
     Image.fromarray(image).save(path, "JPEG", quality=90)
     return [
         {
@@ -208,11 +274,12 @@ def _write_image(job: tuple[Path, int, list[int], tuple[int, int]]) -> list[dict
 
 def write_coco(
     out: Path, *, split: str, count: int, seed: int, size: tuple[int, int] = (320, 256),
-    first_id: int = 1, workers: int = 1,
+    first_id: int = 1, workers: int = 1, difficulty: str = "hard",
 ) -> Path:  # fmt: skip
     """Writes a split as COCO does: `out/train2017/*.jpg` and its keypoint file.
 
-    Picture i depends on (seed, split, i, size) alone: not on the count or the workers.
+    Picture i depends on (seed, split, i, size, difficulty) alone: not on the count or the
+    workers.
 
     Returns:
       the keypoint file, which is written last.
@@ -226,8 +293,9 @@ def write_coco(
         for i in range(first_id, first_id + count)
     ]
     stream = [seed, zlib.crc32(split.encode())]
+    options = {"size": size, "difficulty": difficulty}
     jobs = [
-        (folder / image["file_name"], image["id"], [*stream, index], size)
+        (folder / image["file_name"], image["id"], [*stream, index], options)
         for index, image in enumerate(images)
     ]
     if workers > 1:
@@ -252,7 +320,7 @@ def write_coco(
 
 def write_dataset(
     out: Path, *, n: int, seed: int, val: int | None = None,
-    size: tuple[int, int] = (320, 256), workers: int = 1,
+    size: tuple[int, int] = (320, 256), workers: int = 1, difficulty: str = "hard",
 ) -> str:  # fmt: skip
     """Writes train2017 of n pictures and val2017 of `val` (default: an eighth of n).
 
@@ -261,9 +329,16 @@ def write_dataset(
 
     Raises:
       InputError: `out` holds something else.
+      ConfigError: no such difficulty.
     """
+    if difficulty not in DIFFICULTIES:
+        raise ConfigError(
+            f"no difficulty {difficulty!r}; there are {', '.join(DIFFICULTIES)}."
+        )
     out, counts = Path(out), {"train": n, "val": max(1, n // 8) if val is None else val}
     manifest = {"generator": __name__, "version": VERSION, "seed": seed}
+    if difficulty != "hard":
+        manifest["difficulty"] = difficulty
     manifest = json.dumps({**manifest, **counts, "size": list(size)}, indent=2) + "\n"
     note = out / "synthetic.json"
     what = f"{n} + {counts['val']} images of synthetic people"
@@ -285,5 +360,6 @@ def write_dataset(
     note.write_text(manifest)
     for split, first_id in (("train", 1), ("val", n + 1)):
         which = {"split": split, "count": counts[split], "first_id": first_id}
-        write_coco(out, **which, seed=seed, size=size, workers=workers)
+        which |= {"size": size, "difficulty": difficulty}
+        write_coco(out, **which, seed=seed, workers=workers)
     return f"Wrote {what} to {out}."

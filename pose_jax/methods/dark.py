@@ -89,12 +89,18 @@ def _dark(variant: str) -> Callable:
     )
 
 
+def _unmodulated(maps, config):
+    del config  # A kernel of one pixel is no blur.
+    return gaussian.decode_dark(maps, kernel_size=1, variant="paper")
+
+
 DECODERS: Mapping[str, Callable] = {
     "argmax": lambda maps, config: gaussian.decode_argmax(maps),
     "shift": lambda maps, config: gaussian.decode_shift(maps),
     "shift_second": lambda maps, config: gaussian.decode_shift(maps, rule="second"),
     "dark": _dark("robust"),
     "dark_paper": _dark("paper"),
+    "dark_unmodulated": _unmodulated,
 }
 """Heatmaps [b,h,w,k] and the Config to points_xy [b,k,2] (heatmap frame), scores [b,k]."""
 

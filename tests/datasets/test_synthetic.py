@@ -123,7 +123,7 @@ def _straight() -> bodies.Skeleton:
         legs=[[0, 4, 0, 0]] * 2,
     )  # fmt: skip
     original = bodies._sample_angles
-    bodies._sample_angles = lambda rng: still
+    bodies._sample_angles = lambda rng, shares: still
     try:
         return bodies.sample_skeleton(np.random.default_rng(1))
     finally:
