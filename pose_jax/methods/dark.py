@@ -156,7 +156,12 @@ def build(config: Config, keypoint_set: keypoints.KeypointSet) -> Method:
 
     def init(key):
         w, h = config.input_size
-        variables = model.init(key, jnp.zeros((1, h, w, 3)), train=True)
+        try:
+            variables = model.init(key, jnp.zeros((1, h, w, 3)), train=True)
+        except ValueError as error:  # A size, or an option, that the network refuses.
+            raise ConfigError(
+                f"config.method: {config.model.name!r} with input_size ({w}, {h}): {error}"
+            ) from error
         return {"batch_stats": {}, **variables}
 
     def crop(inputs: Inputs, center_xy, size, rotation_deg=0.0, flip=False):

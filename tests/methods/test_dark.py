@@ -108,7 +108,7 @@ def test_every_decoder_predicts_inside_the_padded_box(weights, decoder):
     poses = jax.device_get(predict(weights, batch.inputs))
     assert poses.points_xy.shape == (4, 17, 2)
     assert np.isfinite(poses.points_xy).all()
-    if decoder == "dark_paper":
+    if decoder in ("dark_paper", "dark_unmodulated"):
         return
     center = np.array([75.0, 70.0])
     half = 0.625 * np.array([75.0, 100.0])
@@ -281,3 +281,10 @@ def test_joint_weights_scale_the_loss_of_their_keypoints(monkeypatch):
 def test_more_hard_keypoints_than_there_are_is_refused():
     with pytest.raises(ConfigError, match="ohkm must be 0 to 17"):
         build(ohkm=18)
+
+
+def test_an_input_size_that_the_network_refuses_is_a_config_error():
+    section = {"name": "dark", "model": {"name": "pocket"}, "input_size": (90, 128)}
+    method = methods.build(section, keypoints.COCO)
+    with pytest.raises(ConfigError, match=r"input_size \(90, 128\).*divisible by 16"):
+        jax.eval_shape(method.phases[0].init, jax.random.key(0))
