@@ -100,8 +100,14 @@ def _network(section: Mapping[str, Any], keypoint_set: KeypointSet) -> dict[str,
 
 
 def _data(sources: Mapping[str, datasets.SourceConfig]):
-    """What the data of a config are, in words, and their keypoint set."""
-    words, keypoint_set = {}, keypoints.COCO
+    """What the data of a config are, in words, and their keypoint set.
+
+    Of data that are not there, the set that their kind usually has.
+    """
+    words: dict[str, str] = {}
+    name = next(iter(sources.values())).name.split("_")[0]
+    usual = {"mpii": keypoints.MPII, "lsp": keypoints.LSP, "flic": keypoints.FLIC}
+    keypoint_set = usual.get(name, keypoints.COCO)
     for use, source in sources.items():
         try:
             table = datasets.load(source)

@@ -315,6 +315,14 @@ def test_info_of_a_config_works_without_its_data(capsys):
     assert "pocket" in out and "data train" in out
 
 
+def test_info_of_a_config_without_its_data_counts_the_keypoints_of_their_kind(capsys):
+    """Parameters of HRNet-W32 with MPII's 16 keypoints."""
+    file = Path(__file__).parents[1] / "configs/dark/mpii_hrnet_w32_256x256.py"
+    assert cli.main(["info", str(file)]) == 0
+    out = capsys.readouterr().out
+    assert "mpii, 16" in out and "28,536,080 parameters" in out
+
+
 def test_info_of_neither_is_refused(tmp_path, capsys):
     code, err = _error(capsys, "info", str(tmp_path))
     assert code == 1 and "neither a run" in err
