@@ -137,7 +137,8 @@ def _of_model(manifest: Mapping[str, Any]) -> dict[str, Any]:
         **_network(manifest["method"], keypoint_set),
         "data": {
             "train": f"{trained['name']}, fingerprint {trained['fingerprint']}",
-            "eval": f"{source['name']} {source['split']} in {source['root']}",
+            "eval": f"{source['name']} {source['split']}"
+            + (f" in {source['root']}" if source["root"] else "; say where by --data"),
         },
         "scores": manifest["scores"],
         "versions": manifest["versions"],

@@ -336,7 +336,8 @@ def convert(
       keypoint_set: "coco" or "mpii"; None: the one of as many keypoints.
       input_size: (width, height); None: 192x256 for COCO, 256x256 for MPII, 96x128 for
         Hourglass.
-      sigma: of the targets, heatmap pixels; None: 1 at 96x128, 3 at 288x384, else 2.
+      sigma: of the targets, heatmap pixels; None: 1 at 96x128 (but 2 for hourglass_8),
+        3 at 288x384, else 2.
       alignment: "stride": HRNet's and SimpleBaseline's own weights, read out by the
         quarter shift, flipped with "shift". "aligned": DarkPose's, read out by "dark",
         flipped "plain". None: "stride", for Hourglass "aligned".
@@ -349,12 +350,17 @@ def convert(
 
     Raises:
       InputError: `file` cannot be used.
-      ConfigError: an option is wrong, or `out` is taken.
+      ConfigError: an option is wrong, or `out` is taken or cannot be made.
     """
     file, out = Path(file), Path(out)
     options = dict(options or {})
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError(f"{out} exists already: give another --out, or delete it.")
+    above = next(path for path in out.absolute().parents if path.exists())
+    if not above.is_dir():
+        raise ConfigError(
+            f"{out} cannot be made: {above} is a file; give another --out."
+        )
     hourglass, hrnet = (model.startswith(word) for word in ("hourglass_", "hrnet_"))
     state_dict = torch_files.read(file)
     try:
@@ -374,7 +380,8 @@ def convert(
             f"{input_size[0]}x{input_size[1]}."
         )
     if sigma is None:
-        sigma = {(96, 128): 1.0, (288, 384): 3.0}.get(input_size, 2.0)
+        small = 2.0 if model == "hourglass_8" else 1.0  # As released.
+        sigma = {(96, 128): small, (288, 384): 3.0}.get(input_size, 2.0)
     if not 0 < sigma < float("inf"):
         raise ConfigError(f"--sigma must be positive; got {sigma}.")
     aligned = (alignment or ("aligned" if hourglass else "stride")) == "aligned"

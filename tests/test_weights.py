@@ -410,6 +410,8 @@ def test_a_converted_run_has_the_weights_for_rgb_images(kind, run, tmp_path):
         ),
         ("hrnet_w32", 17, {}, ("coco", [192, 256], 2, "stride", "rgb")),
         ("hourglass_4", 17, {}, ("coco", [96, 128], 1, "aligned", "bgr")),
+        # Released with another sigma than the other networks of this size.
+        ("hourglass_8", 17, {}, ("coco", [96, 128], 2, "aligned", "bgr")),
         (
             "hourglass_4",
             16,
@@ -419,7 +421,7 @@ def test_a_converted_run_has_the_weights_for_rgb_images(kind, run, tmp_path):
     ],
 )
 def test_what_the_file_does_not_say_is_as_published(name, k, given, expected, tmp_path):
-    options = SMALL[name][1]
+    options = SMALL.get(name, SMALL["hourglass_4"])[1]
     build = getattr(published, name.rsplit("_", 1)[0])
     first = int(name.rsplit("_", 1)[1].removeprefix("w"))
     torch_writer.write(
@@ -515,6 +517,7 @@ def test_bad_input_is_one_line_and_nothing_is_written(tmp_path, capsys):
     torch_writer.write_zip(tmp_path / "code", {"state_dict": code}, {})
     for file, words, exit_code, meant in [
         ("none", model, 1, "No such file"),
+        ("", model, 1, "Is a directory"),
         ("cut", model, 1, "truncated"),
         ("no_bias", model, 1, "missing (final_layer.bias [5])"),
         ("more", model, 1, "unknown (x [64])"),
@@ -546,6 +549,8 @@ def test_bad_input_is_one_line_and_nothing_is_written(tmp_path, capsys):
         found = _convert(capsys, tmp_path / "good", *model, *words, "--out", out)
         assert found[0] == 2 and meant in found[1]
         assert not out.exists()
+    found = _convert(capsys, tmp_path / "good", *model, "--out", tmp_path / "cut/run")
+    assert found[0] == 2 and f"{tmp_path / 'cut'} is a file" in found[1]
     out.mkdir()
     (out / "config.json").write_text("{}")
     found = _convert(capsys, tmp_path / "good", *model, "--out", out)

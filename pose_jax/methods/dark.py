@@ -56,7 +56,8 @@ class Config:
       reach: how many padded boxes wide training may look.
       flip_test: average with the mirrored image's maps; "shift" also moves these by one
         pixel, which makes up for alignment "stride".
-      joint_weights: weigh the loss by the keypoint set's joint weights.
+      joint_weights: weigh the loss by the squares of the keypoint set's joint weights: the
+        published losses multiply output and target by them.
       ohkm: only so many keypoints of each person count in the loss, those of the largest
         loss (online hard keypoint mining; 8 where it is published); 0: all.
       rescore_threshold: a pose's score is its box score times the mean of the keypoint
@@ -152,7 +153,8 @@ def build(config: Config, keypoint_set: keypoints.KeypointSet) -> Method:
     )
     joint_weights = np.ones((1, len(keypoint_set)), np.float32)
     if config.joint_weights:
-        joint_weights = np.asarray([keypoint_set.joint_weights], np.float32)
+        # The published losses multiply output and target by it: it acts squared.
+        joint_weights = np.square([keypoint_set.joint_weights]).astype(np.float32)
 
     def init(key):
         w, h = config.input_size

@@ -273,8 +273,8 @@ def test_joint_weights_scale_the_loss_of_their_keypoints(monkeypatch):
     only = jnp.zeros((2, 32, 24, 17)).at[..., 9].set(50.0)  # left wrist: 1.5
     plain, _ = example_and_loss(monkeypatch, only)
     weighted, _ = example_and_loss(monkeypatch, only, joint_weights=True)
-    factor = keypoints.COCO.joint_weights[9]
-    assert factor == 1.5
+    factor = keypoints.COCO.joint_weights[9] ** 2  # On output and target, as published.
+    assert factor == 2.25
     assert float(weighted / plain) == pytest.approx(factor, rel=1e-2)
 
 

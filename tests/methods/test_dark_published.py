@@ -70,8 +70,11 @@ def published_loss(output, target, weight, hardest=0):
 
 
 @pytest.mark.parametrize("name", SETS)
+@pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("hardest", [0, 8])
-def test_the_loss_is_the_published_one_of_every_output(name, hardest, monkeypatch):
+def test_the_loss_is_the_published_one_of_every_output(
+    name, hardest, weighted, monkeypatch
+):
     keypoint_set, rng = SETS[name], np.random.default_rng(1)
     k, (h, w) = len(keypoint_set), (H // 4, W // 4)
     outputs = rng.normal(size=(3, 8, h, w, k)).astype(np.float32)
@@ -82,7 +85,7 @@ def test_the_loss_is_the_published_one_of_every_output(name, hardest, monkeypatc
             return tuple(map(jnp.asarray, outputs)), {}
 
     monkeypatch.setattr(dark.models, "build", lambda *args, **kwargs: ThreeStacks())
-    phase = build(keypoint_set, ohkm=hardest).phases[0]
+    phase = build(keypoint_set, ohkm=hardest, joint_weights=weighted).phases[0]
     batch = make_batch(keypoint_set)
     labels = dataclasses.replace(
         batch.labels, visibility=rng.integers(0, 3, (8, k)).astype(np.int32)
@@ -97,6 +100,8 @@ def test_the_loss_is_the_published_one_of_every_output(name, hardest, monkeypatc
     away += (y[..., None] - points[:, None, None, :, 1]) ** 2
     maps = np.exp(-away / (2 * 1.5**2))
     weight = (labels.visibility > 0).astype(float)
+    if weighted:
+        weight = weight * keypoint_set.joint_weights
     # The last row only fills the batch up.
     expected = [published_loss(o[:7], maps[:7], weight[:7], hardest) for o in outputs]
     state, key = {"batch_stats": {}}, jax.random.key(0)

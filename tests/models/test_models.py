@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pose_jax import models
+from pose_jax import info, models
 from pose_jax.errors import ConfigError
 from pose_jax.models import layers
 from pose_jax.trees import flatten, path_matches
@@ -34,6 +34,30 @@ from tests.models.networks import (
 )
 def test_parameter_counts_are_the_published_ones(name, num_keypoints, count):
     assert size(shapes(models.build(name, num_keypoints))["params"]) == count
+
+
+COSTS = {  # Millions of multiply-adds at 128x96, 256x192, 384x288; in the papers' tables.
+    "simple_baseline_50": ((1356.595, 5426.381, 12209.357), (2.3, 8.9, 20.0)),
+    "simple_baseline_101": ((2265.711, 9062.842, 20391.395), (3.1, 12.4, 27.9)),
+    "simple_baseline_152": ((3174.826, 12699.304, 28573.434), (3.9, 15.7, 35.5)),
+    "hrnet_w32": ((1911.251, 7645.004, 17201.258), (1.8, 7.1, 16.0)),
+    "hrnet_w48": ((3922.956, 15691.825, 35306.607), (3.6, 14.6, 32.9)),
+    "hourglass_4": ((2878.341,), (2.7,)),
+    "hourglass_8": ((5265.555,), (4.9,)),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", COSTS)
+def test_costs_are_the_published_ones(name):
+    model, key = models.build(name), jax.random.key(0)
+    sizes = [(128, 96), (256, 192), (384, 288)]
+    for (h, w), millions, printed in zip(sizes, *COSTS[name], strict=False):
+        images = jnp.zeros((1, h, w, 3))
+        true, charged = info.multiply_adds(partial(model.init, train=True), key, images)
+        assert true / 1e6 == pytest.approx(millions, abs=1e-3)
+        # Some are printed rounded, some cut off, and SimpleBaseline's a little lower.
+        assert charged / 2**30 == pytest.approx(printed, rel=0.013, abs=0.06)
 
 
 def test_resnet_parameters_are_named_as_in_pytorch():
@@ -83,6 +107,17 @@ def test_outputs_are_stride_four_heatmaps(name, norm):
     assert len(outputs) == (2 if name == "hourglass" else 1)
     for output in outputs:
         assert (output.shape, output.dtype) == ((2, 16, 24, 5), jnp.float32)
+
+
+@pytest.mark.parametrize("name", ["simple_baseline_18", "hrnet", "hourglass"])
+def test_maps_are_a_quarter_of_the_image_whatever_its_size(name):
+    options = {"stacks": 1, "depth": 4} if name == "hourglass" else {}
+    model = SMALL[name](16, **options)
+    variables = shapes(model)
+    for h, w in [(128, 96), (384, 288), (192, 320), (64, 160)]:
+        images = jax.ShapeDtypeStruct((1, h, w, 3), jnp.float32)
+        heatmaps = jax.eval_shape(model.apply, variables, images)
+        assert heatmaps.shape == (1, h // 4, w // 4, 16)
 
 
 @pytest.fixture(scope="module", params=SMALL)
