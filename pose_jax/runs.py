@@ -204,7 +204,7 @@ class LoadedRun:
     def _check_whole(self) -> None:
         if self.manifest.get("converted", {}).get("part") == "backbone":
             raise InputError(
-                "the model is a backbone alone, without deconvolutions and head: train "
+                "the model is a backbone alone, without what is above it: train "
                 "one that starts from it, by config.train.init_from."
             )
 

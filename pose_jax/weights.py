@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -42,7 +43,12 @@ _LEAVES = {
 _COUNTER = (
     "num_batches_tracked"  # Of a BatchNorm; momentum is constant, nobody reads it.
 )
-_CLASSIFIER = ("fc.weight", "fc.bias")
+_CLASSIFIER = re.compile(
+    # torchvision's ResNet; HRNet's heads, and what its last module adds for them.
+    r"fc\.(weight|bias)|(incre_modules|downsamp_modules|final_layer|classifier)\..+"
+    r"|stage4\.\d+\.fuse_layers\.[1-3]\..+"
+)
+"""What a network for ImageNet has beside the backbone of one for poses."""
 _FAMILIES = ("simple_baseline_", "hrnet_", "hourglass_")
 
 
@@ -56,13 +62,15 @@ def from_torch(
     """Turns a published state dict into variables.
 
     Every tensor must be used and every variable found, with the right shape. Ignored are
-    the `num_batches_tracked` of BatchNorms, and with `backbone` a classifier "fc".
+    the `num_batches_tracked` of BatchNorms, and with `backbone` the classifier.
 
     Args:
       state_dict: arrays under the published PyTorch names.
       name: of the network, for `models.build`; the number of keypoints is that of the
         state dict.
-      backbone: the state dict is torchvision's ResNet; only params/backbone comes back.
+      backbone: the state dict is torchvision's ResNet or HRNet's network for ImageNet;
+        what classifies stays behind, and what is only of the network for poses (head,
+        deconvolutions) does not come back.
       **options: for `models.build`, where they differ from the published network.
 
     Returns:
@@ -163,12 +171,14 @@ def _expected(
     )
     paths = [_Path(path, leaf.shape) for path, leaf in flatten(shapes).items()]
     if backbone:
-        paths = [path for path in paths if path.names[1] == "backbone"]
-        if not paths:
+        roots = {path.names[1] for path in paths}
+        if name.startswith("hourglass_"):
             raise ConfigError(
-                f"model {name!r} has no backbone of torchvision's; simple_baseline_50 "
-                "and its like have."
+                f"model {name!r} has no backbone that learns ImageNet; simple_baseline_50, "
+                "hrnet_w32 and their like have."
             )
+        wanted = {"backbone"} if "backbone" in roots else roots - {"head"}
+        paths = [path for path in paths if path.names[1] in wanted]
     return {_published_name(path.names): path for path in paths}
 
 
@@ -188,8 +198,12 @@ def _ignored(
         for key in expected
         if key.endswith("running_mean")
     }
-    dropped = {*counters, *(_CLASSIFIER if backbone else ())}
-    return [key for key in arrays if key in dropped]
+    return [
+        key
+        for key in arrays
+        if key in counters
+        or (backbone and key not in expected and _CLASSIFIER.fullmatch(key))
+    ]
 
 
 # ----------------------------------------------------------------------------- mistakes
@@ -258,6 +272,7 @@ def _advice(arrays: Mapping[str, np.ndarray], asked: str) -> str:
     likely = None
     if "transition1.0.0.weight" in arrays:
         likely = f"hrnet_w{arrays['transition1.0.0.weight'].shape[0]}"
+        likely += " --backbone" * ("final_layer.weight" not in arrays)
     elif stacks:
         likely = f"hourglass_{stacks}"
     else:
@@ -451,10 +466,10 @@ def _said(file: Path, out: Path, state_dict, manifest, used: int) -> str:
         f"{counters} counters ({_COUNTER})"
     ]
     if converted["part"] == "backbone":
-        dropped = [key for key in _CLASSIFIER if key in state_dict]
-        lines[0] += "".join(f", {key}" for key in dropped)
+        tensors = len(state_dict) - counters - used
+        lines[0] += f", {tensors} tensors of the classifier" if tensors else ""
         lines += [
-            "a backbone alone: its deconvolutions and head start new",
+            "a backbone alone: what is above it starts new",
             f"to start from it: --config.train.init_from={out}",
         ]
     else:

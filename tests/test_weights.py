@@ -298,6 +298,10 @@ def test_numbers_that_are_none_are_refused():
     "shapes, likely",
     [
         (published.hrnet(48), "--model hrnet_w48."),
+        (
+            {k: v for k, v in published.hrnet(32).items() if "final_layer" not in k},
+            "--model hrnet_w32 --backbone.",
+        ),
         (published.hourglass(8), "--model hourglass_8."),
         (published.simple_baseline(101), "--model simple_baseline_101."),
         (published.resnet(18), "--model simple_baseline_18 --backbone."),
@@ -319,11 +323,7 @@ def test_models_without_published_weights_say_so():
     for name, options, words in (
         ("pocket", {}, "no published weights; there are some of hourglass_4"),
         ("hrnet_w23", {}, "did you mean 'hrnet_w32'"),
-        (
-            "hrnet_w32",
-            {"backbone": True, **SMALL["hrnet_w32"][1]},
-            "no backbone",
-        ),
+        ("hourglass_4", {"backbone": True, **SMALL["hourglass_4"][1]}, "no backbone"),
     ):
         with pytest.raises(ConfigError, match=words):
             weights.from_torch({}, name, **options)
@@ -455,7 +455,7 @@ def test_a_backbone_starts_a_network_and_is_none_itself(tmp_path, capsys):
         backbone=True,
         options=options,
     )
-    assert "ignored: 20 counters (num_batches_tracked), fc.weight, fc.bias" in said
+    assert "20 counters (num_batches_tracked), 2 tensors of the classifier" in said
     loaded, manifest = checkpoints.load_model(tmp_path / "run" / "model")
     assert manifest["converted"]["channels"] == "rgb"
     model = models.build("simple_baseline_18", 5, **options)
@@ -477,6 +477,43 @@ def test_a_backbone_starts_a_network_and_is_none_itself(tmp_path, capsys):
         err = capsys.readouterr().err
         assert err.count("\n") == 1 and "backbone alone" in err
     assert "published weights" in info.info(tmp_path / "run")["data"]["train"]
+
+
+def test_an_hrnet_that_has_learnt_imagenet_starts_one_for_poses(tmp_path):
+    """Beside the branches it has heads, and the sums for them in its last module."""
+    state_dict, options = _small("hrnet_w32")
+    state_dict = {k: v for k, v in state_dict.items() if k[:12] != "final_layer."}
+    last = max(key.split(".")[1] for key in state_dict if key.startswith("stage4."))
+    beside = {
+        f"stage4.{last}.fuse_layers.1.0.0.0.weight": (64, 32, 3, 3),
+        f"stage4.{last}.fuse_layers.3.0.2.1.num_batches_tracked": (),
+        "incre_modules.0.0.conv1.weight": (32, 32, 1, 1),
+        "downsamp_modules.0.0.bias": (256,),
+        "final_layer.0.weight": (2048, 1024, 1, 1),
+        "classifier.weight": (10, 2048),
+    }
+    file = tmp_path / "hrnet.pth"
+    torch_writer.write(file, {**state_dict, **_zeros(beside)}, "zip")
+    said = weights.convert(
+        file, "hrnet_w32", tmp_path / "run", backbone=True, options=options
+    )
+    assert ", 5 tensors of the classifier" in said and "backbone alone" in said
+    loaded, _ = checkpoints.load_model(tmp_path / "run" / "model")
+    model = models.build("hrnet_w32", 5, **options)
+    shapes = jax.eval_shape(
+        lambda key: model.init(key, IMAGES, train=True), jax.random.key(0)
+    )
+    own = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), dict(shapes))
+    merged, report = checkpoints.merge_params(own, loaded["pose"])
+    assert not report.unused and not report.new
+    assert {name.split("/")[1] for name in report.skipped} == {"head"}
+    np.testing.assert_array_equal(
+        merged["params"]["conv2"]["kernel"],
+        state_dict["conv2.weight"].transpose(2, 3, 1, 0),
+    )
+    with pytest.raises(InputError, match=r"1 missing \(layer1\.0\.conv2\.weight"):
+        del state_dict["layer1.0.conv2.weight"]
+        weights.from_torch(state_dict, "hrnet_w32", backbone=True, **options)
 
 
 def _convert(capsys, *words):

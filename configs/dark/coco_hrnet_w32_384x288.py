@@ -14,13 +14,11 @@ on each of 4 GPUs; 149,813 people give 1,337 steps an epoch; scaled by up to 0.3
 turned with a sigma of 45 degrees, half a body in 0.3 of the views. DARK's kernel
 follows from sigma: 17. The released one is 11.
 
-The published network starts from an HRNet that has learnt ImageNet. Its weights cannot
-be converted, so this one starts from scratch; or, which is another recipe, from
-published weights for poses:
+The published network starts from an HRNet that has learnt ImageNet. So does this one with
 
-  pose-jax weights convert pose_hrnet_w32_384x288.pth --model hrnet_w32 \
-    --out runs/hrnet_w32
-  ... --config.train.init_from=runs/hrnet_w32 --config.train.init_skip='("head",)'
+  pose-jax weights convert hrnet_w32-36af842e.pth --backbone --model hrnet_w32 \
+    --out runs/hrnet_w32_imagenet
+  ... --config.train.init_from=runs/hrnet_w32_imagenet
 
 The paper measures on the boxes of a detector of 56.4 person AP, the published
 COCO_val2017_detections_AP_H_56_person.json; AP@gt_boxes, which training reports, is not

@@ -14,13 +14,11 @@ on each of 4 GPUs; 22,246 people give 173 steps an epoch; scaled by up to 0.25, 
 with a sigma of 30 degrees, never half a body. DARK's kernel follows from sigma: 11, as
 released.
 
-The published network starts from an HRNet that has learnt ImageNet. Its weights cannot
-be converted, so this one starts from scratch; or, which is another recipe, from
-published weights for the poses of COCO:
+The published network starts from an HRNet that has learnt ImageNet. So does this one with
 
-  pose-jax weights convert pose_hrnet_w32_256x192.pth --model hrnet_w32 \
-    --out runs/hrnet_w32
-  ... --config.train.init_from=runs/hrnet_w32 --config.train.init_skip='("head",)'
+  pose-jax weights convert hrnet_w32-36af842e.pth --backbone --model hrnet_w32 \
+    --out runs/hrnet_w32_imagenet
+  ... --config.train.init_from=runs/hrnet_w32_imagenet
 
 The paper measures on the validation people's own boxes, as training does:
 
