@@ -374,7 +374,8 @@ def _weights_convert(parser: _Parser) -> Run:
     parser.add_argument(
         "--backbone",
         action="store_true",
-        help="FILE is torchvision's ResNet: a start for train.init_from",
+        help="FILE is torchvision's ResNet or HRNet's network for ImageNet: a start for "
+        "train.init_from",
     )
     parser.add_argument(
         "--keypoints",
@@ -390,7 +391,8 @@ def _weights_convert(parser: _Parser) -> Run:
     parser.add_argument(
         "--sigma",
         type=float,
-        help="of its targets, heatmap pixels (default: 1 at 96x128, 3 at 288x384, else 2)",
+        help="of its targets, heatmap pixels (default: 1 at 96x128, for "
+        "hourglass_8 2; 3 at 288x384; else 2)",
     )
     parser.add_argument(
         "--alignment",
@@ -425,6 +427,38 @@ def _weights_convert(parser: _Parser) -> Run:
     return run
 
 
+def _export(parser: _Parser) -> Run:
+    """write a decoder as one file that JAX runs without pose_jax"""
+    parser.add_argument(
+        "--decoder", help="for example dark, argmax (default: the run's, else dark)"
+    )
+    parser.add_argument("--out", type=Path, required=True, help="folder to make")
+    parser.add_argument(
+        "--run",
+        type=Path,
+        help="run directory that sigma and kernel size are taken from",
+    )
+    parser.add_argument("--sigma", type=float, help="of the blur, heatmap pixels")
+    parser.add_argument(
+        "--kernel-size", type=int, help="of the blur, heatmap pixels (alone: OpenCV's)"
+    )
+
+    def run(args: argparse.Namespace) -> None:
+        from pose_jax import export
+
+        print(
+            export.export_decoder(
+                args.out,
+                decoder=args.decoder,
+                run=args.run,
+                sigma=args.sigma,
+                kernel_size=args.kernel_size,
+            )
+        )
+
+    return run
+
+
 def _doctor(parser: _Parser) -> Run:
     """check this machine: versions, devices, memory, data folders"""
     parser.add_argument("data", nargs="*", type=Path, help="data folders to look at")
@@ -448,6 +482,7 @@ VERBS: dict[str, Callable[[_Parser], Run]] = {
     "report": _report,
     "info": _info,
     "weights convert": _weights_convert,
+    "export": _export,
     "doctor": _doctor,
 }
 
