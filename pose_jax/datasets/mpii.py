@@ -71,7 +71,8 @@ def load(
       A Table whose ids count the rows of the split from 1 (official file: all people of
       the file), so that id n is row n - 1 of `gt_valid.mat`; the id of an image is that
       of the first row that shows it. `head_sizes` come from the official file's head
-      boxes, or for "valid" from a `gt_valid.mat` beside the json with the same rows;
+      boxes, or for "valid" from a `gt_valid.mat` beside the json with the same rows,
+      whose joints go before the json's in the few people in whom they differ;
       otherwise they are None, and PCKh cannot be measured. People without position and
       scale have the box (0, 0, 0, 0): they are rows, but not learnt from.
 
@@ -95,7 +96,7 @@ def load(
     if path.suffix == ".mat":
         head_sizes = np.array([p["head"] for p in people], np.float64)
     else:
-        head_sizes = _head_sizes(
+        raw_xy, head_sizes = _gt_valid(
             path.parent / "gt_valid.mat", split, raw_xy, visibility
         )
     image_sizes = None
@@ -305,15 +306,17 @@ def _place(
     }
 
 
-def _head_sizes(
+def _gt_valid(
     path: Path, split: str, raw_xy: np.ndarray, visibility: np.ndarray
-) -> np.ndarray | None:
-    """[n] from gt_valid.mat, where its rows are these people; otherwise None.
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Joints and head sizes [n] from gt_valid.mat, where its rows are these people.
 
-    A hundredth of the rows may differ: in the published files 10 of 2958 do.
+    A hundredth of the rows may differ: in the published files 10 of 2958 do. There the
+    joints are those of gt_valid.mat, which PCKh is scored against. Otherwise the joints
+    as they came, and None.
     """
     if split != "valid" or not path.is_file():
-        return None
+        return raw_xy, None
     boxes = np.asarray(_matlab.variable(path, "headboxes_src"), np.float64)
     truth = np.asarray(_matlab.variable(path, "pos_gt_src"), np.float64)
     boxes = boxes[..., None] if boxes.ndim == 2 else boxes  # MATLAB drops a last 1.
@@ -324,16 +327,19 @@ def _head_sizes(
             "%s does not hold the %d people of the split: no head sizes, no PCKh.",
             path, n,
         )  # fmt: skip
-        return None
-    away = np.abs(truth.transpose(2, 0, 1) - raw_xy).max(-1)
+        return raw_xy, None
+    truth = truth.transpose(2, 0, 1)
+    away = np.abs(truth - raw_xy).max(-1)
     differs = ((visibility > 0) & ~(away <= 1.5)).any(-1)
     if differs.sum() > n // 100:
         logging.warning(
             "%s: the joints of %d of %d rows are not those of the split: no head sizes, "
             "no PCKh.", path, differs.sum(), n,
         )  # fmt: skip
-        return None
-    return HEAD_SHARE * np.hypot(*(boxes[1] - boxes[0]))
+        return raw_xy, None
+    scored = differs[:, None] & (visibility > 0) & np.isfinite(truth).all(-1)
+    raw_xy = np.where(scored[..., None], truth, raw_xy)
+    return raw_xy, HEAD_SHARE * np.hypot(*(boxes[1] - boxes[0]))
 
 
 def _read_json(path: Path) -> list[Mapping[str, Any]]:
