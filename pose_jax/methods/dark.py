@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -21,21 +21,9 @@ import numpy as np
 from pose_jax import augment, geometry, keypoints, losses, models
 from pose_jax.codecs import gaussian
 from pose_jax.errors import ConfigError
-from pose_jax.method import Inputs, Mean, Method, PersonView, Phase, Poses
-
-# ImageNet's, of values in [0, 1]; [b, h, w, 3].
-_MEAN = np.array([0.485, 0.456, 0.406], np.float32).reshape(1, 1, 1, 3)
-_STD = np.array([0.229, 0.224, 0.225], np.float32).reshape(1, 1, 1, 3)
-
-
-@dataclasses.dataclass(frozen=True)
-class ModelConfig:
-    """A heatmap network: `models.build(name, k, norm=..., dtype=..., **options)`."""
-
-    name: str
-    norm: Literal["batch", "frozen", "group"] = "batch"
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+from pose_jax.method import Mean, Method, PersonView, Phase, Poses
+from pose_jax.methods import _person
+from pose_jax.methods._person import ModelConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -166,63 +154,9 @@ def build(config: Config, keypoint_set: keypoints.KeypointSet) -> Method:
             ) from error
         return {"batch_stats": {}, **variables}
 
-    def crop(inputs: Inputs, center_xy, size, rotation_deg=0.0, flip=False):
-        """Images in [0, 1] and the image -> input transform."""
-        image_to_input = geometry.crop_transform(
-            center_xy,
-            size,
-            rotation_deg,
-            output_size=view.size,
-            alignment=view.alignment,
-            flip=flip,
-        )
-        canvas_to_input = geometry.compose(image_to_input, inputs.canvas_to_image)
-        images = geometry.warp(inputs.images, canvas_to_input, size=view.size)
-        return images / 255, image_to_input
-
     def prepare(variables, batch, key):
         del variables  # No earlier phase, no constants.
-        inputs, labels = batch.inputs, batch.labels
-        center_xy, size = geometry.person_box(
-            inputs.box_xyxy, aspect=view.aspect, padding=view.padding
-        )
-        if key is None:
-            images, image_to_input = crop(inputs, center_xy, size)
-        else:
-            draw = augment.draw(key, batch.epoch, inputs.row, config.augment)
-            center_xy, size = augment.view(
-                center_xy,
-                size,
-                labels.points_xy,
-                labels.visibility,
-                draw,
-                keypoint_set,
-                config.augment,
-            )
-            images, image_to_input = crop(
-                inputs, center_xy, size, draw.rotation_deg, draw.flip
-            )
-            images = augment.colour(images, draw.colour)
-        visibility = labels.visibility
-        # What is not labelled may be anything, NaN included.
-        known = jnp.where(visibility[..., None] > 0, labels.points_xy, 0)
-        points_xy = geometry.transform_points(known, image_to_input)
-        if key is not None:
-            flip = draw.flip[:, None]
-            points_xy = jnp.where(
-                flip[..., None],
-                keypoints.swap(points_xy, keypoint_set, axis=-2),
-                points_xy,
-            )
-            visibility = jnp.where(
-                flip, keypoints.swap(visibility, keypoint_set, axis=-1), visibility
-            )
-        return {
-            "images": (images - _MEAN) / _STD,
-            "points_xy": points_xy,
-            "visibility": visibility,
-            "valid": inputs.valid,
-        }
+        return _person.example(view, batch, key, keypoint_set, config.augment)
 
     def targets(example, heatmap_size):
         """Heatmaps of an example, and which of them count in the loss."""
@@ -285,7 +219,7 @@ def build(config: Config, keypoint_set: keypoints.KeypointSet) -> Method:
         h, w = outputs[-1].shape[1:3]
         maps, counted = targets(example, (w, h))
         return {
-            "input": jnp.clip(example["images"] * _STD + _MEAN, 0, 1),
+            "input": _person.denormalise(example["images"]),
             "points_xy": example["points_xy"],
             "visibility": example["visibility"],
             "targets": maps * counted[:, None, None, :],
@@ -314,8 +248,8 @@ def build(config: Config, keypoint_set: keypoints.KeypointSet) -> Method:
         center_xy, size = geometry.person_box(
             inputs.box_xyxy, aspect=view.aspect, padding=view.padding
         )
-        images, image_to_input = crop(inputs, center_xy, size)
-        maps = heatmaps(variables, (images - _MEAN) / _STD)
+        images, image_to_input = _person.crop(view, inputs, center_xy, size)
+        maps = heatmaps(variables, _person.normalise(images))
         points_xy, scores = DECODERS[config.decoder](maps, config)
         h, w = maps.shape[1:3]
         points_xy = geometry.heatmap_to_input(
