@@ -19,7 +19,7 @@ from pose_jax import (
 )
 from pose_jax.datasets import synthetic
 from pose_jax.errors import ConfigError, InputError
-from pose_jax.methods import dark
+from pose_jax.methods import _person
 from pose_jax.models import layers
 from pose_jax.trees import flatten
 from tests import published, torch_writer
@@ -222,11 +222,11 @@ def test_a_network_of_bgr_images_is_turned_to_rgb(name):
         return y * params["bn1"]["scale"]
 
     # As OpenCV reads them, blue first, but normalised by the statistics of red.
-    before = stem(variables, (pixels[..., ::-1] - dark._MEAN) / dark._STD)
-    after = stem(turned, (pixels - dark._MEAN) / dark._STD)
+    before = stem(variables, (pixels[..., ::-1] - _person._MEAN) / _person._STD)
+    after = stem(turned, (pixels - _person._MEAN) / _person._STD)
     np.testing.assert_allclose(after[:, 2:-2, 2:-2], before[:, 2:-2, 2:-2], atol=1e-4)
     assert np.abs(after - before).max() < 0.5 * before.std()  # The border alone.
-    plain = stem(variables, (pixels - dark._MEAN) / dark._STD)
+    plain = stem(variables, (pixels - _person._MEAN) / _person._STD)
     assert np.abs(plain - before)[:, 2:-2, 2:-2].max() > 0.5 * before.std()
     same = [
         np.array_equal(ours, theirs)
