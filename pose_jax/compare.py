@@ -19,6 +19,7 @@ from pose_jax import metrics as metrics_lib
 from pose_jax import sharding as sharding_lib
 from pose_jax.datasets.table import Table
 from pose_jax.errors import InputError
+from pose_jax.keypoints import LIMBS
 from pose_jax.method import Poses
 from pose_jax.metrics.coco import MatchedImages, match_keypoints
 
@@ -171,6 +172,16 @@ def per_image(table: Table, poses: Poses) -> dict[str, PerImage]:
         found[measures.full_name("PCP", table, 0.5)] = ratio(
             correct.sum(1), counted.sum(1)
         )
+        limbs = []
+        for kind in LIMBS:
+            its = [name == kind for name, _, _ in keypoints.sticks]
+            if counted[:, its].any():
+                limbs.append(ratio(correct[:, its].sum(1), counted[:, its].sum(1)))
+                found[measures.full_name(f"PCP_{kind}", table, 0.5)] = limbs[-1]
+        if limbs:
+            found[measures.full_name("PCP_limbs", table, 0.5)] = lambda counts: np.mean(
+                [limb(counts) for limb in limbs], axis=0
+            )
     return found
 
 

@@ -280,7 +280,8 @@ def draw_run(
     variables: Variables,
     config: input_pipeline.InputConfig,
 ) -> Path:
-    """Draws RUN/pictures: predicted people, the worst of them, heatmaps, curves."""
+    """Draws RUN/pictures: predicted people, the worst of them, what the network saw of a
+    few (heatmaps.png, or the stages of a cascade, refinement.png), curves."""
     out = Path(run) / "pictures"
     out.mkdir(parents=True, exist_ok=True)
     images = np.unique(table.image[poses.row])
@@ -294,9 +295,8 @@ def draw_run(
     if table.labelled:
         visualize.save_png(out / "worst.png", _worst(table, poses))
     if isinstance(predictor.method.view, PersonView):
-        visualize.save_png(
-            out / "heatmaps.png", _heatmaps(predictor, table, poses, variables, config)
-        )
+        name, picture = _inside(predictor, table, poses, variables, config)
+        visualize.save_png(out / name, picture)
     visualize.curves(Path(run) / "metrics.jsonl", out / "curves.png")
     return out
 
@@ -352,8 +352,8 @@ def _scaled(image: np.ndarray, side: int) -> np.ndarray:
     return np.asarray(cell.resize(size, Image.Resampling.BICUBIC))
 
 
-def _heatmaps(predictor, table, poses, variables, config, count: int = 12):
-    """Input crops of a few rows with the predicted heatmaps over them."""
+def _inside(predictor, table, poses, variables, config, count: int = 12):
+    """A few rows as the method sees them: heatmaps over crops, or a cascade's stages."""
     pick = np.linspace(0, len(poses.row) - 1, min(count, len(poses.row))).astype(int)
     plan = input_pipeline.Plan(
         table=table,
@@ -369,10 +369,21 @@ def _heatmaps(predictor, table, poses, variables, config, count: int = 12):
         compiler_options={"xla_backend_optimization_level": 0},
     )
     seen = jax.device_get(inspect(variables, inputs))
-    cells = [
-        visualize.heatmap_overlay(
-            np.round(255 * np.clip(image, 0, 1)).astype(np.uint8), maps
-        )
-        for image, maps in zip(seen["input"], seen["heatmaps"], strict=True)
+    images = [
+        np.round(255 * np.clip(image, 0, 1)).astype(np.uint8) for image in seen["input"]
     ]
-    return visualize.sheet(cells, columns=6)
+    if "heatmaps" in seen:
+        maps = zip(images, seen["heatmaps"], strict=True)
+        cells = [visualize.heatmap_overlay(image, one) for image, one in maps]
+        return "heatmaps.png", visualize.sheet(cells, columns=6)
+    cells, titles = [], []
+    for image, stages_xy, squares in zip(
+        images, seen["stages_xy"], seen["squares"], strict=True
+    ):
+        pictures, words = visualize.refinement(
+            image, stages_xy, squares, table.keypoints
+        )
+        cells += pictures
+        titles += words
+    columns = len(pictures) * (2 if len(pictures) < 5 else 1)
+    return "refinement.png", visualize.sheet(cells, columns=columns, titles=titles)

@@ -21,6 +21,9 @@ from jaxtyping import Array, Float, Shaped
 End = int | tuple[int, ...]
 """One end of a stick: a keypoint, or several whose mean it is."""
 
+LIMBS = ("upper_arm", "lower_arm", "upper_leg", "lower_leg")
+"""What sticks of arms and legs are called, so that tables can leave out head and torso."""
+
 
 @dataclasses.dataclass(frozen=True)
 class KeypointSet:
@@ -89,6 +92,18 @@ class KeypointSet:
         for i, j in self.flip_pairs:
             order[i], order[j] = j, i
         return tuple(order)
+
+    @property
+    def groups(self) -> dict[str, tuple[int, ...]]:
+        """Left and right together: "wrist" to the indices of both, in order of `names`.
+
+        The name decides: left_ and right_ in front of it are dropped.
+        """
+        found: dict[str, tuple[int, ...]] = {}
+        for i, name in enumerate(self.names):
+            bare = name.removeprefix("left_").removeprefix("right_")
+            found[bare] = (*found.get(bare, ()), i)
+        return found
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, for manifests and metadata."""

@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 
 from pose_jax import metrics as metrics_lib
 from pose_jax.datasets.table import Table
+from pose_jax.keypoints import LIMBS
 from pose_jax.method import Poses
 from pose_jax.metrics.coco import why_no_ap
 
@@ -30,14 +32,40 @@ FORMULAS = {
     "PCKh": "share of keypoints with distance <= t * head, head = 0.6 * diagonal of the "
     "head box; pelvis and thorax left out; @0.11 is what published code prints as @0.1",
     "PCKh_AUC": "area under PCKh(t), t = 0:0.01:0.5, over 0.5",
+    "PCK_people_without_torso": "people left out: an end of the torso is not labelled",
+    "PCK_people_with_torso_of_length_zero": "people left out: both ends at one point",
+    "PCK_people_with_tiny_torso": "people whose torso is at most 0.05 of the longer side "
+    "of their labelled keypoints' extent: so little is within t * torso that they count "
+    "against any prediction (those of length zero are left out)",
     "PCP": "share of sticks with both ends within 0.5 of the stick's length (strict), over "
-    "all sticks of all people",
+    "all sticks of all people; one of true length 0 counts as wrong",
     "PCP_loose": "the same with the mean of both ends' distances",
+    "PCP_limbs": "mean of PCP of upper arms, lower arms, upper legs and lower legs, those "
+    "that the set has; no head, no torso (the mean of DeepPose's table)",
+    "PCP_loose_limbs": "the same mean of PCP_loose",
+    "PCP_sticks_of_length_zero": "labelled sticks whose ends are one point: wrong in PCP",
+    "flipped_people": "share of people whose mean error, over the labelled keypoints that "
+    "have a left and a right, is at least 20% smaller with left and right of the whole "
+    "prediction exchanged; people with fewer than 4 such keypoints are left out",
+    "flipped_people_upper_body": "the same of the upper body's pairs alone",
+    "flipped_people_lower_body": "the same of the other pairs alone",
+    "flipped_people_left_out": "people with too few labelled keypoints for flipped_people",
+    "flipped_people_upper_body_left_out": "the same of the upper body",
+    "flipped_people_lower_body_left_out": "the same of the lower body",
+    "PDJ_unflipped": "PDJ if the flipped people had their left and right exchanged",
+    "PCP_unflipped": "PCP if the flipped people had their left and right exchanged",
 }
 """What the NAMEs mean, normalisers included."""
 
 PCK_THRESHOLDS = (0.05, 0.1, 0.2)
 PCKH_THRESHOLDS = (0.5, 0.1, 0.11)
+PDJ_THRESHOLDS = tuple(i / 100 for i in range(51))
+"""Of the curves in the literature."""
+TINY_TORSO = 0.05
+"""Of the longer side of a person's extent; the median of LSP's people is 0.36."""
+_AUC_GRID = np.arange(21) / 100
+_TORSO_THRESHOLDS = (*PCK_THRESHOLDS, *_AUC_GRID)
+_flipped = jax.jit(metrics_lib.flipped, static_argnames="flip_pairs")
 _NOT_IN_PCKH = ("pelvis", "thorax")
 
 
@@ -48,7 +76,7 @@ def full_name(name: str, table: Table, threshold: float | None = None) -> str:
 
 
 def formula(full: str) -> str:
-    """What a metric is; "" for counts and parts of others."""
+    """What a metric is; "" for parts of others."""
     return FORMULAS.get(full.split("@")[0], "")
 
 
@@ -84,19 +112,19 @@ def measure(table: Table, poses: Poses) -> dict[str, float]:
     add("pixel_error", _mean(distance[visibility > 0]))
     data = poses.points_xy.astype(np.float32), true_xy.astype(np.float32), visibility
     if keypoints.torso is not None:
-        grid = np.arange(21) / 100
-        thresholds = (*PCK_THRESHOLDS, *grid)
+        grid = _AUC_GRID
         correct, counted = metrics_lib.pdj(
-            *data, keypoints.torso, thresholds=thresholds
+            *data, keypoints.torso, thresholds=_TORSO_THRESHOLDS
         )
         share = np.asarray(correct).sum(1) / max(int(np.sum(counted)), 1)
         for threshold, value in zip(PCK_THRESHOLDS, share, strict=False):
             add("PCK", value, threshold)
         add("PDJ", share[PCK_THRESHOLDS.index(0.2)], 0.2)
         add("PCK_AUC", np.trapezoid(share[-len(grid) :], grid) / grid[-1])
-        i, j = keypoints.torso
-        lost = (visibility[:, i] == 0) | (visibility[:, j] == 0)
-        add("PCK_people_without_torso", lost.sum())
+        torso, extent = _torso_and_extent(*data[1:], keypoints.torso)
+        add("PCK_people_without_torso", np.isnan(torso).sum())
+        add("PCK_people_with_torso_of_length_zero", (torso == 0).sum())
+        add("PCK_people_with_tiny_torso", (torso <= TINY_TORSO * extent).sum())
     if table.head_sizes is not None:
         grid = np.arange(51) / 100
         thresholds = (*PCKH_THRESHOLDS, *grid)
@@ -116,15 +144,106 @@ def measure(table: Table, poses: Poses) -> dict[str, float]:
             correct, counted = map(
                 np.asarray, metrics_lib.pcp(*data, keypoints.sticks, strict=strict)
             )
-            add(name, correct.sum() / max(int(counted.sum()), 1), 0.5)
+            add(name, _share(correct, counted), 0.5)
+            of_kind, limbs = {}, []
             for kind in dict.fromkeys(kinds):
                 its = [k == kind for k in kinds]
-                add(
-                    f"{name}_{kind}",
-                    correct[its].sum() / max(int(counted[its].sum()), 1),
-                    0.5,
-                )
+                of_kind[kind] = _share(correct[its], counted[its])
+                if kind in LIMBS and counted[its].any():
+                    limbs.append(of_kind[kind])
+            if not set(LIMBS).isdisjoint(kinds):
+                add(f"{name}_limbs", sum(limbs) / max(len(limbs), 1), 0.5)
+            for kind, value in of_kind.items():
+                add(f"{name}_{kind}", value, 0.5)
+        # The truth itself is right about all sticks but those.
+        correct, counted = metrics_lib.pcp(
+            data[1], *data[1:], keypoints.sticks, threshold=0.0
+        )
+        add("PCP_sticks_of_length_zero", np.sum(counted) - np.sum(correct))
+    for name, value, threshold in _flips(table, *data):
+        add(name, value, threshold)
     return found
+
+
+def _torso_and_extent(true_xy, visibility, torso) -> tuple[np.ndarray, np.ndarray]:
+    """[n] lengths of the torso, NaN where not labelled, and [n] longer sides of people."""
+    labelled = visibility > 0
+    i, j = torso
+    length = np.linalg.norm(true_xy[:, i] - true_xy[:, j], axis=-1)
+    length = np.where(labelled[:, i] & labelled[:, j], length, np.nan)
+    low = np.where(labelled[..., None], true_xy, np.inf).min(1)
+    high = np.where(labelled[..., None], true_xy, -np.inf).max(1)
+    return length, (high - low).max(-1)
+
+
+def _flips(table: Table, pred_xy, true_xy, visibility):
+    """Names, values and thresholds of what is said about left and right."""
+    keypoints, people = table.keypoints, (pred_xy, true_xy, visibility)
+    pairs = tuple(map(tuple, keypoints.flip_pairs))
+    if len(pairs) < 2:  # Nobody could have four keypoints of them.
+        return
+    upper = set(keypoints.upper_body)
+    whole = {"flipped_people": pairs}
+    parts = {
+        "flipped_people_upper_body": tuple(p for p in pairs if upper.issuperset(p)),
+        "flipped_people_lower_body": tuple(p for p in pairs if upper.isdisjoint(p)),
+    }
+    whole |= {name: p for name, p in parts.items() if 2 <= len(p) < len(pairs)}
+    found = {
+        name: tuple(map(np.asarray, _flipped(*people, flip_pairs=its)))
+        for name, its in whole.items()
+    }
+    for name, counts in found.items():
+        yield name, _share(*counts), None
+    for name, (_, judged) in found.items():
+        yield f"{name}_left_out", (~judged).sum(), None
+    who, _ = found["flipped_people"]
+    exchanged = pred_xy[:, keypoints.permutation]
+    people = (np.where(who[:, None, None], exchanged, pred_xy), true_xy, visibility)
+    if keypoints.torso is not None:
+        correct, counted = metrics_lib.pdj(
+            *people, keypoints.torso, thresholds=_TORSO_THRESHOLDS
+        )
+        at = PCK_THRESHOLDS.index(0.2)
+        yield "PDJ_unflipped", _share(correct[at], counted), 0.2
+    if keypoints.sticks:
+        counts = metrics_lib.pcp(*people, keypoints.sticks)
+        yield "PCP_unflipped", _share(*counts), 0.5
+
+
+def pdj_curve(
+    table: Table, poses: Poses, thresholds: Sequence[float] = PDJ_THRESHOLDS
+) -> dict[str, np.ndarray]:
+    """Percentage of detected joints over the threshold, left and right together.
+
+    Args:
+      table: the boxes that were predicted on.
+      poses: the predictions, NumPy leaves.
+      thresholds: fractions of the torso's diameter, t of them.
+
+    Returns:
+      Shares [t] in [0, 1] by joint ("wrist"), in the order of the keypoint set, then
+      "mean", over all labelled keypoints: PDJ@t. Joints that nobody has labelled are not
+      in it. Empty for a table without labels, and for a set without a torso.
+    """
+    keypoints = table.keypoints
+    if not table.labelled or keypoints.torso is None:
+        return {}
+    correct, counted = metrics_lib.pdj(
+        poses.points_xy.astype(np.float32),
+        table.points_xy[poses.row].astype(np.float32),
+        table.visibility[poses.row],
+        keypoints.torso,
+        thresholds=thresholds,
+    )
+    correct, counted = np.asarray(correct), np.asarray(counted)
+    groups = {**keypoints.groups, "mean": range(len(keypoints))}
+    indices = {group: np.array(its) for group, its in groups.items()}
+    return {
+        group: correct[:, its].sum(1) / counted[its].sum()
+        for group, its in indices.items()
+        if counted[its].any()
+    }
 
 
 def per_keypoint(table: Table, poses: Poses) -> list[dict[str, Any]]:
@@ -174,16 +293,25 @@ def per_keypoint(table: Table, poses: Poses) -> list[dict[str, Any]]:
 
 def notes(table: Table, poses: Poses, metrics: Mapping[str, float]) -> list[str]:
     """What a reader must know beside the numbers: why AP is missing, -1 or 0."""
+    found = []
     ap = full_name("AP", table)
     if ap not in metrics:
-        return [
+        found.append(
             f"no AP: keypoint set {table.keypoints.name!r} has no sigmas, so OKS is not "
             "defined for it"
-        ]
-    if metrics[ap] > 0:
-        return []
-    reasons = why_no_ap(ground_truth(table), coco_results(table, poses))
-    return [f"{ap} is {metrics[ap]:g}: {reason}" for reason in reasons]
+        )
+    elif metrics[ap] <= 0:
+        reasons = why_no_ap(ground_truth(table), coco_results(table, poses))
+        found += [f"{ap} is {metrics[ap]:g}: {reason}" for reason in reasons]
+    for name in (
+        "PCK_people_with_torso_of_length_zero",
+        "PCK_people_with_tiny_torso",
+        "PCP_sticks_of_length_zero",
+    ):
+        full = full_name(name, table)
+        if metrics.get(full, 0) > 0:
+            found.append(f"{full} is {metrics[full]:g}: {FORMULAS[name]}")
+    return found
 
 
 def ground_truth(table: Table) -> dict[str, Any]:
@@ -210,17 +338,18 @@ def coco_results(table: Table, poses: Poses) -> list[dict[str, Any]]:
 
 # ------------------------------------------------------------------------------ as text
 
-_SHOWN = ("AP", "AP50", "AP75", "AR", "PCK", "PCKh", "PCP", "pixel_error")
+_LOGGED = ("AP", "AP50", "AP75", "AR", "PCK", "PCKh", "PCP", "pixel_error")
+_SHOWN = (*_LOGGED, "PCP_limbs", "flipped_people")
 
 
-def shown(metrics: Mapping[str, float]) -> list[str]:
+def shown(metrics: Mapping[str, float], names: Sequence[str] = _SHOWN) -> list[str]:
     """The metrics worth a line of a table, in their order."""
-    return [name for name in metrics if name.split("@")[0] in _SHOWN]
+    return [name for name in metrics if name.split("@")[0] in names]
 
 
 def one_line(step: int, metrics: Mapping[str, float]) -> str:
     """An evaluation as one line of a log."""
-    values = [f"{name} {metrics[name]:.4g}" for name in shown(metrics)]
+    values = [f"{name} {metrics[name]:.4g}" for name in shown(metrics, _LOGGED)]
     return f"evaluation at step {step}: " + "  ".join(values)
 
 
@@ -256,6 +385,11 @@ def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
         ).rstrip()
         for row in rows
     ]
+
+
+def _share(correct, counted) -> float:
+    """Of all that was counted; 0 where nothing was."""
+    return float(np.sum(correct)) / max(int(np.sum(counted)), 1)
 
 
 def _mean(values: np.ndarray) -> float:

@@ -230,6 +230,61 @@ def heatmap_overlay(
     return np.round((1 - cover) * image + cover * colour).astype(np.uint8)
 
 
+def refinement(
+    image: np.ndarray,
+    stages_xy: np.ndarray,
+    squares: np.ndarray,
+    keypoint_set: KeypointSet,
+    *,
+    side: int = 200,
+) -> tuple[list[np.ndarray], list[str]]:
+    """A cascade at work on one person: each stage's pose, and between two of them the
+    square of the keypoint that moved the furthest.
+
+    Args:
+      image: [h, w, 3], the input of the first stage.
+      stages_xy: [s, k, 2] in its frame.
+      squares: [s - 1, 2], width and height of a keypoint's square there.
+      keypoint_set: what the k points are.
+      side: height of the pictures, pixels.
+
+    Returns:
+      2 s - 1 pictures of equal height, and their titles. In a square the first stage's
+      point is a ring, the next one's a dot.
+    """
+    h = image.shape[0]
+    scale = side / h
+    pictures, titles = [], []
+    for stage, points_xy in enumerate(stages_xy):
+        if stage:
+            moved = np.linalg.norm(points_xy - stages_xy[stage - 1], axis=-1)
+            joint = int(np.argmax(np.nan_to_num(moved, nan=-1.0)))
+            before, after = stages_xy[stage - 1][joint], points_xy[joint]
+            pictures.append(_square(image, before, after, squares[stage - 1], side))
+            titles.append(f"{keypoint_set.names[joint]}: {moved[joint]:.1f} px")
+        pictures.append(draw_pose(image, points_xy, keypoint_set, scale=scale))
+        titles.append(f"stage {stage + 1}")
+    return pictures, titles
+
+
+def _square(image, before_xy, after_xy, size, side: int) -> np.ndarray:
+    """What of the image the square about `before_xy` shows, black beyond its border."""
+    low = before_xy - np.asarray(size) / 2
+    edges = low + 0.5  # Points count from pixels' centres.
+    box = (*edges, *(edges + size))
+    picture = Image.fromarray(_as_uint8(image)).transform(
+        (side, side), Image.Transform.EXTENT, box, Image.Resampling.BILINEAR
+    )
+    draw = ImageDraw.Draw(picture)
+    at = lambda point: ((np.asarray(point) - low) * side / size).tolist()
+    (x, y), (x2, y2), r = at(before_xy), at(after_xy), side / 25
+    draw.line((x, y, x2, y2), fill="white", width=2)
+    draw.ellipse((x - r, y - r, x + r, y + r), outline="white", width=2)
+    r *= 0.6
+    draw.ellipse((x2 - r, y2 - r, x2 + r, y2 + r), fill="lime", outline="black")
+    return np.array(picture)
+
+
 def _interpolation(source: int, target: int, alignment: str) -> np.ndarray:
     """[target, source] weights of linear interpolation; the border value goes on."""
     if alignment == "stride":

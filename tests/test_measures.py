@@ -5,6 +5,7 @@ import re
 
 import numpy as np
 import pytest
+import scipy.io
 
 from pose_jax import evaluate, keypoints, measures
 from tests.made_up import detections, make_poses, make_table
@@ -64,6 +65,312 @@ def test_pckh_leaves_out_pelvis_and_thorax_and_has_both_readings_of_a_tenth():
     assert found["PCKh@0.5@gt_boxes"] == 1
     assert found["PCKh@0.11@gt_boxes"] == 1 and found["PCKh@0.1@gt_boxes"] == 0
     assert found["PCKh_people_without_head_box@gt_boxes"] == 1
+
+
+# ------------------------------------------------------------------- sticks and torsos
+
+
+def values(found):
+    """By NAME[@threshold], without the source of the boxes."""
+    return {name.replace("@gt_boxes", ""): value for name, value in found.items()}
+
+
+def moved(table, changes):
+    """The table with points of (person, keypoint name) put where another's are."""
+    points = table.points_xy.copy()
+    at = table.keypoints.names.index
+    for (person, name), other in changes.items():
+        points[person, at(name)] = points[person, at(other)]
+    return dataclasses.replace(table, points_xy=points)
+
+
+def test_sticks_of_length_zero_are_wrong_and_counted_where_both_ends_are_labelled():
+    changes = {
+        (0, "right_ankle"): "right_knee",
+        (1, "left_wrist"): "left_elbow",
+        (2, "left_wrist"): "left_elbow",
+    }
+    table = moved(make_table(8, keypoints.LSP), changes)
+    visibility = table.visibility.copy()
+    visibility[2, keypoints.LSP.names.index("left_wrist")] = 0
+    table = dataclasses.replace(table, visibility=visibility)
+    found = values(measures.measure(table, make_poses(table)))
+    assert found["PCP_sticks_of_length_zero"] == 2
+    for name in ("PCP", "PCP_loose"):
+        assert found[f"{name}@0.5"] == pytest.approx(77 / 79)
+        assert found[f"{name}_lower_leg@0.5"] == pytest.approx(15 / 16)
+        assert found[f"{name}_lower_arm@0.5"] == pytest.approx(14 / 15)
+        assert found[f"{name}_upper_arm@0.5"] == found[f"{name}_head@0.5"] == 1
+        mean = (15 / 16 + 14 / 15 + 1 + 1) / 4
+        assert found[f"{name}_limbs@0.5"] == pytest.approx(mean)
+
+
+def test_the_mean_of_limbs_is_over_kinds_and_leaves_out_head_and_torso():
+    table = make_table(8, keypoints.LSP)
+    at = keypoints.LSP.names.index
+    visibility = table.visibility.copy()
+    visibility[2:, at("left_wrist")] = visibility[:, at("right_wrist")] = 0
+    table = dataclasses.replace(table, visibility=visibility)
+    poses = make_poses(table)
+    poses.points_xy[:, at("head_top")] += 500  # Every head.
+    poses.points_xy[:, at("right_hip")] += 500  # Half of the upper legs, all torsos.
+    poses.points_xy[0, at("left_wrist")] += 500  # One of two lower arms.
+    found = values(measures.measure(table, poses))
+    assert found["PCP_limbs@0.5"] == pytest.approx((1 + 1 / 2 + 1 / 2 + 1) / 4)
+    assert found["PCP_head@0.5"] == found["PCP_torso@0.5"] == 0
+    # Nobody's lower arms: of the other three kinds.
+    visibility = visibility.copy()
+    visibility[:, at("left_wrist")] = 0
+    table = dataclasses.replace(table, visibility=visibility)
+    found = values(measures.measure(table, poses))
+    assert found["PCP_limbs@0.5"] == pytest.approx((1 + 1 / 2 + 1) / 3)
+    # FLIC has arms alone.
+    table = make_table(8, keypoints.FLIC)
+    poses = make_poses(table)
+    poses.points_xy[:, keypoints.FLIC.names.index("left_wrist")] += 500
+    found = values(measures.measure(table, poses))
+    assert found["PCP_limbs@0.5"] == pytest.approx(3 / 4)
+
+
+def test_sticks_of_other_names_have_no_mean_of_limbs():
+    stick = dataclasses.replace(keypoints.LSP, name="own", sticks=(("spine", 12, 2),))
+    table = make_table(8, stick)
+    found = values(measures.measure(table, make_poses(table)))
+    assert found["PCP_spine@0.5"] == found["PCP@0.5"] == 1
+    assert not any("limbs" in name for name in found)
+
+
+def test_degenerate_torsos_are_counted_and_nobody_is_divided_by_zero():
+    table = moved(make_table(8, keypoints.LSP), {(1, "left_shoulder"): "right_hip"})
+    i, j = table.keypoints.torso
+    points, visibility = table.points_xy.copy(), table.visibility.copy()
+    visibility[0, i] = 0
+    longer_side = np.ptp(points[2], axis=0).max()
+    points[2, i] = points[2, j] + (0.04 * longer_side, 0)
+    points[3] = 7.0  # All at one point: the torso, too.
+    table = dataclasses.replace(table, points_xy=points, visibility=visibility)
+    poses = make_poses(table)
+    poses.points_xy[2] += 0.1 * longer_side
+    with np.errstate(all="raise"):
+        found = values(measures.measure(table, poses))
+    assert found["PCK_people_without_torso"] == 1
+    assert found["PCK_people_with_torso_of_length_zero"] == 2
+    assert found["PCK_people_with_tiny_torso"] == 3
+    # Person 2 and the four of 4 to 7 are left, and all but that one are right.
+    assert found["PCK@0.2"] == 4 / 5
+    notes = measures.notes(table, poses, measures.measure(table, poses))
+    for name, count in (
+        ("PCK_people_with_torso_of_length_zero", 2),
+        ("PCK_people_with_tiny_torso", 3),
+        ("PCP_sticks_of_length_zero", 10),
+    ):
+        (note,) = (n for n in notes if n.startswith(f"{name}@gt_boxes is {count}: "))
+        assert note.endswith(measures.FORMULAS[name])
+
+
+def test_real_labels_have_a_stick_of_length_zero_and_a_tiny_torso(real_data):
+    joints = scipy.io.loadmat(real_data / "lsp_dataset" / "joints.mat")["joints"]
+    points = joints.transpose(2, 1, 0)[..., :2]
+    i, j = keypoints.LSP.torso
+    # Both sticks are of one leg: its hip, knee and ankle are at one point.
+    for half, sticks, tiny in ((slice(1000), 0, 1), (slice(1000, 2000), 2, 1)):
+        table = make_table(1000, keypoints.LSP, points_xy=points[half])
+        found = values(measures.measure(table, make_poses(table)))
+        assert found["PCP_sticks_of_length_zero"] == sticks
+        assert found["PCP@0.5"] == pytest.approx(1 - sticks / 10_000)
+        assert found["PCP_limbs@0.5"] == pytest.approx(1 - sticks / 8000)
+        assert found["PCK_people_with_torso_of_length_zero"] == 0
+        assert found["PCK_people_with_tiny_torso"] == tiny
+        torso = np.linalg.norm(points[half, i] - points[half, j], axis=-1)
+        assert (torso < 10).sum() == tiny
+    assert np.median(torso) == pytest.approx(48, abs=0.1)
+
+
+# -------------------------------------------------------------------------- PDJ curves
+
+
+def test_a_curve_steps_where_the_distance_is_and_sides_are_averaged_by_counts():
+    table = make_table(8, keypoints.LSP)
+    i, j = table.keypoints.torso
+    at = table.keypoints.names.index
+    points, visibility = table.points_xy.copy(), table.visibility.copy()
+    points[:, i] = points[:, j] + (0, -64)  # Torsos of 64 pixels.
+    visibility[1:, at("left_wrist")] = 0
+    visibility[:, at("neck")] = 0
+    table = dataclasses.replace(
+        table, points_xy=np.round(points), visibility=visibility
+    )
+    poses = make_poses(table)
+    poses.points_xy[0, at("left_wrist")] += (16, 0)  # Exactly a quarter.
+    poses.points_xy[2, at("right_wrist")] += (0, 32)  # Exactly a half.
+    poses.points_xy[3, at("right_knee")] += (32.01, 0)  # And a little more.
+    curve = measures.pdj_curve(table, poses, (0.0, 0.24, 0.25, 0.49, 0.5))
+    np.testing.assert_allclose(curve["wrist"], np.array([7, 7, 8, 8, 9]) / 9)
+    np.testing.assert_allclose(curve["knee"], np.full(5, 15 / 16))
+    np.testing.assert_allclose(curve["hip"], np.ones(5))
+    total = 8 * 14 - 7 - 8
+    mean = (total - np.array([3, 3, 2, 2, 1])) / total
+    np.testing.assert_allclose(curve["mean"], mean)
+    assert list(curve) == [
+        "ankle", "knee", "hip", "wrist", "elbow", "shoulder", "head_top", "mean",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["lsp", "flic"])
+def test_a_curve_is_the_loop_and_passes_through_pdj(name):
+    keypoint_set = keypoints.SETS[name]
+    table = make_table(16, keypoint_set)
+    rng = np.random.default_rng(1)
+    shape = table.visibility.shape
+    table = dataclasses.replace(
+        table, visibility=rng.choice([0, 1, 2], shape, p=[0.2, 0.3, 0.5])
+    )
+    poses = make_poses(table, moved=rng.normal(size=(*shape, 2)) * 20)
+    rows = np.array([14, 1, 7, 0, 8, 2, 11, 5], np.int32)
+    poses = dataclasses.replace(
+        make_poses(table, rows=rows), points_xy=poses.points_xy[rows]
+    )
+    curve = measures.pdj_curve(table, poses)
+    right, counted = {}, {}
+    i, j = keypoint_set.torso
+    for row, pred in zip(rows, poses.points_xy, strict=True):
+        true, visibility = table.points_xy[row], table.visibility[row]
+        if visibility[i] == 0 or visibility[j] == 0:
+            continue
+        torso = np.hypot(*(true[i] - true[j]))
+        for k, keypoint in enumerate(keypoint_set.names):
+            if visibility[k] > 0:
+                near = np.hypot(*(pred[k] - true[k])) <= np.arange(51) / 100 * torso
+                bare = keypoint.split("_", 1)[1] if "t_" in keypoint else keypoint
+                for group in (bare, "mean"):
+                    right[group] = right.get(group, 0) + near
+                    counted[group] = counted.get(group, 0) + 1
+    assert set(curve) == set(right) and len(counted) > 3
+    for group, shares in curve.items():
+        np.testing.assert_allclose(shares, right[group] / counted[group])
+        assert (np.diff(shares) >= 0).all()
+    found = measures.measure(table, poses)
+    assert curve["mean"][20] == pytest.approx(found["PDJ@0.2@gt_boxes"], abs=1e-12)
+
+
+def test_there_is_no_curve_without_labels_a_torso_or_people():
+    table = make_table(2)
+    poses = make_poses(table)
+    no_torso = dataclasses.replace(keypoints.COCO, torso=None)
+    for changes in (
+        {"labelled": False},
+        {"visibility": np.zeros_like(table.visibility)},
+        {"keypoints": no_torso},
+    ):
+        assert measures.pdj_curve(dataclasses.replace(table, **changes), poses) == {}
+    nobody = make_poses(table, rows=np.zeros(0, np.int32))
+    assert measures.pdj_curve(table, nobody) == {}
+
+
+def test_groups_are_left_and_right_of_one_name():
+    groups = keypoints.COCO.groups
+    assert list(groups)[:4] == ["nose", "eye", "ear", "shoulder"]
+    assert groups["nose"] == (0,) and groups["wrist"] == (9, 10)
+    for keypoint_set in keypoints.SETS.values():
+        together = [i for its in keypoint_set.groups.values() for i in its]
+        assert sorted(together) == list(range(len(keypoint_set)))
+        pairs = {frozenset(its) for its in keypoint_set.groups.values() if len(its) > 1}
+        assert pairs == {frozenset(pair) for pair in keypoint_set.flip_pairs}
+
+
+# --------------------------------------------------------------------- left and right
+
+
+def exchange(table, poses, person, part=None):
+    """Exchanges left and right of a prediction, all or those of a part of the body."""
+    for i, j in table.keypoints.flip_pairs:
+        upper = i in table.keypoints.upper_body
+        if part is None or (part == "upper") == upper:
+            points = poses.points_xy[person]
+            points[[i, j]] = points[[j, i]]
+
+
+def test_flipped_people_are_counted_by_part_and_what_they_cost():
+    table = make_table(8, keypoints.LSP)
+    visibility = table.visibility.copy()
+    visibility[7, :9] = 0  # Three of the left upper body's, neck and head are left.
+    table = dataclasses.replace(table, visibility=visibility)
+    poses = make_poses(table)
+    exchange(table, poses, 0)
+    exchange(table, poses, 1)
+    exchange(table, poses, 2, "upper")
+    exchange(table, poses, 3, "lower")
+    exchange(table, poses, 7)
+    found = values(measures.measure(table, poses))
+    assert found["flipped_people_left_out"] == 1
+    assert found["flipped_people_upper_body_left_out"] == 1
+    assert found["flipped_people_lower_body_left_out"] == 1
+    assert found["flipped_people_upper_body"] == pytest.approx(3 / 7)
+    assert found["flipped_people_lower_body"] == pytest.approx(3 / 7)
+    # Of the people half exchanged, at most one half is better off in the whole.
+    assert 2 / 7 <= found["flipped_people"] <= 4 / 7
+    assert found["PDJ_unflipped@0.2"] > found["PDJ@0.2"]
+    assert found["PCP_unflipped@0.5"] > found["PCP@0.5"]
+
+
+def test_without_its_flips_a_prediction_is_what_it_would_have_been():
+    table = make_table(8, keypoints.LSP)
+    poses = make_poses(table, moved=np.array([2.0, 1.0]))
+    straight = values(measures.measure(table, poses))
+    exchange(table, poses, 5)
+    found = values(measures.measure(table, poses))
+    assert straight["flipped_people"] == 0 and found["flipped_people"] == 1 / 8
+    for name, at in (("PDJ", "0.2"), ("PCP", "0.5")):
+        assert straight[f"{name}_unflipped@{at}"] == straight[f"{name}@{at}"]
+        assert found[f"{name}_unflipped@{at}"] == straight[f"{name}@{at}"]
+        assert found[f"{name}@{at}"] < straight[f"{name}@{at}"]
+
+
+def test_parts_of_the_body_are_told_apart_where_the_set_has_two():
+    for name, parts in (("lsp", 4), ("coco", 4), ("flic", 0)):
+        table = make_table(6 if name == "coco" else 8, keypoints.SETS[name])
+        found = measures.measure(table, make_poses(table))
+        assert sum("_body" in metric for metric in found) == parts
+    # Two pairs at least can be exchanged, or nothing is said.
+    few = dataclasses.replace(keypoints.LSP, flip_pairs=((0, 5),), upper_body=())
+    table = make_table(8, few)
+    found = measures.measure(table, make_poses(table))
+    assert not any("flip" in name for name in found)
+
+
+@pytest.mark.parametrize("nobody", ["no rows", "no labels", "no table"])
+def test_of_nobody_all_that_is_counted_is_a_number(nobody):
+    table = make_table(0 if nobody == "no table" else 8, keypoints.LSP)
+    rows = np.zeros(0, np.int32) if nobody == "no rows" else None
+    if nobody == "no labels":
+        hidden = np.zeros_like(table.visibility)
+        table = dataclasses.replace(table, visibility=hidden)
+    poses = make_poses(table, rows=rows)
+    with np.errstate(all="raise"):
+        found = values(measures.measure(table, poses))
+    assert np.isnan(found.pop("pixel_error"))
+    left_out = 8.0 if nobody == "no labels" else 0.0
+    assert found.pop("PCK_people_without_torso") == left_out
+    for part in ("", "_upper_body", "_lower_body"):
+        assert found.pop(f"flipped_people{part}_left_out") == left_out
+    assert "PCP_limbs@0.5" in found and "flipped_people" in found
+    assert set(found.values()) == {0.0}
+
+
+def test_new_names_keep_the_convention_and_all_have_formulas():
+    changes = {"box_source": "joint_boxes", "centric": "PC"}
+    table = make_table(8, keypoints.LSP, **changes)
+    found = measures.measure(table, make_poses(table))
+    parts = {f"{name}_{kind}" for name in ("PCP", "PCP_loose") for kind in _KINDS}
+    for name in found:
+        assert re.fullmatch(r"\w+(@0\.\d+)?@joint_boxes@PC", name), name
+        assert measures.formula(name) or name.split("@")[0] in parts, name
+    order = [name.split("@")[0] for name in measures.shown(found)]
+    assert order == ["pixel_error", *["PCK"] * 3, "PCP", "PCP_limbs", "flipped_people"]
+    assert "flipped" not in measures.one_line(1, found)
+
+
+_KINDS = {name for name, _, _ in keypoints.LSP.sticks}
 
 
 def test_every_metric_shown_has_a_formula_and_it_is_printed():

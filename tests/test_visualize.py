@@ -210,3 +210,24 @@ def test_a_saved_picture_is_read_back(tmp_path):
     picture = np.random.default_rng(0).integers(0, 256, (7, 5, 3)).astype(np.uint8)
     visualize.save_png(tmp_path / "a" / "b.png", picture)
     np.testing.assert_array_equal(Image.open(tmp_path / "a" / "b.png"), picture)
+
+
+def test_refinement_shows_every_stage_and_what_moved_the_furthest():
+    image = np.zeros((64, 64, 3), np.uint8)
+    image[30:34, 40:44] = 255  # Where the wrist is.
+    stages = np.full((3, 14, 2), 32.0)
+    stages[1:, 6] = (41.5, 31.5)
+    stages[2, 0] = (36, 32)
+    squares = np.array([[32.0, 32.0], [16.0, 16.0]])
+    pictures, titles = visualize.refinement(image, stages, squares, LSP, side=160)
+    assert titles == [
+        "stage 1", "right_wrist: 9.5 px", "stage 2", "right_ankle: 4.0 px", "stage 3"
+    ]  # fmt: skip
+    assert {picture.shape[0] for picture in pictures} == {160}
+    square = pictures[1]
+    # The square is 32 px wide about (32, 32): the wrist is at (41.5 - 16) * 5.
+    assert square[79, 128].tolist() == [0, 255, 0]  # The dot on it.
+    assert square[77, 135].min() > 200  # Its white beside the dot, up to 137.
+    assert square[77, 140].max() < 50
+    nowhere = np.full((1, 14, 2), np.nan)
+    assert len(visualize.refinement(image, nowhere, squares[:0], LSP)[0]) == 1

@@ -5,6 +5,15 @@
 """
 
 from pose_jax.metrics.coco import coco_box_ap, coco_keypoint_ap
-from pose_jax.metrics.keypoint import oks, pck, pckh, pcp, pdj
+from pose_jax.metrics.keypoint import flipped, oks, pck, pckh, pcp, pdj
 
-__all__ = ["coco_box_ap", "coco_keypoint_ap", "oks", "pck", "pckh", "pcp", "pdj"]
+__all__ = [
+    "coco_box_ap",
+    "coco_keypoint_ap",
+    "flipped",
+    "oks",
+    "pck",
+    "pckh",
+    "pcp",
+    "pdj",
+]

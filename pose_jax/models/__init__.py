@@ -1,8 +1,14 @@
 """The networks, by name: `build(name)` gives a `flax.linen.Module`.
 
-`build(name).apply(variables, images, train=False)` returns the final output alone: heatmaps
-[b, h/4, w/4, k]. With `train=True` it returns a tuple of all supervised outputs, the final
-one last; `init` runs with `train=True`. Images are [b, h, w, 3], float, normalised.
+`build(name).apply(variables, images, train=False)` returns the final output alone. With
+`train=True` it returns a tuple of all supervised outputs, the final one last; `init` runs
+with `train=True`. Images are [b, h, w, 3], float, normalised. The output is, by kind:
+
+    heatmaps     [b, h/4, w/4, k]  hourglass, hrnet, pocket, simple_baseline
+    coordinates  [b, k, 2]         deeppose, resnet_regression: (x, y) in units of the
+                                   image, 0 at its centre, +-0.5 at its edges
+
+"deeppose" needs `rngs={"dropout": key}` to be applied with `train=True`.
 """
 
 from __future__ import annotations
@@ -15,20 +21,27 @@ from typing import Any, get_args
 import flax.linen as nn
 
 from pose_jax.errors import ConfigError
+from pose_jax.models.deeppose import DeepPose
 from pose_jax.models.hourglass import Hourglass
 from pose_jax.models.hrnet import HRNet
 from pose_jax.models.layers import NormKind
 from pose_jax.models.pocket import Pocket
+from pose_jax.models.resnet_regression import ResNetRegression
 from pose_jax.models.simple_baseline import SimpleBaseline
 
 __all__ = ["MODELS", "build"]
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
+    "deeppose": DeepPose,
     "hourglass_4": partial(Hourglass, stacks=4),
     "hourglass_8": partial(Hourglass, stacks=8),
     "hrnet_w32": partial(HRNet, width=32),
     "hrnet_w48": partial(HRNet, width=48),
     "pocket": Pocket,
+    "resnet_regression_18": partial(ResNetRegression, depth=18),
+    "resnet_regression_50": partial(ResNetRegression, depth=50),
+    "resnet_regression_101": partial(ResNetRegression, depth=101),
+    "resnet_regression_152": partial(ResNetRegression, depth=152),
     "simple_baseline_18": partial(SimpleBaseline, depth=18),
     "simple_baseline_50": partial(SimpleBaseline, depth=50),
     "simple_baseline_101": partial(SimpleBaseline, depth=101),
@@ -44,10 +57,10 @@ def build(name: str, num_keypoints: int = 17, **options: Any) -> nn.Module:
 
     Args:
       name: a key of `MODELS`.
-      num_keypoints: channels of the output, at least 1.
-      **options: attributes of the module. All have norm ("batch", "frozen" or "group") and
-        dtype (of the computation: "float32" or "bfloat16"; parameters and outputs stay
-        float32).
+      num_keypoints: of the output, at least 1.
+      **options: attributes of the module. All have norm ("batch", "frozen" or "group";
+        deeppose takes the first alone) and dtype (of the computation: "float32" or
+        "bfloat16"; parameters and outputs stay float32).
 
     Raises:
       ConfigError: for an unknown name or option, or a value that cannot be.

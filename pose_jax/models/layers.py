@@ -224,6 +224,59 @@ def max_pool(
     return best
 
 
+def local_response_norm(
+    x: Float[Array, "*b c"],
+    *,
+    n: int = 5,
+    k: float = 2.0,
+    alpha: float = 1e-4,
+    beta: float = 0.75,
+    alpha_per: Literal["element", "window"] = "element",
+) -> Float[Array, "*b c"]:
+    """Divides by how active the channels around are: x / (k + alpha * sum x^2)^beta.
+
+    The sum is over the channel and its (n - 1) / 2 neighbours on either side; beyond the
+    first and the last channel there are zeros. The defaults are AlexNet's (Krizhevsky et
+    al., NeurIPS 2012). bfloat16 is computed in float32, where k + alpha * sum is more
+    than k.
+
+    One form for all backends: a power of -3/4 is two roots, without which this takes
+    twice as long on the CPU (exp and log of every element). Shifted slices or a running
+    sum instead of the window have slower gradients.
+
+    Args:
+      x: maps, channels last.
+      n: channels of a window, odd.
+      k: what is divided by at least, to the power of beta; positive.
+      alpha: weight of the sum.
+      beta: the power.
+      alpha_per: "element": alpha times the sum, as AlexNet's paper writes it; "window":
+        alpha / n times it, as Caffe and PyTorch do.
+
+    Raises:
+      ValueError: n is not odd, k not positive, or alpha_per is unknown.
+    """
+    if n < 1 or n % 2 == 0:
+        raise ValueError(f"n must be odd, in channels; got {n}.")
+    if k <= 0:
+        raise ValueError(f"k must be positive; got {k}.")
+    if alpha_per not in ("element", "window"):
+        raise ValueError(f'alpha_per must be "element" or "window"; got {alpha_per!r}.')
+    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    ones = (1,) * (x.ndim - 1)
+    zero = np.zeros((), wide.dtype)
+    total = lax.reduce_window(
+        jnp.square(wide), zero, lax.add, (*ones, n), (*ones, 1), "SAME"
+    )
+    scale = k + (alpha if alpha_per == "element" else alpha / n) * total
+    if beta == 0.75:
+        root = lax.rsqrt(scale)
+        factor = root * jnp.sqrt(root)
+    else:
+        factor = scale**-beta
+    return (wide * factor).astype(x.dtype)
+
+
 def upsample_nearest(
     x: Float[Array, "b h w c"], *, size: tuple[int, int]
 ) -> Float[Array, "b H W c"]:
@@ -312,6 +365,27 @@ class ConvTranspose(nn.Module):
         shape = (4, 4, x.shape[-1], self.features)
         kernel = self.param("kernel", self.kernel_init, shape)
         return conv_transpose(x.astype(self.dtype), kernel.astype(self.dtype))
+
+
+class Coordinates(nn.Module):
+    """The last layer of a network that regresses: features [b, c] -> points [b, k, 2].
+
+    Linear, with parameters "kernel" [c, 2k] and "bias" [2k]. At first its outputs are a
+    hundredth of what comes: all points are near 0, the centre, and the layers below are
+    not pulled by noise. In float32 whatever comes: bfloat16 would round a coordinate of
+    half a box to a 512th of the box.
+    """
+
+    num_keypoints: int
+    kernel_init: Callable = nn.initializers.variance_scaling(1e-4, "fan_in", "normal")
+
+    @nn.compact
+    def __call__(self, x):
+        shape = (x.shape[-1], 2 * self.num_keypoints)
+        kernel = self.param("kernel", self.kernel_init, shape)
+        bias = self.param("bias", nn.initializers.zeros, shape[1:])
+        points_xy = x.astype(jnp.float32) @ kernel + bias[None]
+        return points_xy.reshape(-1, self.num_keypoints, 2)
 
 
 class FrozenBatchNorm(nn.Module):

@@ -6,11 +6,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.io
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pose_jax import keypoints
 from pose_jax.metrics import oks, pck, pckh, pcp, pdj
+from pose_jax.metrics.keypoint import flipped
 
 B, K = 6, 7
 SIGMAS = (0.026, 0.035, 0.079, 0.072, 0.062, 0.107, 0.089)
@@ -22,6 +24,7 @@ STICKS = (
     ("same", 4, 4),
 )
 TORSO = (2, 5)
+PAIRS = ((0, 1), (2, 3), (5, 4))
 # Powers of two: t * scale is then exact in float32, ties included.
 THRESHOLDS = (0.0, 0.125, 0.25, 0.5, 1.0)
 
@@ -30,6 +33,7 @@ jit_pck = jax.jit(lambda *a: pck(*a, thresholds=THRESHOLDS))
 jit_pdj = jax.jit(lambda *a: pdj(*a, TORSO, thresholds=THRESHOLDS))
 jit_strict = jax.jit(lambda *a: pcp(*a, STICKS))
 jit_loose = jax.jit(lambda *a: pcp(*a, STICKS, threshold=0.7, strict=False))
+jit_flipped = jax.jit(lambda *a: flipped(*a, PAIRS))
 
 
 def people(seed, *, grid=True, nan=True):
@@ -104,6 +108,20 @@ def loop_pcp(pred, true, visibility, *, threshold, strict):
             if length > 0:
                 margin = min(margin, abs(error - threshold * length))
     return correct, counted, margin
+
+
+def loop_flipped(pred, true, visibility, *, margin, at_least):
+    """One person; also how far the closest call was from the margin, in pixels."""
+    errors, exchanged = [], []
+    for i, j in (*PAIRS, *(pair[::-1] for pair in PAIRS)):
+        if visibility[i] > 0:
+            errors.append(math.dist(pred[i], true[i]))
+            exchanged.append(math.dist(pred[j], true[i]))
+    if len(errors) < at_least:
+        return False, False, math.inf
+    error, other = (sum(part) / len(part) for part in (errors, exchanged))
+    call = other - (1 - margin) * error
+    return error > 0 and call <= 0, True, abs(call)
 
 
 seeds = st.integers(0, 2**32 - 1)
@@ -232,6 +250,109 @@ def test_loose_pcp_is_the_loop(seed):
     np.testing.assert_array_equal(counted, want[1])
 
 
+@many
+@given(seeds)
+def test_flipped_is_the_loop(seed):
+    pred, true, visibility, rng = people(seed, grid=False)
+    order = np.arange(K)
+    for i, j in PAIRS:
+        order[[i, j]] = j, i
+    pred = np.where(rng.choice([False, True], (B, 1, 1)), pred[:, order], pred)
+    pred = np.nan_to_num(pred, nan=-50.0)
+    found, judged = jit_flipped(*f32(pred, true, visibility))
+    assert not judged[0] and not found[0]  # Nothing labelled.
+    for b in range(B):
+        person = pred[b], true[b], visibility[b]
+        *want, call = loop_flipped(*person, margin=0.2, at_least=4)
+        assert bool(judged[b]) == want[1]
+        if call > 1e-3:  # Not too close a call for float32.
+            assert bool(found[b]) == want[0]
+
+
+def test_who_is_flipped_and_who_is_not():
+    lsp = keypoints.LSP
+    rng = np.random.default_rng(0)
+    true = rng.uniform(0, 100, (len(lsp), 2))
+    symmetric = true[list(lsp.permutation)] * 0.5 + true * 0.5
+    nan = np.full_like(true, np.nan)
+    mirrored = true[list(lsp.permutation)]
+    for name, pred, truth, expected in (
+        ("exact", true, true, False),
+        ("near", true + rng.normal(size=true.shape), true, False),
+        ("flipped", mirrored, true, True),
+        ("flipped and off", mirrored + rng.normal(size=true.shape), true, True),
+        ("in profile, off", symmetric + 3.0, symmetric, False),
+        ("in profile, exact", symmetric, symmetric, False),
+        ("collapsed", np.full_like(true, 50.0), true, False),
+        ("nan", nan, true, False),
+    ):
+        args = f32(pred, truth, np.full(len(lsp), 2))
+        found, judged = flipped(*args, lsp.flip_pairs)
+        assert bool(judged) and bool(found) == expected, name
+
+
+def test_a_flip_takes_away_the_margin_or_more_and_middle_keypoints_have_no_part():
+    # Left at 0 and right at 14, found at 8 and 6: distances of 8, exchanged of 6.
+    true = np.array([[0.0, 0], [14, 0], [0, 5], [14, 5], [7, 9]])
+    pairs = ((0, 1), (2, 3))
+    visibility = np.full(5, 2)
+    for by, margin, expected in ((0.0, 0.25, True), (-0.01, 0.25, False)):
+        pred = np.array([[8 + by, 0], [6, 0], [8, 5], [6, 5], [900, 9]])
+        found, _ = flipped(*f32(pred, true, visibility), pairs, margin=margin)
+        assert bool(found) == expected
+    three = np.array([2, 1, 0, 2, 2])
+    for least, expected in ((3, True), (4, False)):
+        found, judged = flipped(
+            *f32(pred, true, three), pairs, margin=0.2, at_least=least
+        )
+        assert bool(found) == bool(judged) == expected
+
+
+def test_flips_do_not_depend_on_the_batching():
+    pred, true, visibility, _ = people(5)
+    args = f32(pred, true, visibility)
+    whole = jit_flipped(*args)
+    folded = jit_flipped(*(a.reshape(2, 3, *a.shape[1:]) for a in args))
+    each = jax.vmap(jit_flipped)(*args)
+    for n in range(2):
+        assert whole[n].shape == (B,)
+        np.testing.assert_array_equal(folded[n].reshape(-1), whole[n])
+        np.testing.assert_array_equal(each[n], whole[n])
+
+
+def test_flips_of_lsp_are_the_people_whose_left_is_the_observers(real_data):
+    """LSP is labelled twice; each part of the body agrees, or is exchanged, as a whole."""
+    lsp = keypoints.LSP
+    person, observer = (
+        scipy.io.loadmat(real_data / "lsp_dataset" / file)["joints"]
+        .transpose(2, 1, 0)[1000:, :, :2]
+        .astype(np.float32)
+        for file in ("joints.mat", "joints-OC.mat")
+    )
+    shown = np.full(person.shape[:2], 2, np.int32)
+    differ = (person != observer).any(-1)
+    upper = set(lsp.upper_body)
+    for is_part in (upper.issuperset, upper.isdisjoint):
+        pairs = tuple(pair for pair in lsp.flip_pairs if is_part(pair))
+        found, judged = flipped(observer, person, shown, pairs)
+        expected = differ[:, np.array(pairs).reshape(-1)].any(1)
+        assert bool(judged.all()) and 0.3 < expected.mean() < 0.36
+        np.testing.assert_array_equal(found, expected)
+    # Noise is not taken for flips, and does not hide them while it is small.
+    rng = np.random.default_rng(0)
+    extent = (person.max(1) - person.min(1)).max(1)
+    noise = rng.normal(size=person.shape) * extent[:, None, None]
+
+    def share(points_xy, size, margin=0.2):
+        points_xy = (points_xy + size * noise).astype(np.float32)
+        found, _ = flipped(points_xy, person, shown, lsp.flip_pairs, margin=margin)
+        return float(found.mean())
+
+    assert max(share(person, size) for size in (0.05, 0.1, 0.2)) <= 0.002
+    assert 0.04 < share(person, 0.2, margin=0.0) < 0.08
+    assert share(observer, 0.05) == pytest.approx(share(observer, 0), abs=0.03)
+
+
 def test_exactly_at_the_threshold_counts():
     @jax.jit
     def metrics(*args):
@@ -260,6 +381,25 @@ def test_loose_forgives_one_bad_end_and_strict_does_not():
     assert [int(c[0]) for c in pcp(*args)] == [0, 1]
     assert [int(c[0]) for c in pcp(*args, strict=False)] == [1, 1]
     assert [int(c[0]) for c in pcp(*args, threshold=0.7)] == [1, 1]
+
+
+@pytest.mark.parametrize("strict", [True, False])
+def test_a_stick_of_length_zero_is_wrong_and_one_without_an_end_is_not_there(strict):
+    true = np.array([[[3.0, 4.0], [3.0, 4.0]], [[3.0, 4.0], [8.0, 4.0]]])
+    stick = (("limb", 0, 1),)
+    for visibility, right, counted in (
+        ([[1, 2], [2, 1]], 1, 2),
+        ([[1, 2], [2, 0]], 0, 1),
+        ([[0, 2], [2, 1]], 1, 1),
+    ):
+        args = f32(true, true, np.array(visibility))
+        got = pcp(*args, stick, strict=strict)
+        assert [int(c[0]) for c in got] == [right, counted]
+    # At a threshold of 0 the truth is right about all but those.
+    assert (
+        int(pcp(*f32(true, true, np.ones((2, 2), int)), stick, threshold=0.0)[0][0])
+        == 1
+    )
 
 
 def test_the_three_pcks_share_one_definition():
@@ -340,6 +480,10 @@ def test_refusals():
         lambda: pcp(pred, true, visibility, (("arm", 0, K),)),
         lambda: pcp(pred, true, visibility, ()),
         lambda: pcp(pred, true[:1], visibility, STICKS),
+        lambda: flipped(pred, true, visibility, ()),
+        lambda: flipped(pred, true, visibility, ((0, K),)),
+        lambda: flipped(pred, true[:1], visibility, PAIRS),
+        lambda: flipped(pred, true, visibility[:, :1], PAIRS),
     ):
         with pytest.raises(Exception) as error:
             call()

@@ -1,0 +1,68 @@
+"""What DeepPose's configs share: the paper's network and optimiser.
+
+Toshev & Szegedy, CVPR 2014: AlexNet's layers at 220x220, dropout 0.6, batch 128, Adagrad at
+5e-4, three stages of the same network. The paper trained for days on a hundred machines and
+counts no steps; how many there are here is our choice.
+"""
+
+from ml_collections import ConfigDict
+
+STEPS = 20_000
+"""Of each stage."""
+
+
+def paper(data: ConfigDict, *, sigma: float, best_metric: str) -> ConfigDict:
+    """The paper's network on a data set.
+
+    Args:
+      data: the section of that name.
+      sigma: side of a joint's square, in diameters of the pose.
+      best_metric: keeps the best checkpoint beside the latest.
+    """
+    c = ConfigDict()
+    c.seed = 0
+    c.method = ConfigDict(
+        {
+            "name": "deeppose",
+            "model": {"name": "deeppose"},
+            "input_size": (220, 220),
+            "stages": 3,
+            "sigma": sigma,
+            "augment": {"flip": 0.5, "translation": 0.1},
+        }
+    )
+    c.data = data
+    c.input = ConfigDict({"batch_size": 128, "canvas_size": (640, 640)})
+    c.optimizer = ConfigDict({"name": "adagrad", "lr": 5e-4})
+    c.train = ConfigDict(
+        {
+            "steps": STEPS,
+            "eval_every_steps": 1000,
+            "checkpoint_every_steps": 1000,
+            "best_metric": best_metric,
+        }
+    )
+    return c
+
+
+def apply_variant(c: ConfigDict, variant: str) -> ConfigDict:
+    """The config as it is, "", or as "smoke": two steps a stage, on data/smoke."""
+    if variant == "smoke":
+        source = {"name": "coco", "root": "data/smoke"}
+        c.data = ConfigDict(
+            {
+                "train": {**source, "split": "train2017"},
+                "eval": {**source, "split": "val2017"},
+            }
+        )
+        c.method.model.options = ConfigDict({"width": 6, "features": 16})
+        c.method.input_size = (64, 64)
+        c.method.stages = 2
+        c.input = ConfigDict({"batch_size": 4, "canvas_size": (320, 256)})
+        c.train.steps = 2
+        c.train.eval_every_steps = 1
+        c.train.checkpoint_every_steps = 0
+        c.train.best_metric = "PCK@0.2@gt_boxes"
+    elif variant:
+        raise ValueError(f"no variant {variant!r}; there is 'smoke'.")
+    return c

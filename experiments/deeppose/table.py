@@ -1,0 +1,154 @@
+"""DeepPose's table and curves of one run: PCP by limb and stage, PDJ over the threshold.
+
+    python -m experiments.deeppose.table --run RUN [--data ROOT] [--split SPLIT]
+        [--out FOLDER]
+
+Prints the paper's Table 1 (PCP at 0.5 of arms and legs after each stage), strict and loose,
+with the paper's numbers beside, and what each stage adds, with 95% intervals: a paired
+bootstrap of images. With --out, it writes these to FOLDER/table.md, and the PDJ curves to
+FOLDER/pdj.png.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from experiments.dark.decoders import SAMPLES, markdown, resample, with_interval
+from pose_jax import evaluate, measures, plots, runs
+from pose_jax import sharding as sharding_lib
+from pose_jax.datasets.table import Table
+from pose_jax.errors import InputError
+from pose_jax.keypoints import LIMBS
+from pose_jax.method import Poses
+
+PAPER = {
+    "stage_1": ("0.50", "0.27", "0.74", "0.65", "0.54"),
+    "stage_2": ("0.56", "0.36", "0.78", "0.70", "0.60"),
+    "stage_3": ("0.56", "0.38", "0.77", "0.71", "0.61"),
+}
+"""The paper's Table 1, LSP's test images, quoted from memory: PCP of LIMBS, their mean."""
+
+COMPARED = ("PCP_lower_arm@0.5", "PCP_limbs@0.5", "PCK@0.1", "PCK@0.2", "pixel_error")
+
+
+def predict(
+    run: Path | str, *, data: str | None = None, split: str | None = None
+) -> tuple[Table, dict[str, Poses]]:
+    """The evaluation people of a run, and the poses after each of its stages.
+
+    Raises:
+      InputError: a run of another method, or people without labels.
+    """
+    loaded = runs.load(run)
+    if "stage_1" not in loaded.variables:
+        raise InputError(f"{run}: not a run of method 'deeppose'.")
+    table = loaded.eval_table(data=data, split=split)
+    if not table.labelled:
+        raise InputError(f"{table.name}: PCP needs people with labels.")
+    mesh = sharding_lib.make_mesh()
+    found = {}
+    for stage in sorted(loaded.variables):
+        predictor = evaluate.Predictor(loaded.method(stage), mesh)
+        found[stage] = predictor(loaded.variables, table, loaded.input)
+    return table, found
+
+
+def scores(table: Table, poses: Mapping[str, Poses]) -> str:
+    """PCP of each kind of limb after each stage: ours, strict and loose; the paper's."""
+    kinds = [*LIMBS, "limbs"]
+    head = ["stage", *(f"{kind.replace('_', ' ')}, strict" for kind in LIMBS), "mean"]
+    head += [f"{kind.replace('_', ' ')}, loose" for kind in LIMBS] + ["mean"]
+    head += [f"the paper's, LSP test: {kind.replace('_', ' ')}" for kind in LIMBS]
+    rows = []
+    for stage, found in poses.items():
+        values = measures.measure(table, found)
+        names = [
+            measures.full_name(f"{name}_{kind}", table, 0.5)
+            for name in ("PCP", "PCP_loose")
+            for kind in kinds
+        ]
+        own = [f"{values[name]:.3f}" if name in values else "" for name in names]
+        rows.append([stage, *own, *PAPER.get(stage, [""] * 5)])
+    return markdown([*head, "mean"], rows)
+
+
+def differences(table: Table, poses: Mapping[str, Poses]) -> str:
+    """What each stage adds to the one before, and all of them to the first."""
+    values = {stage: resample(table, [found]) for stage, found in poses.items()}
+    stages = list(values)
+    names = [
+        name
+        for wanted in COMPARED
+        for name in values["stage_1"]
+        if name.startswith(f"{wanted}@")
+    ]
+    pairs = list(itertools.pairwise(stages))
+    if len(stages) > 2:
+        pairs.append((stages[0], stages[-1]))
+    rows = [
+        [f"{b} - {a}", *(with_interval(values[b][n] - values[a][n]) for n in names)]
+        for a, b in pairs
+    ]
+    rows = [
+        *([stage, *(f"{values[stage][n][0]:.3f}" for n in names)] for stage in stages),
+        *rows,
+    ]
+    return markdown(["", *names], rows)
+
+
+def flips(table: Table, poses: Mapping[str, Poses]) -> str:
+    """How often left and right exchanged would have been nearer, and what it costs."""
+    rows = []
+    for stage, found in poses.items():
+        values = measures.measure(table, found)
+        row = [stage]
+        for name, threshold in (
+            ("flipped_people", None),
+            ("PDJ", 0.2),
+            ("PDJ_unflipped", 0.2),
+        ):
+            full = measures.full_name(name, table, threshold)
+            row.append(f"{values[full]:.3f}" if full in values else "")
+        rows.append(row)
+    head = ["", "flipped people", "PDJ@0.2", "PDJ@0.2, these exchanged"]
+    return markdown(head, rows)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--run", required=True, help="run directory")
+    parser.add_argument("--data", help="another folder of the evaluation data")
+    parser.add_argument("--split", help="another split")
+    parser.add_argument("--out", type=Path, help="folder for table.md and pdj.png")
+    args = parser.parse_args(arguments)
+    try:
+        table, poses = predict(args.run, data=args.data, split=args.split)
+    except InputError as error:
+        raise SystemExit(f"error: {error}") from None
+    text = "\n\n".join(
+        [
+            scores(table, poses),
+            differences(table, poses),
+            flips(table, poses),
+            f"{len(table.labelled_rows())} people of {len(table.images)} images of "
+            f"{table.name}. The paper's columns are other people. In brackets: 95% "
+            f"intervals, {SAMPLES} paired bootstrap samples of images; bold: without 0.",
+        ]
+    )
+    print(text)
+    if args.out is not None:
+        args.out.mkdir(parents=True, exist_ok=True)
+        (args.out / "table.md").write_text(text + "\n", encoding="utf-8")
+        curves = {
+            stage: measures.pdj_curve(table, found) for stage, found in poses.items()
+        }
+        plots.pdj_curves(
+            curves, args.out / "pdj.png", thresholds=measures.PDJ_THRESHOLDS
+        )
+
+
+if __name__ == "__main__":
+    main()

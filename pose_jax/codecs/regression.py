@@ -1,0 +1,226 @@
+"""Coordinates in units of a box, and the boxes round joints of DeepPose's cascade.
+
+Points are (x, y), boxes (x, y, x + w, y + h), both in pixels of one frame. Normalised
+coordinates are 0 at the centre of the box and +-0.5 at its sides. Inputs must be
+floating point (integers are refused); results have at least float32, since bfloat16
+would round a coordinate of 300 to two pixels.
+
+A side below 1 px, or negative, counts as 1 px, everywhere here as in `geometry`: a box
+of size zero gives finite numbers, and what one function divides by another multiplies
+with.
+
+A later stage of the cascade looks at a square round each joint, `joint_box`, of a side
+proportional to the person's `diameter`. It learns `sample_label` and its output goes
+through `refine`.
+
+*b leading axes, k keypoints; a side has the leading axes of its points, or 1 instead.
+
+Source: DeepPose, Toshev and Szegedy, CVPR 2014, arXiv:1312.4659.
+"""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Shaped
+
+
+def normalize(
+    points_xy: Float[Array, "*b k 2"], box_xyxy: Float[Array, "*b 4"]
+) -> Float[Array, "*b k 2"]:
+    """N(y; b) of eq. (1): (y - centre) / (width, height) of the box.
+
+    Each axis has its own length, so the matching crop N(x; b) does not keep the aspect.
+
+    Args:
+      points_xy: pixels.
+      box_xyxy: one for all points of a row, pixels; a side below 1 px counts as 1 px.
+
+    Returns:
+      Units of the box: in [-0.5, 0.5] inside of it.
+
+    Raises:
+      ValueError: the leading axes differ, or integers.
+    """
+    points_xy, center_xy, size = _points_and_box(points_xy, box_xyxy)
+    return (points_xy - center_xy) / size
+
+
+def denormalize(
+    points_xy: Float[Array, "*b k 2"], box_xyxy: Float[Array, "*b 4"]
+) -> Float[Array, "*b k 2"]:
+    """The inverse of `normalize`: centre + (width, height) * y.
+
+    Args:
+      points_xy: units of the box, as a network predicts them.
+      box_xyxy: one for all points of a row, pixels; a side below 1 px counts as 1 px.
+
+    Returns:
+      Pixels.
+
+    Raises:
+      ValueError: the leading axes differ, or integers.
+    """
+    points_xy, center_xy, size = _points_and_box(points_xy, box_xyxy)
+    return center_xy + size * points_xy
+
+
+def diameter(
+    points_xy: Float[Array, "*b k 2"],
+    torso: tuple[int, int],
+    *,
+    visibility: Shaped[Array, "*b k"] | None = None,
+) -> Float[Array, "*b"]:
+    """diam(y): how far apart the opposing joints of the torso are.
+
+    Args:
+      points_xy: pixels.
+      torso: `KeypointSet.torso`: a shoulder and the hip of the other side.
+      visibility: 0 not labelled, else labelled; None: all are known.
+
+    Returns:
+      Pixels; 0 where one of the two is not labelled, whatever its coordinates hold. Its
+      gradient is finite, 0 where both are at one place.
+
+    Raises:
+      ValueError: torso names a keypoint that does not exist, shapes differ, or integers.
+    """
+    (points_xy,) = _floats(points_xy=points_xy)
+    _check_points(points_xy)
+    for i in torso:
+        if not 0 <= i < points_xy.shape[-2]:  # JAX would clamp it to another keypoint.
+            raise ValueError(
+                f"torso names keypoint {i}; there are {points_xy.shape[-2]}."
+            )
+    i, j = torso
+    difference = points_xy[..., i, :] - points_xy[..., j, :]
+    if visibility is not None:
+        visibility = jnp.asarray(visibility)
+        if visibility.shape != points_xy.shape[:-1]:
+            raise ValueError(
+                "visibility is [*b, k], one a point; got "
+                f"{visibility.shape} and {points_xy.shape}."
+            )
+        known = (visibility[..., i] > 0) & (visibility[..., j] > 0)
+        difference = jnp.where(known[..., None], difference, 0)
+    square = jnp.sum(jnp.square(difference), axis=-1)
+    apart = square != 0  # The gradient of the root is not finite at 0.
+    return jnp.where(apart, jnp.sqrt(jnp.where(apart, square, 1)), 0)
+
+
+def joint_box(
+    center_xy: Float[Array, "*b 2"], side: Float[Array, "*#b"]
+) -> Float[Array, "*b 4"]:
+    """The square box round each point: b_i(y; sigma) with side = sigma * diam(y).
+
+    Args:
+      center_xy: joints, pixels.
+      side: pixels; below 1 px counts as 1 px.
+
+    Returns:
+      (x, y, x + w, y + h), pixels.
+
+    Raises:
+      ValueError: the leading axes do not match, or integers.
+    """
+    center_xy, side = _points_and_side("center_xy", center_xy, side)
+    return jnp.concatenate([center_xy - 0.5 * side, center_xy + 0.5 * side], axis=-1)
+
+
+def sample_label(
+    delta_xy: Float[Array, "*b 2"], side: Float[Array, "*#b"]
+) -> Float[Array, "*b 2"]:
+    """What a later stage learns from a crop centred at the truth + delta: -delta / side.
+
+    The same as `normalize` of the true joint by the `joint_box` at truth + delta, without
+    the rounding of going through image coordinates.
+
+    Args:
+      delta_xy: displacement of the crop's centre from the true joint, pixels.
+      side: of the crop, pixels; below 1 px counts as 1 px.
+
+    Returns:
+      Where the joint is, in units of the crop.
+
+    Raises:
+      ValueError: the leading axes do not match, or integers.
+    """
+    delta_xy, side = _points_and_side("delta_xy", delta_xy, side)
+    return -delta_xy / side
+
+
+def refine(
+    points_xy: Float[Array, "*b 2"],
+    output_xy: Float[Array, "*b 2"],
+    side: Float[Array, "*#b"],
+) -> Float[Array, "*b 2"]:
+    """The joints after one more stage: y + side * psi.
+
+    The paper's update y + N^-1(psi; b), read literally, adds the centre of the box twice:
+    b is centred at y, and N^-1 puts that back itself. N^-1 alone is meant, which is this.
+
+    Args:
+      points_xy: joints of the stage before, at the centres of the crops, pixels.
+      output_xy: of each joint its own component of the network's output for its crop,
+        in units of the crop.
+      side: of the crops, pixels; below 1 px counts as 1 px.
+
+    Returns:
+      Pixels.
+
+    Raises:
+      ValueError: shapes do not match, or integers.
+    """
+    points_xy, side = _points_and_side("points_xy", points_xy, side)
+    (output_xy,) = _floats(output_xy=output_xy)
+    if output_xy.shape != points_xy.shape:
+        raise ValueError(
+            "points_xy and output_xy need one shape; got "
+            f"{points_xy.shape} and {output_xy.shape}."
+        )
+    return points_xy + side * output_xy
+
+
+def _floats(**arrays):
+    """All in float32 or better."""
+    arrays = {name: jnp.asarray(array) for name, array in arrays.items()}
+    for name, array in arrays.items():
+        if not jnp.issubdtype(array.dtype, jnp.floating):
+            raise ValueError(f"{name} must be floating point; got {array.dtype}.")
+    return [
+        array.astype(jnp.promote_types(array.dtype, jnp.float32))
+        for array in arrays.values()
+    ]
+
+
+def _check_points(points_xy):
+    if points_xy.ndim < 2 or points_xy.shape[-1] != 2:
+        raise ValueError(f"points_xy must be [*b, k, 2]; got {points_xy.shape}.")
+
+
+def _points_and_box(points_xy, box_xyxy):
+    """Points, and of each row the centre and the size of the box, [*b, 1, 2]."""
+    points_xy, box_xyxy = _floats(points_xy=points_xy, box_xyxy=box_xyxy)
+    _check_points(points_xy)
+    if box_xyxy.shape != (*points_xy.shape[:-2], 4):
+        raise ValueError(
+            "points_xy is [*b, k, 2] and box_xyxy [*b, 4], with the same *b; got "
+            f"{points_xy.shape} and {box_xyxy.shape}."
+        )
+    low, high = box_xyxy[..., None, :2], box_xyxy[..., None, 2:]
+    return points_xy, 0.5 * (low + high), jnp.maximum(high - low, 1)
+
+
+def _points_and_side(name, points_xy, side):
+    """Points [*b, 2] and the side of the box of each, [*b, 1], or 1 for an axis of *b."""
+    points_xy, side = _floats(**{name: points_xy, "side": side})
+    batch = points_xy.shape[:-1]
+    if points_xy.shape[-1:] != (2,):
+        raise ValueError(f"{name} must be [*b, 2]; got {points_xy.shape}.")
+    if side.ndim != len(batch) or any(
+        n not in (1, m) for n, m in zip(side.shape, batch, strict=True)
+    ):
+        raise ValueError(
+            f"side needs the leading axes of {name}, {batch}, or 1 instead; got "
+            f"{side.shape}."
+        )
+    return points_xy, jnp.maximum(side, 1)[..., None]

@@ -1,0 +1,46 @@
+"""Coordinates straight from a ResNet: what DeepPose's idea is with a later network.
+
+Images [b, h, w, 3], normalised, height and width divisible by 32 -> coordinates [b, k, 2],
+(x, y) in units of the image: 0 at its centre, +-0.5 at its edges. The mean over the last
+maps and one linear layer, as ResNet has for ImageNet's classes (He et al.,
+arXiv:1512.03385). No cascade is needed to train it, though it can be a stage of one.
+"""
+
+from __future__ import annotations
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from pose_jax.models.layers import Coordinates, DType, NormKind, check_input
+from pose_jax.models.resnet import ResNet
+
+
+class ResNetRegression(nn.Module):
+    """Coordinates from a ResNet.
+
+    Attributes:
+      num_keypoints: how many points.
+      depth: of the ResNet: 18, 50, 101 or 152.
+      norm: "batch", "frozen" or "group".
+      dtype: of the ResNet's computation; parameters, mean, last layer and output are
+        float32.
+      remat: recompute the ResNet's blocks in the backward pass, to save memory.
+      width: channels of the ResNet's first stage.
+    """
+
+    num_keypoints: int
+    depth: int
+    norm: NormKind = "batch"
+    dtype: DType = jnp.float32
+    remat: bool = False
+    width: int = 64
+
+    @nn.compact
+    def __call__(self, images, train: bool = False):
+        check_input(images, divisor=32)
+        x = ResNet(
+            self.depth, self.norm, self.dtype, self.remat, self.width, name="backbone"
+        )(images, train)
+        x = jnp.mean(x.astype(jnp.float32), axis=(1, 2))
+        points_xy = Coordinates(self.num_keypoints, name="head")(x)
+        return (points_xy,) if train else points_xy

@@ -1,0 +1,104 @@
+"""Plots of metrics: arrays in, a PNG out. Matplotlib draws, without a display.
+
+`visualize` draws what is seen in images, and a run's log.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+HEADLINE = 0.2
+"""The threshold that tables quote; the curves are marked there."""
+
+
+def pdj_curves(
+    found: Mapping[str, Mapping[str, np.ndarray]],
+    out: Path | str,
+    *,
+    thresholds: Sequence[float],
+    title: str = "",
+) -> None:
+    """Draws PDJ over its threshold: a panel a joint, a line a stage, a run or a model.
+
+    Of up to five lines the values at 0.2 are written, in their colours and order.
+
+    Args:
+      found: of `measures.pdj_curve`, by what the lines are called: shares [t] by joint. A
+        joint that one of them does not have is drawn for the others.
+      out: the PNG to write; its folder is made.
+      thresholds: [t] fractions of the torso's diameter, ascending.
+      title: above all.
+
+    Raises:
+      ValueError: there is no curve, or one is not as long as the thresholds.
+    """
+    from matplotlib import colormaps
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    grid = np.asarray(thresholds, np.float64)
+    panels = dict.fromkeys(joint for curves in found.values() for joint in curves)
+    if not panels:
+        raise ValueError("no PDJ curve came to be drawn.")
+    for label, curves in found.items():
+        for joint, curve in curves.items():
+            if np.shape(curve) != grid.shape:
+                raise ValueError(
+                    f"{label}, {joint}: {np.shape(curve)} values came for "
+                    f"{grid.shape} thresholds."
+                )
+    if "mean" in panels:  # Last, whatever other joints the later ones have.
+        panels["mean"] = panels.pop("mean")
+    # As few empty places as can be: nine joints are three rows, ten are two.
+    columns = min(range(3, 6), key=lambda c: (-len(panels) % c, c))
+    columns = min(columns, len(panels))
+    rows = -(-len(panels) // columns)
+    styles = [
+        {"color": colormaps["tab10"](i % 10), "ls": ("-", "--", ":")[i // 10 % 3]}
+        for i in range(len(found))
+    ]
+    width = 2.7 * max(columns, 2)
+    longest = max(map(len, found))
+    side_by_side = max(1, min(len(found), int(width / (0.8 + 0.08 * longest))))
+    height = 2.3 * rows + 0.6 + 0.2 * -(-len(found) // side_by_side)
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)  # No global state of pyplot.
+    numbers = len(found) <= 5 and grid[0] <= HEADLINE <= grid[-1]
+    lines = {}
+    for i, joint in enumerate(panels):
+        axes = figure.add_subplot(rows, columns, i + 1)
+        axes.axvline(HEADLINE, color="0.6", lw=0.8, ls=":")
+        values = []
+        for (label, curves), style in zip(found.items(), styles, strict=True):
+            if joint not in curves:
+                continue
+            share = 100 * np.asarray(curves[joint])
+            (lines[label],) = axes.plot(grid, share, lw=1.6, **style)
+            values.append((np.interp(HEADLINE, grid, share), style["color"]))
+        if numbers:
+            for place, (value, colour) in enumerate(reversed(values)):
+                axes.text(
+                    0.97, 0.04 + 0.1 * place, f"{value:.1f}", color=colour, fontsize=8,
+                    ha="right", transform=axes.transAxes,
+                    bbox={"facecolor": "white", "alpha": 0.7, "lw": 0, "pad": 1},
+                )  # fmt: skip
+        heavy = "bold" if joint == "mean" else "normal"
+        axes.set_title(joint.replace("_", " "), fontsize=10, fontweight=heavy)
+        axes.set_xlim(grid[0], grid[-1])
+        axes.set_ylim(0, 100)
+        axes.tick_params(labelsize=8)
+        axes.grid(alpha=0.3)
+    figure.supxlabel("distance, of the torso's diameter", fontsize=10)
+    detected = "joints detected, %" + ("; numbers: at 0.2" if numbers else "")
+    figure.supylabel(detected, fontsize=10)
+    # The title is the legend's, because matplotlib lets two things above overlap.
+    figure.legend(
+        lines.values(), lines.keys(), title=title or None, title_fontsize=11,
+        loc="outside upper center", fontsize=9, frameon=False,
+        ncols=side_by_side,
+    )  # fmt: skip
+    Path(out).parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(out, dpi=110)
