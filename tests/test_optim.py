@@ -82,7 +82,7 @@ def test_a_warm_up_longer_than_the_run_is_finite():
 
 def reference(config, grads, w, lr, decay):
     """One kernel's course in float64; `decay` False for biases."""
-    w, m, v = w.astype(np.float64), 0.0, 0.1 if config.name == "adagrad" else 0.0
+    w, m, v = w.astype(np.float64), 0.0, 0.0
     wd = config.weight_decay if decay else 0.0
     momentum = 0.9 if config.name == "sgd" else 0.0
     momentum = config.momentum if config.momentum is not None else momentum

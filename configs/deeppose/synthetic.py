@@ -7,7 +7,10 @@ r"""DeepPose in small: synthetic people seen from the front, two CPU cores.
   ... --config configs/deeppose/synthetic.py:smoke     # two steps a stage, on data/smoke
 
 Three stages, each a narrow ResNet-18 with a linear layer for all coordinates, the modern
-stand-in for the paper's AlexNet; squares of two diameters, as on LSP.
+stand-in for the paper's AlexNet; squares of one diameter, as on FLIC. Beyond the paper, a
+later stage learns all joints inside of a square. With the square's own joint alone, a row
+has one label instead of 17, and 1100 steps of stage 2 taught it nothing: a loss of 0.035
+from step 200 on, which answering 0 has too. The paper drew 12 million squares.
 """
 
 from ml_collections import ConfigDict
@@ -23,6 +26,7 @@ def get_config(variant: str = "") -> ConfigDict:
             "input_size": (64, 64),
             "stages": 3,
             "sigma": 1.0,
+            "supervise": "inside",
             "padding": 1.2,
             "augment": {
                 "flip": 0.5,

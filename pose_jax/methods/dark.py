@@ -126,6 +126,11 @@ def build(config: Config, keypoint_set: keypoints.KeypointSet) -> Method:
             f"config.method.ohkm must be 0 to {len(keypoint_set)}, the number of "
             f"keypoints; got {config.ohkm}."
         )
+    if config.model.name.startswith(models.COORDINATES):
+        raise ConfigError(
+            f"config.method.model.name: {config.model.name!r} gives coordinates, method "
+            "'dark' needs heatmaps; take another network, or method 'deeppose'."
+        )
     view = PersonView(
         size=config.input_size,
         padding=config.padding,

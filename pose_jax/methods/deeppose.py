@@ -58,6 +58,9 @@ class Config:
       alignment: of crops, see `geometry.crop_transform`.
       reach: how many padded boxes wide training may look.
       loss: "squared", (2) and (3); "smooth_l1", of each coordinate.
+      supervise: which joints a later stage learns from a square: its "own", as in the
+        paper; or all that are "inside" of it, which is many times as many labels where
+        squares are few, though only its own is asked for in the end.
       min_diameter: a pose's diameter is at least this share of its box's longer side:
         torsos seen from the side have none.
       decoder: "stage_1" and so on: what is read out; "" for the last.
@@ -75,6 +78,7 @@ class Config:
     alignment: Literal["stride", "aligned"] = "stride"
     reach: float = 1.5
     loss: Literal["squared", "smooth_l1"] = "squared"
+    supervise: Literal["own", "inside"] = "own"
     min_diameter: float = 0.1
     decoder: str = ""
     statistics: StatisticsConfig = dataclasses.field(default_factory=StatisticsConfig)
@@ -115,6 +119,11 @@ def build(config: Config, keypoint_set: keypoints.KeypointSet) -> Method:
                 f"config.method.{name} must be positive; got {getattr(config, name)}."
             )
     with_decoder(config, config.decoder)  # Checks the name.
+    if config.model.name.startswith(models.HEATMAPS):
+        raise ConfigError(
+            f"config.method.model.name: {config.model.name!r} gives heatmaps, method "
+            "'deeppose' needs coordinates; take another network, or method 'dark'."
+        )
     if config.stages > 1 and keypoint_set.torso is None:
         raise ConfigError(
             f"config.method.stages: keypoint set {keypoint_set.name!r} has no torso, so "
@@ -256,27 +265,34 @@ def build(config: Config, keypoint_set: keypoints.KeypointSet) -> Method:
                 spread = constants["root"][joint]  # [b, 2, 2]
                 delta = constants["mean"][joint]
                 delta = delta + jnp.einsum("bij,bj->bi", spread, normal)
-            true_xy = jnp.take_along_axis(
-                _person.labelled_points(labels), joint[:, None, None], axis=1
-            )[:, 0]
+            known_xy = _person.labelled_points(labels)
+            true_xy = jnp.take_along_axis(known_xy, joint[:, None, None], axis=1)[:, 0]
             side = jnp.broadcast_to((config.sigma * diam)[:, None], (b, 2))
             images, image_to_input = _person.crop(
                 view, inputs, true_xy + delta * diam[:, None], side, flip=flip
             )
             if key is not None:
                 images = augment.colour(images, draw.colour)
-            point_xy = geometry.transform_points(true_xy[:, None], image_to_input)
+            points_xy, visibility = _person.mirror_names(
+                geometry.transform_points(known_xy, image_to_input),
+                labels.visibility,
+                flip,
+                keypoint_set,
+            )
             # In a mirrored square the joint is its partner.
             partner = keypoints.swap(jnp.arange(k), keypoint_set, axis=0)
             joint = jnp.where(flip, partner[joint], joint)
+            unit_xy = unit(points_xy)
             weight = jax.nn.one_hot(joint, k, dtype=bool)
-            points_xy = jnp.broadcast_to(point_xy, (b, k, 2))
+            if config.supervise == "inside":
+                weight |= (jnp.abs(unit_xy) < 0.5).all(-1)
+            weight &= visibility > 0
             valid = inputs.valid if key is None else learnt(inputs)
             return {
                 "images": _person.normalise(images),
                 "points_xy": points_xy,
-                "visibility": 2 * weight.astype(jnp.int32),
-                "labels": unit(points_xy),
+                "visibility": jnp.where(weight, visibility, 0),
+                "labels": unit_xy,
                 "weight": weight,
                 "valid": valid & known & labelled.any(-1),
             }

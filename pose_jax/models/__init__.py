@@ -29,7 +29,7 @@ from pose_jax.models.pocket import Pocket
 from pose_jax.models.resnet_regression import ResNetRegression
 from pose_jax.models.simple_baseline import SimpleBaseline
 
-__all__ = ["MODELS", "build"]
+__all__ = ["COORDINATES", "HEATMAPS", "MODELS", "build"]
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
     "deeppose": DeepPose,
@@ -48,6 +48,12 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "simple_baseline_152": partial(SimpleBaseline, depth=152),
 }
 
+
+HEATMAPS = ("hourglass_", "hrnet_", "pocket", "simple_baseline_")
+"""What the names of networks that give heatmaps begin with."""
+
+COORDINATES = ("deeppose", "resnet_regression_")
+"""What the names of networks that give coordinates begin with."""
 
 _DTYPES = ("float32", "bfloat16")
 

@@ -288,3 +288,9 @@ def test_an_input_size_that_the_network_refuses_is_a_config_error():
     method = methods.build(section, keypoints.COCO)
     with pytest.raises(ConfigError, match=r"input_size \(90, 128\).*divisible by 16"):
         jax.eval_shape(method.phases[0].init, jax.random.key(0))
+
+
+def test_a_network_of_coordinates_is_refused():
+    section = {**SECTION, "model": {"name": "deeppose"}}
+    with pytest.raises(ConfigError, match=r"gives coordinates, .* method 'deeppose'"):
+        methods.build(section, keypoints.COCO)

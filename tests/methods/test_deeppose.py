@@ -185,6 +185,24 @@ def test_unlabelled_joints_and_people_without_torso_teach_nothing():
     assert np.isfinite(example["images"]).all() and np.isfinite(example["labels"]).all()
 
 
+def test_all_joints_inside_of_a_square_may_be_learnt():
+    batch = make_batch(32)
+    batch.labels.visibility[:, 4] = 0
+    own = prepared(build(), batch, jax.random.key(0))
+    example = prepared(build(supervise="inside"), batch, jax.random.key(0))
+    np.testing.assert_array_equal(own["images"], example["images"])
+    inside = (np.abs(example["labels"]) < 0.5).all(-1) & (np.arange(K) != 4)
+    np.testing.assert_array_equal(example["weight"], inside | own["weight"])
+    assert own["weight"].sum() == 32 < example["weight"].sum()
+    # All labels are of the same square: the joints lie in it as in the image.
+    true_xy = batch.labels.points_xy
+    side = 1.5 * np.maximum(diameter(true_xy), 10)  # A tenth of the longer side.
+    apart = (true_xy - true_xy[:, :1]) / side[:, None, None]
+    found = example["labels"] - example["labels"][:, :1]
+    keep = np.arange(K) != 4
+    np.testing.assert_allclose(found[:, keep], apart[:, keep], atol=1e-3)
+
+
 def test_a_mirrored_square_shows_the_partner_and_the_pixels_move_along():
     """A bright dot at a joint is at the label, flipped or not."""
     batch = make_batch(24)
@@ -300,6 +318,7 @@ def test_the_loss_sums_over_labelled_joints_and_averages_over_rows(kind):
     [
         ({"decoder": "stage_4"}, "'stage_1', 'stage_2', 'stage_3'"),
         ({"sigma": 0.0}, "sigma must be positive"),
+        ({"model": {"name": "hrnet_w32"}}, "gives heatmaps, .* method 'dark'"),
         ({"stages": 0}, "stages must be positive"),
         ({"statistics": {"on": "test"}}, "held_out"),
     ],
