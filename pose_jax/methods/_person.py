@@ -14,7 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from pose_jax import augment, geometry, keypoints
+from pose_jax import augment, geometry, keypoints, models
+from pose_jax.errors import ConfigError
 from pose_jax.method import Batch, Inputs, Key, PersonView
 
 # ImageNet's, of values in [0, 1]; [b, h, w, 3].
@@ -30,6 +31,35 @@ class ModelConfig:
     norm: Literal["batch", "frozen", "group"] = "batch"
     dtype: Literal["float32", "bfloat16"] = "float32"
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+def network(config: ModelConfig, num_keypoints: int, size: tuple[int, int]):
+    """A network, and a phase's `init`: a key to its {"params", "batch_stats"}.
+
+    Args:
+      config: which one.
+      num_keypoints: of its output.
+      size: (width, height) of its input.
+    """
+    model = models.build(
+        config.name,
+        num_keypoints,
+        norm=config.norm,
+        dtype=jnp.dtype(config.dtype),
+        **config.options,
+    )
+
+    def init(key: Key) -> dict[str, Any]:
+        w, h = size
+        try:
+            variables = model.init(key, jnp.zeros((1, h, w, 3)), train=True)
+        except ValueError as error:  # A size, or an option, that the network refuses.
+            raise ConfigError(
+                f"config.method: {config.name!r} with input_size ({w}, {h}): {error}"
+            ) from error
+        return {"batch_stats": {}, **variables}
+
+    return model, init
 
 
 def normalise(images: Float[Array, "b h w 3"]) -> Float[Array, "b h w 3"]:

@@ -137,27 +137,11 @@ def build(config: Config, keypoint_set: keypoints.KeypointSet) -> Method:
         alignment=config.alignment,
         reach=config.reach,
     )
-    model = models.build(
-        config.model.name,
-        len(keypoint_set),
-        norm=config.model.norm,
-        dtype=jnp.dtype(config.model.dtype),
-        **config.model.options,
-    )
+    model, init = _person.network(config.model, len(keypoint_set), config.input_size)
     joint_weights = np.ones((1, len(keypoint_set)), np.float32)
     if config.joint_weights:
         # The published losses multiply output and target by it: it acts squared.
         joint_weights = np.square([keypoint_set.joint_weights]).astype(np.float32)
-
-    def init(key):
-        w, h = config.input_size
-        try:
-            variables = model.init(key, jnp.zeros((1, h, w, 3)), train=True)
-        except ValueError as error:  # A size, or an option, that the network refuses.
-            raise ConfigError(
-                f"config.method: {config.model.name!r} with input_size ({w}, {h}): {error}"
-            ) from error
-        return {"batch_stats": {}, **variables}
 
     def prepare(variables, batch, key):
         del variables  # No earlier phase, no constants.

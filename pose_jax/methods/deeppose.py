@@ -138,24 +138,8 @@ def build(config: Config, keypoint_set: keypoints.KeypointSet) -> Method:
         alignment=config.alignment,
         reach=config.reach,
     )
-    model = models.build(
-        config.model.name,
-        k,
-        norm=config.model.norm,
-        dtype=jnp.dtype(config.model.dtype),
-        **config.model.options,
-    )
+    model, init = _person.network(config.model, k, config.input_size)
     size = np.array(config.input_size, np.float32)
-
-    def init(key):
-        w, h = config.input_size
-        try:
-            variables = model.init(key, jnp.zeros((1, h, w, 3)), train=True)
-        except ValueError as error:  # A size, or an option, that the network refuses.
-            raise ConfigError(
-                f"config.method: {config.model.name!r} with input_size ({w}, {h}): {error}"
-            ) from error
-        return {"batch_stats": {}, **variables}
 
     def unit(points_xy):
         """Input pixels [b, k, 2] to units of the crop, 0 at its centre: (1)."""
