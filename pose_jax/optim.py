@@ -210,8 +210,8 @@ def _transformation(
             optax.scale_by_rms(b2, config.eps, eps_in_sqrt=False),
             *trace,
         ],
-        # The sum starts at 0, as Duchi et al. have it: from optax's 0.1 a rate of 5e-4 does
-        # nothing for thousands of steps.
+        # The sum starts at 0, as Duchi et al. have it: beside optax's 0.1, small gradients
+        # count for nothing.
         "adagrad": [*decay, optax.scale_by_rss(0.0, config.eps)],
         "muon": [_muon(config, momentum), *decay],
     }[config.name]
