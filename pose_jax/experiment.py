@@ -34,6 +34,11 @@ class TrainConfig:
       checkpoint_every_steps: between checkpoints; 0: only at the end.
       keep_checkpoints: the latest so many are kept, and the best.
       best_metric: which evaluation metric says "best"; "" keeps the latest alone.
+      stop_metric: which evaluation metric, higher being better, every phase has to raise
+        above that of the phase before; the first that does not is left out of the model
+        and ends the training, as DeepPose chooses how many stages there are. "": all
+        phases are trained and kept. Beware: the model is then chosen by the people it is
+        evaluated on.
       resume_from: a run whose last state to go on from, with its optimiser and step, in a
         directory and with a config of one's own; "" for none.
       init_from: a run whose RUN/model gives the starting weights; "" for none.
@@ -49,6 +54,7 @@ class TrainConfig:
     checkpoint_every_steps: int = 0
     keep_checkpoints: int = 2
     best_metric: str = ""
+    stop_metric: str = ""
     resume_from: str = ""
     init_from: str = ""
     init_skip: tuple[str, ...] = ()

@@ -25,6 +25,8 @@ FORMULAS = {
     "AP75": "AP at OKS 0.75 alone",
     "AR": "mean recall over the same thresholds",
     "pixel_error": "mean distance of labelled keypoints to the truth, image pixels",
+    "box_error": "mean distance of labelled keypoints to the truth, in longer sides of the "
+    "person's box",
     "PCK": "share of keypoints with distance <= t * torso, torso = left shoulder to right "
     "hip (FLIC: right shoulder to left hip); people without both are left out",
     "PCK_AUC": "area under PCK(t), t = 0:0.01:0.2, over 0.2",
@@ -110,6 +112,9 @@ def measure(table: Table, poses: Poses) -> dict[str, float]:
     true_xy, visibility = table.points_xy[poses.row], table.visibility[poses.row]
     distance = np.linalg.norm(poses.points_xy - true_xy, axis=-1)
     add("pixel_error", _mean(distance[visibility > 0]))
+    boxes = table.boxes_xyxy[poses.row]
+    side = np.maximum((boxes[:, 2:] - boxes[:, :2]).max(-1, keepdims=True), 1)
+    add("box_error", _mean((distance / side)[visibility > 0]))
     data = poses.points_xy.astype(np.float32), true_xy.astype(np.float32), visibility
     if keypoints.torso is not None:
         grid = _AUC_GRID
@@ -163,6 +168,20 @@ def measure(table: Table, poses: Poses) -> dict[str, float]:
     for name, value, threshold in _flips(table, *data):
         add(name, value, threshold)
     return found
+
+
+def names(table: Table) -> list[str]:
+    """Full names of what `measure` finds on a table, without a prediction."""
+    row = np.arange(1, dtype=np.int32)
+    k = len(table.keypoints)
+    someone = Poses(
+        points_xy=np.zeros((1, k, 2), np.float32),
+        keypoint_scores=np.ones((1, k), np.float32),
+        score=np.ones(1, np.float32),
+        valid=np.ones(1, bool),
+        row=row,
+    )
+    return list(measure(table, someone))
 
 
 def _torso_and_extent(true_xy, visibility, torso) -> tuple[np.ndarray, np.ndarray]:

@@ -195,6 +195,8 @@ class Phase:
       preview: an example to pictures of it: "input" [b,h,w,3] in [0,1], "points_xy" and
         "visibility" in the input frame, and "targets" [b,h,w,k] where there are maps.
       statistics: what to measure before this phase, if anything.
+      starts_from: the earlier phase whose weights, averaged if there is an average, it
+        starts with instead of `init`'s; None: from scratch.
     """
 
     name: str
@@ -206,6 +208,7 @@ class Phase:
     ]
     preview: Callable[[Example], dict[str, Array]]
     statistics: Statistics | None = None
+    starts_from: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)

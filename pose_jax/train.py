@@ -11,6 +11,7 @@ weights as one that was not.
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import functools
 import math
 import time
@@ -300,14 +301,28 @@ def _train(s: Setup, config, run: Path, devices, stop) -> dict[str, float]:
         f"{len(s.train_plan().rows)} people of {s.train_table.name}, evaluated on "
         f"{s.eval_table.name}; run {run}"
     )
+    _check_metric_names(s)
     writer = writers.MetricWriter(run)
     predictor = evaluate.Predictor(s.method, mesh)
     variables: dict[str, Any] = {}
+    evaluation = reached = None
     for number, phase in enumerate(s.method.phases):
-        variables[phase.name], evaluation = _run_phase(
+        weights, found = _run_phase(
             phase, variables, s, run=run, mesh=mesh, writer=writer,
             predictor=predictor, keys=phase_keys(s.config.seed, number), stop=stop,
         )  # fmt: skip
+        name = s.sections[phase.name][1].stop_metric
+        if name:
+            # One that was through before is in the log.
+            metrics = found[0] if found else _last_metrics(run, phase.name)
+            before, reached = reached, metrics[name]
+            if before is not None and reached <= before:
+                print(
+                    f"phase {phase.name!r} ends the training and is left out of the model: "
+                    f"{name} is {reached:.4g} after it, {before:.4g} without it."
+                )
+                break
+        variables[phase.name], evaluation = weights, found
     if evaluation is None:  # It had been trained to its end already.
         evaluation = evaluate.evaluate(
             predictor, variables, s.eval_table, s.config.input, s.config.evaluation
@@ -325,6 +340,28 @@ def _train(s: Setup, config, run: Path, devices, stop) -> dict[str, float]:
     writer.close()
     print(f"model: {run / 'model'}   pictures: {run / 'pictures'}")
     return metrics
+
+
+def _check_metric_names(s: Setup) -> None:
+    """Before anything is trained: does the evaluation give what a phase asks for?"""
+    for _, train in s.sections.values():
+        for field in ("best_metric", "stop_metric"):
+            name = getattr(train, field)
+            if not name:
+                continue
+            names = measures.names(s.eval_table)
+            if name not in names:
+                near = difflib.get_close_matches(name, names, n=1, cutoff=0.0)
+                raise ConfigError(
+                    f"config.train.{field}: the evaluation gives no {name!r}. Did you "
+                    f"mean {near[0]!r}?"
+                )
+
+
+def _last_metrics(run: Path, phase: str) -> dict[str, float]:
+    """What the last evaluation of a phase found, from the log."""
+    entries = [entry for entry in writers.read_metrics(run) if entry["phase"] == phase]
+    return next(entry for entry in reversed(entries) if "@" in "".join(entry))
 
 
 def _run_phase(
@@ -366,20 +403,29 @@ def _start(phase: Phase, earlier: Variables, s: Setup, *, run, mesh, store, keys
     tx, schedule = optim.make_optimizer(optimizer, train.steps, shapes["params"])
     replicated = sharding_lib.replicated(mesh)
 
-    def new_state(init_key, constants):
-        variables = {**phase.init(init_key), "constants": constants}
+    before = {}
+    if phase.starts_from is not None:
+        weights = earlier[phase.starts_from]
+        before = {name: weights[name] for name in ("params", "batch_stats")}
+
+    def new_state(init_key, constants, before):
+        # A copy: the steps will give these buffers up, the earlier phase needs its own.
+        before = jax.tree.map(jnp.copy, before)
+        variables = {**phase.init(init_key), **before, "constants": constants}
         return create_state(variables, tx, averaging=optimizer.ema_decay > 0)
 
     other = None if latest is not None else _state_to_go_on_from(phase, train, s)
     if latest is None and other is None:
         constants = _statistics(phase, earlier, s, mesh)
-        state = _once(new_state, out_shardings=replicated)(init_key, constants)
+        state = _once(new_state, out_shardings=replicated)(init_key, constants, before)
         if train.init_from:
             state = _start_from(state, phase, train, tx, optimizer, mesh)
         _draw_inputs(phase, earlier, state, s, run, step_key)
+        if phase.statistics is not None:
+            store.save(0, state)  # So that nothing is measured twice.
     else:
         constants = _statistics(phase, earlier, s, mesh, shapes_only=True)
-        shapes = jax.eval_shape(new_state, init_key, constants)
+        shapes = jax.eval_shape(new_state, init_key, constants, before)
         if other is None:
             state, source = store.restore(shapes), ""
         else:

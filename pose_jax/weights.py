@@ -9,6 +9,9 @@ tree for every dot, so that the mapping is a rule (`_published_name`) and no tab
     Hourglass        score.3.weight           params/stack_3/head/score/kernel
     all              bn1.running_var          batch_stats/.../bn1/var
 
+ResNetRegression and MultiPose have no published weights, but a published start:
+torchvision's ResNet, which is below backbone as SimpleBaseline's is.
+
 Convolutions are [out, in, h, w] there and [h, w, in, out] here; transposed ones are
 [in, out, h, w] there and [h, w, in, out] here, flipped in both spatial axes. DarkPose has
 the networks of HRNet, SimpleBaseline and Hourglass. Caffe-style SimpleBaselines (the stride
@@ -50,6 +53,8 @@ _CLASSIFIER = re.compile(
 )
 """What a network for ImageNet has beside the backbone of one for poses."""
 _FAMILIES = ("simple_baseline_", "hrnet_", "hourglass_")
+_STARTED = ("resnet_regression_", "multipose_18", "multipose_50", "multipose_101")
+"""Networks that were published as a backbone alone."""
 
 
 def from_torch(
@@ -78,7 +83,8 @@ def from_torch(
 
     Raises:
       InputError: a tensor is missing, unknown, of another shape, or not finite numbers.
-      ConfigError: `name` has no published weights, or with `backbone` no backbone.
+      ConfigError: `name` has no published weights, with `backbone` no backbone, or
+        without it nothing else.
     """
     arrays = {key: np.asarray(value) for key, value in state_dict.items()}
     expected = _expected(name, _num_keypoints(arrays, name), backbone, options)
@@ -158,15 +164,22 @@ def _expected(
     name: str, num_keypoints: int, backbone: bool, options: Mapping[str, Any]
 ) -> dict[str, _Path]:
     """The variables of a network by their published names."""
-    if name in models.MODELS and not name.startswith(_FAMILIES):
+    if name in models.MODELS and name.startswith(_STARTED) and not backbone:
+        raise ConfigError(
+            f"model {name!r} was never published whole; for a start from torchvision's "
+            "ResNet say --backbone."
+        )
+    if name in models.MODELS and not name.startswith(_FAMILIES + _STARTED):
         known = [known for known in models.MODELS if known.startswith(_FAMILIES)]
         raise ConfigError(
             f"model {name!r} has no published weights; there are some of "
             f"{', '.join(known)}."
         )
     model = models.build(name, num_keypoints, **options)
+    # No variable's shape depends on the size, but not all networks take all sizes.
+    side = 65 if name.startswith(models.HEATMAPS_AND_OFFSETS) else 64
     shapes = jax.eval_shape(
-        lambda key: model.init(key, jnp.zeros((1, 64, 64, 3)), train=True),
+        lambda key: model.init(key, jnp.zeros((1, side, side, 3)), train=True),
         jax.random.key(0),
     )
     paths = [_Path(path, leaf.shape) for path, leaf in flatten(shapes).items()]
@@ -280,6 +293,9 @@ def _advice(arrays: Mapping[str, np.ndarray], asked: str) -> str:
             if counts[2] == len(blocks) and deep == (block is resnet.Bottleneck):
                 likely = f"simple_baseline_{depth}"
                 if "deconv_layers.0.weight" not in arrays:
+                    same = asked.split()[0].rpartition("_")[0] + f"_{depth}"
+                    if same in models.MODELS and same.startswith(_STARTED):
+                        likely = same
                     likely += " --backbone"
     if likely is None or likely.split()[0] not in models.MODELS or likely == asked:
         return "Give the checkpoint of this network, whole."
@@ -347,12 +363,13 @@ def convert(
       file: .safetensors or torch.save's; see `torch_files`.
       model: the network's name.
       out: a run directory that does not exist yet, or is empty.
-      backbone: `file` is torchvision's ResNet; OUT is only good for `train.init_from`.
+      backbone: `file` is torchvision's ResNet or HRNet's network for ImageNet; OUT is
+        only good for `train.init_from`.
       keypoint_set: "coco" or "mpii"; None: the one of as many keypoints.
       input_size: (width, height); None: 192x256 for COCO, 256x256 for MPII, 96x128 for
-        Hourglass.
+        Hourglass, 257x353 for MultiPose.
       sigma: of the targets, heatmap pixels; None: 1 at 96x128 (but 2 for hourglass_8),
-        3 at 288x384, else 2.
+        3 at 288x384, else 2. As `alignment`, of networks that give heatmaps alone.
       alignment: "stride": HRNet's and SimpleBaseline's own weights, read out by the
         quarter shift, flipped with "shift". "aligned": DarkPose's, read out by "dark",
         flipped "plain". None: "stride", for Hourglass "aligned".
@@ -386,33 +403,27 @@ def convert(
         raise InputError(f"{file}: {error}") from None
     k = None if backbone else _num_keypoints(state_dict, model)
     chosen = _keypoint_set(keypoint_set, k)
+    multipose = model.startswith(models.HEATMAPS_AND_OFFSETS)
     if input_size is None:
         input_size = (256, 256) if chosen.name == "mpii" else (192, 256)
         input_size = (96, 128) if hourglass else input_size
-    if min(input_size) < 64 or any(length % 32 for length in input_size):
+        input_size = (257, 353) if multipose else input_size
+    if multipose and (min(input_size) < 65 or any(n % 8 != 1 for n in input_size)):
+        raise ConfigError(
+            f"--input-size must be multiples of 8 plus 1, at least 65, for {model}; got "
+            f"{input_size[0]}x{input_size[1]}."
+        )
+    if not multipose and (min(input_size) < 64 or any(n % 32 for n in input_size)):
         raise ConfigError(
             f"--input-size must be multiples of 32, at least 64; got "
             f"{input_size[0]}x{input_size[1]}."
         )
-    if sigma is None:
-        small = 2.0 if model == "hourglass_8" else 1.0  # As released.
-        sigma = {(96, 128): small, (288, 384): 3.0}.get(input_size, 2.0)
-    if not 0 < sigma < float("inf"):
+    if sigma is not None and not 0 < sigma < float("inf"):
         raise ConfigError(f"--sigma must be positive; got {sigma}.")
-    aligned = (alignment or ("aligned" if hourglass else "stride")) == "aligned"
     channels = channels or ("rgb" if hrnet or backbone else "bgr")
     if channels == "bgr":
         variables = to_rgb(variables)
-    method = {
-        "name": "dark",
-        "model": {"name": model, "options": options},
-        "input_size": list(input_size),
-        "sigma": float(sigma),
-        "encoding": "unbiased" if aligned else "biased",
-        "decoder": "dark" if aligned else "shift",
-        "alignment": "aligned" if aligned else "stride",
-        "flip_test": "plain" if aligned else "shift",
-    }
+    method = _method(model, options, input_size, sigma, alignment)
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
     manifest = {
         "method": method,
@@ -440,6 +451,43 @@ def convert(
     }
     checkpoints.save_model(out / "model", {"pose": variables}, manifest)
     return _said(file, out, state_dict, manifest, len(flatten(variables)))
+
+
+def _method(
+    model: str,
+    options: Mapping[str, Any],
+    input_size: tuple[int, int],
+    sigma: float | None,
+    alignment: Literal["stride", "aligned"] | None,
+) -> dict[str, Any]:
+    """The config section of the method that reads the network's outputs."""
+    network = {
+        "model": {"name": model, "options": options},
+        "input_size": list(input_size),
+    }
+    if not model.startswith(models.HEATMAPS):
+        if sigma is not None or alignment is not None:
+            raise ConfigError(
+                "--sigma and --alignment say how Gaussian heatmaps were made, which "
+                f"{model} has not: leave them out."
+            )
+        if model.startswith(models.COORDINATES):
+            return {"name": "deeppose", **network, "stages": 1}
+        return {"name": "multipose", **network}
+    hourglass = model.startswith("hourglass_")
+    if sigma is None:
+        small = 2.0 if model == "hourglass_8" else 1.0  # As released.
+        sigma = {(96, 128): small, (288, 384): 3.0}.get(input_size, 2.0)
+    aligned = (alignment or ("aligned" if hourglass else "stride")) == "aligned"
+    return {
+        "name": "dark",
+        **network,
+        "sigma": float(sigma),
+        "encoding": "unbiased" if aligned else "biased",
+        "decoder": "dark" if aligned else "shift",
+        "alignment": "aligned" if aligned else "stride",
+        "flip_test": "plain" if aligned else "shift",
+    }
 
 
 def _keypoint_set(name: str | None, k: int | None) -> keypoints.KeypointSet:

@@ -20,6 +20,11 @@ def test_perfect_predictions_measure_perfect():
     assert found["pixel_error@gt_boxes"] < 1e-4
     moved = measures.measure(table, make_poses(table, moved=np.array([3, 4])))
     assert moved["pixel_error@gt_boxes"] == pytest.approx(5, abs=1e-4)
+    size = (table.boxes_xyxy[:, 2:] - table.boxes_xyxy[:, :2]).max(-1)
+    labelled = (table.visibility > 0).sum(1)
+    expected = np.average(5 / size, weights=labelled)
+    assert moved["box_error@gt_boxes"] == pytest.approx(expected, rel=1e-5)
+    assert set(measures.names(table)) == set(moved)
 
 
 def test_a_name_says_boxes_and_whose_left_it_is():
@@ -348,7 +353,7 @@ def test_of_nobody_all_that_is_counted_is_a_number(nobody):
     poses = make_poses(table, rows=rows)
     with np.errstate(all="raise"):
         found = values(measures.measure(table, poses))
-    assert np.isnan(found.pop("pixel_error"))
+    assert np.isnan(found.pop("pixel_error")) and np.isnan(found.pop("box_error"))
     left_out = 8.0 if nobody == "no labels" else 0.0
     assert found.pop("PCK_people_without_torso") == left_out
     for part in ("", "_upper_body", "_lower_body"):

@@ -217,6 +217,98 @@ def assert_weights_equal(run, straight):
         np.testing.assert_array_equal(weights(run)[path], value)
 
 
+CASCADE = """
+from ml_collections import ConfigDict
+
+def get_config(variant=""):
+    source = {{"name": "coco", "root": {root!r}}}
+    return ConfigDict({{
+        "method": {{
+            "name": "deeppose",
+            "model": {{"name": "resnet_regression_18", "options": {{"width": 4}}}},
+            "input_size": (32, 32),
+            "stages": 3,
+            "sigma": 1.0,
+            "start": "before",
+            "augment": {{"flip": 0.5, "translation": 0.1}},
+        }},
+        "data": {{
+            "train": {{**source, "split": "train2017"}},
+            "eval": {{**source, "split": "val2017"}},
+        }},
+        "input": {{"batch_size": 4, "canvas_size": (320, 256), "reader": "numpy"}},
+        "optimizer": {{"name": "adam", "lr": 1e-3, "ema_decay": 0.9}},
+        "train": {{"steps": 4, "checkpoint_every_steps": 2, "log_every_steps": 1}},
+    }})
+"""
+
+# Says when a phase's statistics are measured, and dies, once, at a place in the run.
+DYING = """
+import os
+from pathlib import Path
+from pose_jax import input_pipeline, train
+
+places, deaths = [], {deaths!r}
+done = Path({done!r})
+
+def dies(place):
+    if place in deaths and place not in done.read_text().split():
+        with done.open("a") as f:
+            f.write(place + "\\n")
+        os._exit(9)
+
+real_statistics, real_loop = train._statistics, train._loop
+
+def statistics(phase, earlier, s, mesh, shapes_only=False):
+    if phase.statistics is not None and not shapes_only:
+        print("measured for", phase.name, flush=True)
+    return real_statistics(phase, earlier, s, mesh, shapes_only)
+
+def loop(phase, state, *args, step_fn, **kwargs):
+    kwargs["store"].wait()
+
+    def step(state, *args):
+        place = phase.name + ":" + str(int(state.step))
+        kwargs["store"].wait()
+        dies(place)
+        return step_fn(state, *args)
+
+    return real_loop(phase, state, *args, step_fn=step, **kwargs)
+
+train._statistics, train._loop = statistics, loop
+"""
+
+
+def test_a_cascade_killed_in_every_stage_is_the_one_that_was_not(folder, tmp_path):
+    """And the errors of a stage are measured once, not again after each death."""
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "config.py").write_text(CASCADE.format(root=str(folder / "data")))
+    (home / "compiled").symlink_to(folder / "compiled")
+    done = tmp_path / "done"
+    done.touch()
+    # stage_2:0 is after its statistics and before its first step.
+    deaths = ["stage_1:3", "stage_2:0", "stage_2:2", "stage_3:1"]
+    straight, run = tmp_path / "straight", tmp_path / "run"
+    quiet = DYING.format(deaths=[], done=str(done))
+    code, out, err = finish(start(home, straight, before=quiet))
+    assert code == 0, err
+    assert out.count("measured for") == 2
+    dying = DYING.format(deaths=deaths, done=str(done))
+    said = ""
+    for _ in deaths:
+        code, out, err = finish(start(home, run, before=dying))
+        assert code == 9, err
+        said += out
+    code, out, err = finish(start(home, run, before=dying))
+    assert code == 0, err
+    said += out
+    assert done.read_text().split() == deaths
+    for stage in ("stage_2", "stage_3"):
+        assert said.count(f"measured for {stage}") == 1
+    assert_same(run, straight)
+
+
 @pytest.mark.slow
 def test_twenty_kills_change_nothing(folder, straight, tmp_path):
     """kill -9 at random moments: in steps, while a checkpoint is written, in evaluation."""

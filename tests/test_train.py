@@ -380,6 +380,64 @@ def test_a_cascade_with_statistics_needs_nothing_of_the_trainer(
     assert metrics["pixel_error@gt_boxes"] < before["pixel_error@gt_boxes"]
 
 
+def cascade_config(people, monkeypatch, **changes):
+    """A config of `cascade`, whose stage 2 learns nothing and starts from stage 1."""
+
+    def build(section, keypoint_set, **_):
+        method = cascade(keypoint_set)
+        one, two = method.phases
+        two = dataclasses.replace(two, starts_from="stage_1")
+        return dataclasses.replace(method, phases=(one, two))
+
+    monkeypatch.setattr(methods, "parse", lambda section: None)
+    monkeypatch.setattr(methods, "build", build)
+    return make_config(
+        people,
+        optimizer={"name": "sgd", "lr": 0.2, "momentum": 0.0},
+        train={"steps": 5, "log_every_steps": 5, **changes},
+        phases={"stage_2": {"optimizer": {"lr": 0.0}}},
+    )
+
+
+def test_a_phase_may_start_from_the_weights_of_an_earlier_one(
+    people, tmp_path, monkeypatch
+):
+    train.train(cascade_config(people, monkeypatch), tmp_path / "run")
+    variables, _ = checkpoints.load_model(tmp_path / "run" / "model")
+    one, two = (variables[f"stage_{s}"]["params"]["mean"] for s in (1, 2))
+    np.testing.assert_array_equal(one, two)
+    assert np.abs(one).max() > 0.01
+
+
+def test_a_phase_that_adds_nothing_ends_the_training(
+    people, tmp_path, monkeypatch, capsys
+):
+    # Stage 2 adds the mean pose once more, in units of the spread: worse than without.
+    config = cascade_config(people, monkeypatch, stop_metric="PCK@0.2@gt_boxes")
+    config["train"]["steps"] = 30
+    config["phases"]["stage_2"]["train"] = {"steps": 2}
+    metrics = train.train(config, tmp_path / "run")
+    said = "phase 'stage_2' ends the training and is left out of the model"
+    assert said in capsys.readouterr().out
+    variables, manifest = checkpoints.load_model(tmp_path / "run" / "model")
+    assert set(variables) == {"stage_1"} and manifest["scores"] == metrics
+    # Started again when all is done: the same, from the log.
+    assert train.train(config, tmp_path / "run") == metrics
+    assert said in capsys.readouterr().out
+    assert set(checkpoints.load_model(tmp_path / "run" / "model")[0]) == {"stage_1"}
+
+
+@pytest.mark.parametrize("field", ["best_metric", "stop_metric"])
+def test_a_metric_that_there_is_not_is_named_before_anything_is_trained(
+    people, tmp_path, field
+):
+    config = make_config(people)
+    config["train"][field] = "PCK@0.2@gt_box"
+    with pytest.raises(ConfigError, match=rf"train\.{field}.*'PCK@0\.2@gt_boxes'"):
+        train.train(config, tmp_path / "run")
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
 @pytest.mark.slow
 def test_a_network_learns_a_few_people_by_heart(people, tmp_path):
     """Reading, cropping, targets, decoding and the way back fit together."""

@@ -26,7 +26,8 @@ def get_config(variant: str = "") -> ConfigDict:
             "input_size": (64, 64),
             "stages": 3,
             "sigma": 1.0,
-            "supervise": "inside",
+            "inside": 0.1,
+            "start": "before",
             "padding": 1.2,
             "augment": {
                 "flip": 0.5,

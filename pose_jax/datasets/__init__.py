@@ -16,13 +16,14 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
-from pose_jax.datasets import coco, flic, lsp, mpii, store
+from pose_jax.datasets import coco, flic, joined, lsp, mpii, store
 from pose_jax.datasets.table import Table
 from pose_jax.errors import ConfigError
 
 DATASETS = {
     "coco": coco.load,
     "flic": flic.load,
+    "joined": joined.load,
     "lsp": lsp.load,
     "lsp_extended": lsp.load_extended,
     "mpii": mpii.load,
@@ -36,7 +37,7 @@ class SourceConfig:
 
     Attributes:
       name: a key of DATASETS.
-      root: the user's folder.
+      root: the user's folder; of a joined set the folder of its sources' folders.
       split: as the data set calls it.
       options: further keyword arguments of its reader.
     """

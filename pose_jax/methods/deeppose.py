@@ -58,12 +58,16 @@ class Config:
       alignment: of crops, see `geometry.crop_transform`.
       reach: how many padded boxes wide training may look.
       loss: "squared", (2) and (3); "smooth_l1", of each coordinate.
-      supervise: which joints a later stage learns from a square: its "own", as in the
-        paper; or all that are "inside" of it, which is many times as many labels where
-        squares are few, though only its own is asked for in the end.
+      inside: a later stage also learns the other joints inside of a square, with this
+        weight beside the 1 of the square's own. 0, as in the paper: its own alone. They
+        are many times as many labels where squares are few; at a weight of 1 they drown
+        the one that is asked for, because they lie all over the square.
+      start: of a later stage: "scratch", or "before": with the weights of the stage before.
       min_diameter: a pose's diameter is at least this share of its box's longer side:
         torsos seen from the side have none.
       decoder: "stage_1" and so on: what is read out; "" for the last.
+      flip_test: "plain": every stage averages with what it says of the mirrored image;
+        not in the paper.
       statistics: see StatisticsConfig.
       augment: of stage 1; flips and colours of all stages.
     """
@@ -78,9 +82,11 @@ class Config:
     alignment: Literal["stride", "aligned"] = "stride"
     reach: float = 1.5
     loss: Literal["squared", "smooth_l1"] = "squared"
-    supervise: Literal["own", "inside"] = "own"
+    inside: float = 0.0
+    start: Literal["scratch", "before"] = "scratch"
     min_diameter: float = 0.1
     decoder: str = ""
+    flip_test: Literal["none", "plain"] = "none"
     statistics: StatisticsConfig = dataclasses.field(default_factory=StatisticsConfig)
     augment: augment.AugmentConfig = dataclasses.field(
         default_factory=augment.AugmentConfig
@@ -118,6 +124,10 @@ def build(config: Config, keypoint_set: keypoints.KeypointSet) -> Method:
             raise ConfigError(
                 f"config.method.{name} must be positive; got {getattr(config, name)}."
             )
+    if config.inside < 0:
+        raise ConfigError(
+            f"config.method.inside is a weight, 0 or more; got {config.inside}."
+        )
     with_decoder(config, config.decoder)  # Checks the name.
     if config.model.name.startswith(models.HEATMAPS):
         raise ConfigError(
@@ -141,16 +151,27 @@ def build(config: Config, keypoint_set: keypoints.KeypointSet) -> Method:
     model, init = _person.network(config.model, k, config.input_size)
     size = np.array(config.input_size, np.float32)
 
+    # What a crop's width is in input pixels, see `geometry.crop_transform`.
+    span = size if config.alignment == "stride" else size - 1
+
     def unit(points_xy):
         """Input pixels [b, k, 2] to units of the crop, 0 at its centre: (1)."""
-        whole = jnp.tile(jnp.array([[0, 0, *size]]), (len(points_xy), 1))
+        whole = jnp.tile(jnp.array([[0, 0, *span]]), (len(points_xy), 1))
         return regression.normalize(points_xy, whole)
 
     def apply(variables, stage, images):
         """Coordinates in units of the crop, [b, k, 2]."""
         phase = variables[stage]
         weights = {"params": phase["params"], "batch_stats": phase["batch_stats"]}
-        return model.apply(weights, _person.normalise(images), train=False)
+        images = _person.normalise(images)
+        output = model.apply(weights, images, train=False)
+        if config.flip_test == "none":
+            return output
+        mirrored = model.apply(weights, images[:, :, ::-1], train=False)
+        # Pixel x lies at w - 1 - x; by "stride", 0 is at w / 2, one pixel off from that.
+        moved = (size[0] - span[0] - 1) / span[0]
+        mirrored = mirrored * jnp.array([[[-1, 1]]]) + jnp.array([[[moved, 0]]])
+        return 0.5 * (output + keypoints.swap(mirrored, keypoint_set, axis=-2))
 
     # -------------------------------------------------------------------- the cascade
 
@@ -267,15 +288,15 @@ def build(config: Config, keypoint_set: keypoints.KeypointSet) -> Method:
             partner = keypoints.swap(jnp.arange(k), keypoint_set, axis=0)
             joint = jnp.where(flip, partner[joint], joint)
             unit_xy = unit(points_xy)
-            weight = jax.nn.one_hot(joint, k, dtype=bool)
-            if config.supervise == "inside":
-                weight |= (jnp.abs(unit_xy) < 0.5).all(-1)
-            weight &= visibility > 0
+            own = jax.nn.one_hot(joint, k, dtype=bool)
+            inside = (jnp.abs(unit_xy) < 0.5).all(-1)
+            weight = jnp.where(own, 1.0, jnp.where(inside, config.inside, 0.0))
+            weight = jnp.where(visibility > 0, weight, 0.0)
             valid = inputs.valid if key is None else learnt(inputs)
             return {
                 "images": _person.normalise(images),
                 "points_xy": points_xy,
-                "visibility": jnp.where(weight, visibility, 0),
+                "visibility": jnp.where(weight > 0, visibility, 0),
                 "labels": unit_xy,
                 "weight": weight,
                 "valid": valid & known & labelled.any(-1),
@@ -305,13 +326,14 @@ def build(config: Config, keypoint_set: keypoints.KeypointSet) -> Method:
         new_state = {**model_state, "batch_stats": updates.get("batch_stats", {})}
         return total, (new_state, {"loss": Mean(total * count, count)})
 
-    def measure_for(stage):
-        before = names[names.index(stage) - 1]
+    def before(stage):
+        return names[names.index(stage) - 1]
 
+    def measure_for(stage):
         def measure(variables, batch):
             """Sums over joints: how many, errors in diameters, their outer products."""
             inputs, labels = batch.inputs, batch.labels
-            points_xy = cascade(variables, inputs, before)[0][-1]
+            points_xy = cascade(variables, inputs, before(stage))[0][-1]
             diam, known = true_diameter(labels, inputs.box_xyxy)
             counted = inputs.valid & known
             if config.statistics.on == "held_out":
@@ -330,8 +352,15 @@ def build(config: Config, keypoint_set: keypoints.KeypointSet) -> Method:
     def phase(stage):
         if stage == "stage_1":
             return Phase(stage, init, prepare_first, loss, preview)
-        statistics = Statistics(measure_for(stage), _finish)
-        return Phase(stage, init, prepare_later(stage), loss, preview, statistics)
+        return Phase(
+            stage,
+            init,
+            prepare_later(stage),
+            loss,
+            preview,
+            statistics=Statistics(measure_for(stage), _finish),
+            starts_from=before(stage) if config.start == "before" else None,
+        )
 
     def preview(example):
         return {

@@ -7,6 +7,9 @@ with `train=True`. Images are [b, h, w, 3], float, normalised. The output is, by
     heatmaps     [b, h/4, w/4, k]  hourglass, hrnet, pocket, simple_baseline
     coordinates  [b, k, 2]         deeppose, resnet_regression: (x, y) in units of the
                                    image, 0 at its centre, +-0.5 at its edges
+    logits       [b, h, w, k]      multipose: of heatmaps, and
+    and offsets  [b, h, w, k, 2]   (x, y) to the keypoint, pixels; h and w are 8n + 1, and
+                                   in training auxiliary logits come before the pair
 
 "deeppose" needs `rngs={"dropout": key}` to be applied with `train=True`.
 """
@@ -25,11 +28,12 @@ from pose_jax.models.deeppose import DeepPose
 from pose_jax.models.hourglass import Hourglass
 from pose_jax.models.hrnet import HRNet
 from pose_jax.models.layers import NormKind
+from pose_jax.models.multipose import MultiPose, MultiPosePocket
 from pose_jax.models.pocket import Pocket
 from pose_jax.models.resnet_regression import ResNetRegression
 from pose_jax.models.simple_baseline import SimpleBaseline
 
-__all__ = ["COORDINATES", "HEATMAPS", "MODELS", "build"]
+__all__ = ["COORDINATES", "HEATMAPS", "HEATMAPS_AND_OFFSETS", "MODELS", "build"]
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
     "deeppose": DeepPose,
@@ -37,6 +41,10 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "hourglass_8": partial(Hourglass, stacks=8),
     "hrnet_w32": partial(HRNet, width=32),
     "hrnet_w48": partial(HRNet, width=48),
+    "multipose_18": partial(MultiPose, depth=18),
+    "multipose_50": partial(MultiPose, depth=50),
+    "multipose_101": partial(MultiPose, depth=101),
+    "multipose_pocket": MultiPosePocket,
     "pocket": Pocket,
     "resnet_regression_18": partial(ResNetRegression, depth=18),
     "resnet_regression_50": partial(ResNetRegression, depth=50),
@@ -54,6 +62,9 @@ HEATMAPS = ("hourglass_", "hrnet_", "pocket", "simple_baseline_")
 
 COORDINATES = ("deeppose", "resnet_regression_")
 """What the names of networks that give coordinates begin with."""
+
+HEATMAPS_AND_OFFSETS = ("multipose_",)
+"""What the names of networks that give heatmaps' logits and offsets begin with."""
 
 _DTYPES = ("float32", "bfloat16")
 

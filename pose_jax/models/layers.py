@@ -298,6 +298,42 @@ def upsample_nearest(
     return x
 
 
+def upsample_aligned(
+    x: Float[Array, "b h w c"], *, factor: int
+) -> Float[Array, "b H W c"]:
+    """Bilinear interpolation with aligned corners: n pixels become factor * (n - 1) + 1.
+
+    Pixel i of `x` is pixel factor * i of the output, exactly, on both axes: between two
+    neighbours there are factor - 1 new pixels, and none beyond the first and the last.
+    What PyTorch's `interpolate(mode="bilinear", align_corners=True)` does at these sizes;
+    `jax.image.resize` aligns the edges of pixels instead.
+
+    One form for all backends: a sum of two neighbours for each of the phases, computed in
+    the type of `x`. As matrix products, value and gradient take over twice as long on the
+    CPU, and GPUs round their factors.
+
+    Args:
+      x: maps.
+      factor: pixels of the output from one pixel of `x` to the next, at least 1.
+
+    Raises:
+      ValueError: factor is less than 1.
+    """
+    if factor < 1:
+        raise ValueError(f"factor must be at least 1; got {factor}.")
+    for axis in (1, 2):
+        last = x.shape[axis] - 1
+        before = lax.slice_in_dim(x, 0, last, axis=axis)
+        step = lax.slice_in_dim(x, 1, last + 1, axis=axis) - before
+        phases = [before] + [before + (i / factor) * step for i in range(1, factor)]
+        between = jnp.stack(phases, axis=axis + 1).reshape(
+            *x.shape[:axis], factor * last, *x.shape[axis + 1 :]
+        )
+        end = lax.slice_in_dim(x, last, last + 1, axis=axis)
+        x = jnp.concatenate([between, end], axis=axis)
+    return x
+
+
 def space_to_depth(x: Float[Array, "b h w c"], block: int) -> Float[Array, "b H W d"]:
     """Cuts maps into block x block patches; d runs over (row, column, channel)."""
     b, h, w, c = x.shape
@@ -454,14 +490,33 @@ class ConvNorm(nn.Module):
         return self.norm(name="1")(x)
 
 
-def check_input(images: Array, *, divisor: int) -> None:
-    """Raises ValueError unless images are [b, h, w, 3] floats of a size that fits."""
+def check_input(images: Array, *, divisor: int, remainder: int = 0) -> None:
+    """Raises ValueError unless images are [b, h, w, 3] floats of a size that fits.
+
+    Args:
+      images: what the network is given.
+      divisor: of height and width, pixels.
+      remainder: of that division; where it is not 0, sizes are of at least one divisor.
+    """
     if images.ndim != 4 or images.shape[-1] != 3:
         raise ValueError(f"images must be [b, h, w, 3]; got {images.shape}.")
     if not jnp.issubdtype(images.dtype, jnp.floating):
         raise ValueError(f"images must be normalised floats; got {images.dtype}.")
-    if images.shape[1] % divisor or images.shape[2] % divisor:
+    h, w = images.shape[1:3]
+    if remainder == 0:
+        if h % divisor or w % divisor:
+            raise ValueError(
+                f"height and width must be divisible by {divisor}, pixels; got {h} x {w}."
+            )
+        return
+
+    def nearest(n):
+        below = max((n - remainder) // divisor, 1) * divisor + remainder
+        return f"{below} or {below + divisor} for {n}"
+
+    wrong = [n for n in (h, w) if n % divisor != remainder or n < divisor]
+    if wrong:
         raise ValueError(
-            f"height and width must be divisible by {divisor}, pixels; got "
-            f"{images.shape[1]} x {images.shape[2]}."
+            f"height and width must be a multiple of {divisor} plus {remainder}, pixels; "
+            f"got {h} x {w}. Nearest are {', '.join(map(nearest, dict.fromkeys(wrong)))}."
         )

@@ -4,6 +4,11 @@ Images [b, h, w, 3], normalised -> features [b, h/32, w/32, c], c = 512 (18) or 
 stride of a bottleneck is on its 3x3. Parameters are named as in PyTorch's checkpoints, a
 level of the tree for every dot: `layer1.0.conv1.weight` is layer1/0/conv1/kernel,
 `layer1.0.downsample.1.running_var` is layer1/0/downsample/1/var.
+
+At a smaller output stride the last stages are *atrous* (DeepLab: Chen et al.,
+arXiv:1606.00915): their strides are left out, and what comes after sees as far as before by
+a wider spacing of its taps. Parameters are the same, and so are the features, those between
+them beside.
 """
 
 from __future__ import annotations
@@ -31,21 +36,23 @@ class Downsample(nn.Module):
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions."""
+    """Two 3x3 convolutions; `dilations` are theirs."""
 
     width: int
     stride: int
     conv: partial
     norm: partial
+    dilations: tuple[int, int] = (1, 1)
 
     expansion = 1
 
     @nn.compact
     def __call__(self, x):
         conv, norm = self.conv, self.norm
-        y = conv(self.width, 3, stride=self.stride, name="conv1")(x)
+        first, second = self.dilations
+        y = conv(self.width, 3, stride=self.stride, dilation=first, name="conv1")(x)
         y = nn.relu(norm(name="bn1")(y))
-        y = conv(self.width, 3, name="conv2")(y)
+        y = conv(self.width, 3, dilation=second, name="conv2")(y)
         y = norm(name="bn2")(y)
         if x.shape != y.shape:
             x = Downsample(self.width, self.stride, conv, norm, name="downsample")(x)
@@ -53,12 +60,16 @@ class BasicBlock(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """1x1 down, 3x3 (with the stride), 1x1 up to four times the width."""
+    """1x1 down, 3x3 (with the stride), 1x1 up to four times the width.
+
+    The 3x3 has the first of the `dilations`.
+    """
 
     width: int
     stride: int
     conv: partial
     norm: partial
+    dilations: tuple[int, int] = (1, 1)
 
     expansion = 4
 
@@ -67,7 +78,8 @@ class Bottleneck(nn.Module):
         conv, norm = self.conv, self.norm
         features = self.expansion * self.width
         y = nn.relu(norm(name="bn1")(conv(self.width, 1, name="conv1")(x)))
-        y = conv(self.width, 3, stride=self.stride, name="conv2")(y)
+        dilation, _ = self.dilations
+        y = conv(self.width, 3, stride=self.stride, dilation=dilation, name="conv2")(y)
         y = nn.relu(norm(name="bn2")(y))
         y = norm(name="bn3")(conv(features, 1, name="conv3")(y))
         if x.shape != y.shape:
@@ -76,7 +88,18 @@ class Bottleneck(nn.Module):
 
 
 class Stage(nn.Module):
-    """Blocks of one width; the first one has the stride."""
+    """Blocks of one width; the first one has the stride.
+
+    Attributes:
+      block: BasicBlock, Bottleneck, or one with their first four attributes.
+      width: its first.
+      blocks: how many.
+      stride: of the first block.
+      conv: makes convolutions.
+      norm: makes norms.
+      dilations: pixels between the taps where the stride is or was, and of all 3x3
+        convolutions after it.
+    """
 
     block: type[nn.Module]
     width: int
@@ -84,13 +107,22 @@ class Stage(nn.Module):
     stride: int
     conv: partial
     norm: partial
+    dilations: tuple[int, int] = (1, 1)
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x, keep: int | None = None):
+        """The features; with `keep` also those after so many blocks."""
+        kept = None
         for i in range(self.blocks):
             stride = self.stride if i == 0 else 1
-            x = self.block(self.width, stride, self.conv, self.norm, name=str(i))(x)
-        return x
+            block = self.block
+            if self.dilations != (1, 1):
+                first, rest = self.dilations
+                block = partial(block, dilations=(first if i == 0 else rest, rest))
+            x = block(self.width, stride, self.conv, self.norm, name=str(i))(x)
+            if keep == i + 1:
+                kept = x
+        return x if keep is None else (x, kept)
 
 
 # Block and blocks a stage, by depth.
@@ -111,6 +143,8 @@ class ResNet(nn.Module):
       dtype: of the computation; parameters are float32.
       remat: recompute blocks in the backward pass: less memory, a third more time.
       width: channels of the first stage, before expansion; each stage doubles them.
+      output_stride: pixels of the image from one feature to the next: 32; or 16 or 8,
+        where the last stage or the last two are atrous.
     """
 
     depth: int
@@ -118,9 +152,17 @@ class ResNet(nn.Module):
     dtype: DType = jnp.float32
     remat: bool = False
     width: int = 64
+    output_stride: int = 32
 
     @nn.compact
-    def __call__(self, images, train: bool = False):
+    def __call__(
+        self, images, train: bool = False, keep: tuple[int, int] | None = None
+    ):
+        """The features; with `keep` = (stage, n) also those of layerSTAGE's n-th block."""
+        if self.output_stride not in (8, 16, 32):
+            raise ValueError(
+                f"output_stride must be 8, 16 or 32, pixels; got {self.output_stride}."
+            )
         block, counts = DEPTHS[self.depth]
         if self.remat:
             block = nn.remat(block)
@@ -130,7 +172,28 @@ class ResNet(nn.Module):
         x = conv(self.width, 7, stride=2, name="conv1")(images)
         x = nn.relu(norm(name="bn1")(x))
         x = max_pool(x, window=3, stride=2, padding=1)
+        total, dilation, kept = 4, 1, None
         for i, blocks in enumerate(counts):
             width, stride = self.width * 2**i, 1 if i == 0 else 2
-            x = Stage(block, width, blocks, stride, conv, norm, name=f"layer{i + 1}")(x)
-        return x
+            before = dilation
+            if total * stride > self.output_stride:
+                # The convolution whose stride goes still reads the finer maps, where the
+                # taps are as far apart as in the stage before; only what follows read
+                # every second pixel of them. torchvision dilates so, DeepLab's slim too.
+                dilation, stride = dilation * stride, 1
+            total *= stride
+            stage = Stage(
+                block,
+                width,
+                blocks,
+                stride,
+                conv,
+                norm,
+                (before, dilation),
+                name=f"layer{i + 1}",
+            )
+            if keep is not None and keep[0] == i + 1:
+                x, kept = stage(x, keep[1])
+            else:
+                x = stage(x)
+        return x if keep is None else (x, kept)

@@ -1,5 +1,7 @@
 """DeepPose as a method: the cascade's arithmetic, and what its stages learn from."""
 
+import dataclasses
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -31,9 +33,31 @@ class Fixed(nn.Module):
         return (output,) if train else output
 
 
+class Brightest(nn.Module):
+    """Says of every joint that it is in the middle of what is bright in the image."""
+
+    num_keypoints: int
+    norm: str = "batch"
+    dtype: str = "float32"
+    aligned: bool = False
+
+    @nn.compact
+    def __call__(self, images, train=False):
+        self.param("unused", nn.initializers.zeros, (1,))
+        _, h, w, _ = images.shape
+        light = images.sum(-1) - images.sum(-1).min((1, 2), keepdims=True)
+        x = (light.sum(1) * jnp.arange(w)[None]).sum(1)
+        y = (light.sum(2) * jnp.arange(h)[None]).sum(1)
+        last = jnp.array([[w, h]]) - self.aligned  # Half of it is the middle.
+        xy = jnp.stack([x, y], -1) / light.sum((1, 2))[:, None] / last - 0.5
+        output = jnp.tile(xy[:, None], (1, self.num_keypoints, 1))
+        return (output,) if train else output
+
+
 @pytest.fixture(autouse=True)
 def fixed(monkeypatch):
     monkeypatch.setitem(models.MODELS, "fixed", Fixed)
+    monkeypatch.setitem(models.MODELS, "brightest", Brightest)
 
 
 def build(**changes):
@@ -109,6 +133,37 @@ def test_three_stages_are_the_papers_equations():
     # With the weights of two stages only, as while the third is trained.
     found = jax.jit(build().predict)(weights(*answers[:2]), batch.inputs)
     np.testing.assert_allclose(found.points_xy, expected[1], atol=1e-3)
+
+
+@pytest.mark.parametrize("alignment", ["stride", "aligned"])
+def test_the_flip_test_moves_nothing_that_is_seen_in_both_images(alignment):
+    """To the pixel, in stages 1 and 2; and it averages, names exchanged."""
+    batch = make_batch()
+    images = np.zeros((6, H, W, 3), np.uint8)
+    spots = np.array([[62, 50], [75, 60], [90, 80], [70, 90], [80, 40], [66, 66]])
+    for i, (x, y) in enumerate(spots):
+        images[i, y - 1 : y + 2, x - 1 : x + 2] = 255
+    inputs = dataclasses.replace(batch.inputs, images=images)
+    model = {"name": "brightest", "options": {"aligned": alignment == "aligned"}}
+    options = {"model": model, "alignment": alignment, "stages": 2}
+    nothing = {"params": {"unused": jnp.zeros(1)}, "batch_stats": {}}
+    stages = {"stage_1": nothing, "stage_2": nothing}
+    once, twice = (
+        jax.jit(build(flip_test=test, **options).predict)(stages, inputs).points_xy
+        for test in ("none", "plain")
+    )
+    # The spot is found, to a pixel of the input, and to the same pixel.
+    np.testing.assert_allclose(once, np.tile(spots[:, None], (1, K, 1)), atol=2.5)
+    np.testing.assert_allclose(twice, once, atol=1e-3)
+
+    answer = np.random.default_rng(0).uniform(-0.4, 0.4, (K, 2))
+    other = answer[list(SET.permutation)] * [-1, 1] - [1 / 40, 0]
+    both = 0.5 * (answer + other)
+    found, expected = (
+        jax.jit(build(stages=1, flip_test=test).predict)(weights(a), batch.inputs)
+        for test, a in (("plain", answer), ("none", both))
+    )
+    np.testing.assert_allclose(found.points_xy, expected.points_xy, atol=1e-4)
 
 
 def test_a_torso_without_length_still_has_squares():
@@ -189,11 +244,14 @@ def test_all_joints_inside_of_a_square_may_be_learnt():
     batch = make_batch(32)
     batch.labels.visibility[:, 4] = 0
     own = prepared(build(), batch, jax.random.key(0))
-    example = prepared(build(supervise="inside"), batch, jax.random.key(0))
+    example = prepared(build(inside=0.25), batch, jax.random.key(0))
     np.testing.assert_array_equal(own["images"], example["images"])
     inside = (np.abs(example["labels"]) < 0.5).all(-1) & (np.arange(K) != 4)
-    np.testing.assert_array_equal(example["weight"], inside | own["weight"])
-    assert own["weight"].sum() == 32 < example["weight"].sum()
+    expected = np.where(own["weight"] == 1, 1, 0.25 * inside)
+    np.testing.assert_array_equal(example["weight"], expected)
+    assert (own["weight"] == 1).sum() == own["weight"].sum() == 32
+    assert (example["weight"] > 0).sum() > 64
+    np.testing.assert_array_equal(example["visibility"] > 0, expected > 0)
     # All labels are of the same square: the joints lie in it as in the image.
     true_xy = batch.labels.points_xy
     side = 1.5 * np.maximum(diameter(true_xy), 10)  # A tenth of the longer side.
@@ -201,6 +259,12 @@ def test_all_joints_inside_of_a_square_may_be_learnt():
     found = example["labels"] - example["labels"][:, :1]
     keep = np.arange(K) != 4
     np.testing.assert_allclose(found[:, keep], apart[:, keep], atol=1e-3)
+
+
+def test_a_later_stage_may_start_where_the_one_before_ended():
+    assert [p.starts_from for p in build().phases] == [None] * 3
+    starts = [p.starts_from for p in build(start="before").phases]
+    assert starts == [None, "stage_1", "stage_2"]
 
 
 def test_a_mirrored_square_shows_the_partner_and_the_pixels_move_along():
