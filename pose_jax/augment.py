@@ -10,6 +10,7 @@ Frames: boxes and points in the image frame. b rows, k keypoints.
 from __future__ import annotations
 
 import dataclasses
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +26,8 @@ class AugmentConfig:
 
     Attributes:
       flip: probability of a mirror image.
-      scale: the box is enlarged by a factor from N(1, scale), cut at 1 +- scale.
+      scale: the box is enlarged by a factor from N(1, scale), cut at 1 +- scale, or, by
+        `scale_law` "uniform", from U(1 - scale, 1 + scale).
       rotation: degrees; angles from N(0, rotation), cut at twice that ...
       rotation_probability: ... in this share of the rows, 0 in the others.
       translation: the box moves by up to this share of its size, along x and y each.
@@ -36,6 +38,7 @@ class AugmentConfig:
 
     flip: float = 0.0
     scale: float = 0.0
+    scale_law: Literal["normal", "uniform"] = "normal"
     rotation: float = 0.0
     rotation_probability: float = 0.6
     translation: float = 0.0
@@ -70,7 +73,10 @@ def draw(
 
     def one(row_key):
         keys = jax.random.split(row_key, 8)
-        scale = 1 + c.scale * jnp.clip(jax.random.normal(keys[1]), -1, 1)
+        if c.scale_law == "normal":
+            scale = 1 + c.scale * jnp.clip(jax.random.normal(keys[1]), -1, 1)
+        else:
+            scale = 1 + c.scale * jax.random.uniform(keys[1], minval=-1)
         angle = c.rotation * jnp.clip(jax.random.normal(keys[2]), -2, 2)
         turned = jax.random.bernoulli(keys[3], c.rotation_probability)
         return Draw(

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -281,7 +281,8 @@ def draw_run(
     config: input_pipeline.InputConfig,
 ) -> Path:
     """Draws RUN/pictures: predicted people, the worst of them, what the network saw of a
-    few (heatmaps.png, or the stages of a cascade, refinement.png), curves."""
+    few (heatmaps.png, the votes of an offset field, hough.png, or the stages of a cascade,
+    refinement.png), curves."""
     out = Path(run) / "pictures"
     out.mkdir(parents=True, exist_ok=True)
     images = np.unique(table.image[poses.row])
@@ -295,8 +296,9 @@ def draw_run(
     if table.labelled:
         visualize.save_png(out / "worst.png", _worst(table, poses))
     if isinstance(predictor.method.view, PersonView):
-        name, picture = _inside(predictor, table, poses, variables, config)
-        visualize.save_png(out / name, picture)
+        seen = _inspected(predictor, table, poses, variables, config)
+        for name, picture in _inside(predictor.method, table, seen):
+            visualize.save_png(out / name, picture)
     visualize.curves(Path(run) / "metrics.jsonl", out / "curves.png")
     return out
 
@@ -352,8 +354,8 @@ def _scaled(image: np.ndarray, side: int) -> np.ndarray:
     return np.asarray(cell.resize(size, Image.Resampling.BICUBIC))
 
 
-def _inside(predictor, table, poses, variables, config, count: int = 12):
-    """A few rows as the method sees them: heatmaps over crops, or a cascade's stages."""
+def _inspected(predictor, table, poses, variables, config, count: int = 12):
+    """What the method shows of itself, of a few rows; NumPy leaves."""
     pick = np.linspace(0, len(poses.row) - 1, min(count, len(poses.row))).astype(int)
     plan = input_pipeline.Plan(
         table=table,
@@ -368,22 +370,33 @@ def _inside(predictor, table, poses, variables, config, count: int = 12):
         predictor.method.inspect,
         compiler_options={"xla_backend_optimization_level": 0},
     )
-    seen = jax.device_get(inspect(variables, inputs))
-    images = [
-        np.round(255 * np.clip(image, 0, 1)).astype(np.uint8) for image in seen["input"]
-    ]
+    return jax.device_get(inspect(variables, inputs))
+
+
+def _inside(
+    method: Method, table: Table, seen: Mapping[str, np.ndarray]
+) -> Iterator[tuple[str, np.ndarray]]:
+    """Names and pictures of what there is: heatmaps over the input, votes, a cascade."""
+    rows = range(len(seen["input"]))
     if "heatmaps" in seen:
-        maps = zip(images, seen["heatmaps"], strict=True)
-        cells = [visualize.heatmap_overlay(image, one) for image, one in maps]
-        return "heatmaps.png", visualize.sheet(cells, columns=6)
-    cells, titles = [], []
-    for image, stages_xy, squares in zip(
-        images, seen["stages_xy"], seen["squares"], strict=True
+        cells = [
+            visualize.heatmap_overlay(
+                seen["input"][i], seen["heatmaps"][i], alignment=method.view.alignment
+            )
+            for i in rows
+        ]
+        yield "heatmaps.png", visualize.sheet(cells, columns=6)
+    for name, draw, keys, some in (
+        ("hough.png", visualize.hough, visualize.HOUGH, rows[::3]),
+        ("refinement.png", visualize.refinement, ("stages_xy", "squares"), rows),
     ):
-        pictures, words = visualize.refinement(
-            image, stages_xy, squares, table.keypoints
-        )
-        cells += pictures
-        titles += words
-    columns = len(pictures) * (2 if len(pictures) < 5 else 1)
-    return "refinement.png", visualize.sheet(cells, columns=columns, titles=titles)
+        if not seen.keys() >= set(keys):
+            continue
+        cells, titles = [], []
+        for i in some:
+            values = [seen[key][i] for key in ("input", *keys)]
+            pictures, words = draw(*values, table.keypoints)
+            cells += pictures
+            titles += words
+        columns = len(pictures) * (2 if len(pictures) < 5 else 1)
+        yield name, visualize.sheet(cells, columns=columns, titles=titles)

@@ -245,6 +245,10 @@ figcaption b { color: var(--ink); font-weight: 600; display: block; }
 .person .pictures img { flex: 0 1 auto; width: calc(50% - 2px); }
 .inspected .pictures { flex-wrap: wrap; }
 .inspected .pictures > div { flex: 1 1 100px; min-width: 0; max-width: 180px; }
+.people.votes { grid-template-columns: repeat(auto-fill,
+  minmax(min(520px, 100%), 1fr)); }
+.votes .pictures { flex-wrap: nowrap; }
+.votes .pictures > div { flex: 0 1 218px; max-width: none; }
 .inspected span { color: var(--dim); font-size: .8rem; }
 pre { background: var(--panel); padding: .7rem .9rem; border-radius: 8px;
   overflow-x: auto; font-size: .82rem; white-space: pre-wrap; overflow-wrap: anywhere; }

@@ -762,31 +762,18 @@ def _gallery(people: _People) -> pages.Html:
 def _heatmaps(people: _People) -> pages.Html:
     """What the network saw and answered: all pictures that the method has of itself."""
     found, k = people.inspected, len(people.table.keypoints)
+    voting = found.keys() >= set(visualize.HOUGH)
+    # Votes meet in so few pixels that they are not seen without enlarging them.
+    left_out = {"input", "fused"} if voting else {"input"}
     peaks = {
         name: float(np.nanmax(value))
         for name, value in found.items()
-        if name != "input" and value.ndim == 4 and value.shape[-1] == k
+        if name not in left_out and value.ndim == 4 and value.shape[-1] == k
     }
-    figures = []
-    for place, person in enumerate(people.shown):
-        pictures = list(_inspected(people, place, peaks))
-        row = people.poses.row[person]
-        table = people.table
-        who = f"image {table.image_ids[table.image[row]]}, annotation {table.ids[row]}"
-        if table.labelled:
-            error = people.error[person]
-            who += f": error {error[np.isfinite(error)].mean():.1f} px"
-        cells = [
-            tag(
-                "div",
-                pages.picture(picture, f"{who}: {title}"),
-                tag("span", title),
-            )
-            for title, picture in pictures
-        ]
-        figure = tag("div", *cells, class_="pictures")
-        caption = tag("figcaption", who)
-        figures.append(tag("figure", figure, caption, class_="inspected"))
+    figures = [
+        _inside(people, place, [list(_inspected(people, place, peaks))])
+        for place in range(len(people.shown))
+    ]
     full = ", ".join(f"{name} {peak:.3g}" for name, peak in peaks.items())
     words = "The input of the network, with what it finds there." + (
         f" A hue for each keypoint; the strongest colour is a value of: {full}."
@@ -799,7 +786,58 @@ def _heatmaps(people: _People) -> pages.Html:
         "Heatmaps: inside the network",
         tag("p", words, class_="aside"),
         what,
+        *(_votes(people) if voting else ()),
     )
+
+
+def _votes(people: _People) -> list[pages.Html]:
+    """How heatmaps and offsets are fused, for two keypoints of a person."""
+    figures = []
+    for place in range(len(people.shown)):
+        values = [people.inspected[key][place] for key in ("input", *visualize.HOUGH)]
+        pictures, titles = visualize.hough(*values, people.table.keypoints)
+        panels = list(zip(titles, pictures, strict=True))
+        rows = [panels[i : i + 3] for i in range(0, len(panels), 3)]
+        figures.append(_inside(people, place, rows))
+    words = (
+        "Of each person the keypoint of the most votes, and the one in the middle. Every "
+        "pixel votes, by its heatmap, for the place that its offset points at: arrows are "
+        "those of some pixels above 0.5, and end there. The ring is round the keypoint; "
+        "the colour of the votes goes with their root, for stray ones to be seen."
+    )
+    return [
+        tag("h3", "Votes"),
+        tag("p", words, class_="aside"),
+        tag("div", *figures, class_="people votes"),
+    ]
+
+
+def _inside(
+    people: _People, place: int, rows: Sequence[Sequence[tuple[str, np.ndarray]]]
+) -> pages.Html:
+    """Titles and pictures of one person that was inspected, and who it is."""
+    person, table = people.shown[place], people.table
+    row = people.poses.row[person]
+    who = f"image {table.image_ids[table.image[row]]}, annotation {table.ids[row]}"
+    if table.labelled:
+        error = people.error[person]
+        who += f": error {error[np.isfinite(error)].mean():.1f} px"
+    lines = [
+        tag(
+            "div",
+            *(
+                tag(
+                    "div",
+                    pages.picture(picture, f"{who}: {title}"),
+                    tag("span", title),
+                )
+                for title, picture in pictures
+            ),
+            class_="pictures",
+        )
+        for pictures in rows
+    ]
+    return tag("figure", *lines, tag("figcaption", who), class_="inspected")
 
 
 def _inspected(

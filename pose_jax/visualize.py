@@ -1,4 +1,4 @@
-"""Pictures: skeletons, heatmaps, contact sheets, curves. NumPy in, NumPy out.
+"""Pictures: skeletons, heatmaps, votes, contact sheets, curves. NumPy in, NumPy out.
 
 Images are [h, w, 3], uint8 or float in [0, 1]; pictures made are uint8. Points are
 (x, y) in pixels of the image given, with integer pixel centres; boxes are
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import colorsys
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -198,7 +198,7 @@ def heatmap_overlay(
     heatmaps: np.ndarray,
     *,
     alignment: Literal["stride", "aligned"] = "stride",
-    strength: float = 0.8,
+    strength: float = 0.65,
 ) -> np.ndarray:
     """Lays heatmaps over the picture that they belong to, a hue for each keypoint.
 
@@ -219,7 +219,9 @@ def heatmap_overlay(
         _interpolation(maps.shape[axis], image.shape[axis], alignment)
         for axis in (0, 1)
     )
-    alpha = np.einsum("Hh,hwk,Ww->HWk", rows, maps, columns, optimize=True)
+    alpha = maps
+    if maps.shape[:2] != image.shape[:2]:
+        alpha = np.einsum("Hh,hwk,Ww->HWk", rows, maps, columns, optimize=True)
     count = alpha.shape[-1]
     hues = np.array(
         [colorsys.hsv_to_rgb(i / max(count, 1), 1, 1) for i in range(count)]
@@ -270,11 +272,7 @@ def refinement(
 def _square(image, before_xy, after_xy, size, side: int) -> np.ndarray:
     """What of the image the square about `before_xy` shows, black beyond its border."""
     low = before_xy - np.asarray(size) / 2
-    edges = low + 0.5  # Points count from pixels' centres.
-    box = (*edges, *(edges + size))
-    picture = Image.fromarray(_as_uint8(image)).transform(
-        (side, side), Image.Transform.EXTENT, box, Image.Resampling.BILINEAR
-    )
+    picture = _part(image, low, size, (side, side))
     draw = ImageDraw.Draw(picture)
     at = lambda point: ((np.asarray(point) - low) * side / size).tolist()
     (x, y), (x2, y2), r = at(before_xy), at(after_xy), side / 25
@@ -283,6 +281,204 @@ def _square(image, before_xy, after_xy, size, side: int) -> np.ndarray:
     r *= 0.6
     draw.ellipse((x2 - r, y2 - r, x2 + r, y2 + r), fill="lime", outline="black")
     return np.array(picture)
+
+
+def _part(image, low, size, shape: tuple[int, int]) -> Image.Image:
+    """Of an image the part from the point `low` on, `size` pixels, as (width, height)
+    `shape`; black beyond the border."""
+    edges = np.asarray(low) + 0.5  # Points count from pixels' centres.
+    box = (*edges, *(edges + size))
+    return Image.fromarray(_as_uint8(image)).transform(
+        shape, Image.Transform.EXTENT, box, Image.Resampling.BILINEAR
+    )
+
+
+HOUGH = ("heatmaps", "offsets", "fused", "points_xy")
+"""What `hough` draws over an input, as `Method.inspect` calls it."""
+
+
+def hough(
+    image: np.ndarray,
+    heatmaps: np.ndarray,
+    offsets: np.ndarray,
+    fused: np.ndarray,
+    points_xy: np.ndarray,
+    keypoint_set: KeypointSet,
+    *,
+    joints: Sequence[int] | None = None,
+    across: int = 13,
+    side: int = 300,
+) -> tuple[list[np.ndarray], list[str]]:
+    """Hough voting for some keypoints of one person: heatmap, offsets, and where the
+    votes meet.
+
+    Args:
+      image: [h, w, 3], the network input.
+      heatmaps: [h, w, k], probabilities; as large as the image, like the other maps.
+      offsets: [h, w, k, 2], pixels.
+      fused: [h, w, k], the votes.
+      points_xy: [k, 2], the keypoints that were read from them.
+      keypoint_set: what the k keypoints are.
+      joints: which of them; None for the one of the most votes and the one in the middle.
+      across: about so many arrows lie side by side in a disc.
+      side: height of the pictures, pixels.
+
+    Returns:
+      Three pictures of one size for each of the joints, and their titles. The heatmap over
+      the image, and a frame. What the frame holds, with an arrow from every few pixels of
+      the disc (heatmap above 0.5) to the place that it votes for: broad where it begins,
+      its hue that of its direction. The same with the votes, as opaque as the root
+      of their share in the most, for the stray ones to be seen, and a ring round the
+      keypoint.
+
+    Raises:
+      ValueError: shapes that do not fit each other.
+    """
+    image = _as_uint8(image)
+    (h, w), k = image.shape[:2], len(keypoint_set)
+    maps, ways, votes, points_xy = (
+        _of_shape(value, name, shape)
+        for value, name, shape in (
+            (heatmaps, "heatmaps", (h, w, k)),
+            (offsets, "offsets", (h, w, k, 2)),
+            (fused, "fused", (h, w, k)),
+            (points_xy, "points_xy", (k, 2)),
+        )
+    )
+    most = np.nan_to_num(votes).max(axis=(0, 1))
+    if joints is None:
+        order = np.argsort(-most, kind="stable").tolist()
+        joints = list(dict.fromkeys((order[0], order[k // 2])))
+    # Grey and dim, for colour to mean an arrow or a vote.
+    ground = np.round(0.7 * image.mean(-1, keepdims=True)).astype(np.uint8)
+    ground = np.repeat(ground, 3, axis=-1)
+    pictures, titles = [], []
+    for joint in joints:
+        disc, point_xy = maps[..., joint] > 0.5, points_xy[joint]
+        near = _nearest_part(disc, point_xy)
+        window = _window(near, point_xy)
+        # So far apart that `across` of them fit into a circle of the disc's area.
+        step = max(1, round(2 * np.sqrt(near.sum() / np.pi) / across))
+        share = np.sqrt(np.maximum(votes[..., [joint]], 0) / max(most[joint], 1e-9))
+        pictures += [
+            _framed(heatmap_overlay(image, maps[..., [joint]]), window, side),
+            _arrows(ground, disc, ways[..., joint, :], step, window, side),
+            _ringed(heatmap_overlay(ground, share, strength=1), point_xy, window, side),
+        ]
+        titles += [
+            f"{keypoint_set.names[joint]}: heatmap",
+            "offsets" if disc.any() else "offsets: no pixel above 0.5",
+            f"votes, at most {most[joint]:.2g}",
+        ]
+    return pictures, titles
+
+
+def _of_shape(value, name: str, shape: tuple[int, ...]) -> np.ndarray:
+    value = np.asarray(value)
+    if value.shape != shape:
+        raise ValueError(
+            f"{name} must be {list(shape)}, with maps as large as the image; got "
+            f"{list(value.shape)}."
+        )
+    return value.astype(np.float64)
+
+
+def _nearest_part(mask: np.ndarray, point_xy: np.ndarray) -> np.ndarray:
+    """[h, w]: of the connected parts of a mask the one that is nearest to a point."""
+    from scipy import ndimage
+
+    y, x = np.nonzero(mask)
+    if not len(x):
+        return mask
+    parts, _ = ndimage.label(mask)
+    nearest = np.argmin(np.nan_to_num(np.hypot(x - point_xy[0], y - point_xy[1])))
+    return parts == parts[y[nearest], x[nearest]]
+
+
+def _window(disc: np.ndarray, point_xy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """A part of the image that holds a disc and a point, with a margin: where it begins,
+    and its size. It has the image's shape and does not reach beyond it."""
+    image_size = np.array(disc.shape[::-1], float)
+    y, x = np.nonzero(disc)
+    points = np.concatenate([np.stack([x, y], axis=-1), point_xy[None]])
+    points = np.clip(points[np.isfinite(points).all(-1)], 0, image_size - 1)
+    if not len(points):
+        points = (image_size[None] - 1) / 2
+    low, high = points.min(0) - 0.5, points.max(0) + 0.5
+    size = image_size * np.clip(1.7 * np.max((high - low) / image_size), 0.25, 1)
+    return np.clip((low + high - size) / 2, -0.5, image_size - size - 0.5), size
+
+
+def _framed(image, window, side: int) -> np.ndarray:
+    """The whole image with the frame of a window."""
+    h, w = image.shape[:2]
+    low, size = window
+    whole = np.full(2, -0.5), np.array([w, h], float)
+
+    def frame(draw, at, width):
+        corners = [*at(low), *(at(low + size) - width)]
+        draw.rectangle(corners, outline=_BOX, width=round(width))
+
+    return _on_part(image, whole, side, frame)
+
+
+def _arrows(image, mask, offsets, step: int, window, side: int) -> np.ndarray:
+    """What a window shows, with the offsets of every `step`-th pixel of a mask."""
+    h, w = mask.shape
+    first = np.round(window[0] + window[1] / 2).astype(int) % step
+    y, x = (axis.ravel() for axis in np.mgrid[first[1] : h : step, first[0] : w : step])
+    drawn = mask[y, x] & np.isfinite(offsets[y, x]).all(-1)
+    starts, ways = np.stack([x, y], axis=-1)[drawn], offsets[y, x][drawn]
+    length = np.linalg.norm(ways, axis=-1, keepdims=True)
+    # Beyond the border it is the same wherever they end.
+    ways = ways * np.minimum(1, np.hypot(h, w) / np.maximum(length, 1e-9))
+    hues = np.arctan2(ways[:, 1], ways[:, 0]) / (2 * np.pi) % 1
+    across = np.stack([-ways[:, 1], ways[:, 0]], axis=-1) / np.maximum(length, 1e-9)
+
+    def darts(draw, at, width):
+        pitch = np.linalg.norm(at((step, 0)) - at((0, 0)))
+        broad = min(1.1 * width, 0.15 * pitch)
+        # The long ones first, for the short ones would be under them.
+        for i in np.argsort(-length[:, 0], kind="stable"):
+            start, end, aside = (
+                at(starts[i]),
+                at(starts[i] + ways[i]),
+                broad * across[i],
+            )
+            r, g, b = colorsys.hsv_to_rgb(hues[i], 0.75, 1)
+            colour = round(255 * r), round(255 * g), round(255 * b)
+            draw.polygon([*(start + aside), *end, *(start - aside)], fill=colour)
+
+    return _on_part(image, window, side, darts)
+
+
+def _ringed(image, point_xy, window, side: int) -> np.ndarray:
+    """What a window shows, with a ring round a point."""
+
+    def ring(draw, at, width):
+        if np.isfinite(point_xy).all():
+            radius = 10 * width
+            corners = [*(at(point_xy) - radius), *(at(point_xy) + radius)]
+            draw.ellipse(corners, outline=_BOX, width=round(1.2 * width))
+
+    return _on_part(image, window, side, ring)
+
+
+def _on_part(image, window, side: int, draw: Callable) -> np.ndarray:
+    """What a window shows, `side` pixels high, with lines drawn over it, anti-aliased.
+
+    `draw` gets what draws, the way of points to its pixels, and the width of a line.
+    """
+    low, size = window
+    shape = max(1, round(size[0] * side / size[1])), side
+    picture = _part(image, low, size, shape)
+    layer = Image.new("RGBA", (shape[0] * _SUPERSAMPLE, side * _SUPERSAMPLE))
+    zoom = np.array(layer.size) / size
+    at = lambda xy: (np.asarray(xy) - low) * zoom - 0.5
+    draw(ImageDraw.Draw(layer), at, _SUPERSAMPLE * max(1.0, side / 230))
+    layer = layer.reduce(_SUPERSAMPLE)
+    both = Image.alpha_composite(picture.convert("RGBA"), layer)
+    return np.asarray(both)[..., :3].copy()
 
 
 def _interpolation(source: int, target: int, alignment: str) -> np.ndarray:

@@ -157,3 +157,12 @@ def test_view_and_transform_move_points_as_the_box_moves():
     np.testing.assert_allclose(
         shift[0, 0], -d.translation[0] * np.array([96, 128]), atol=1e-3
     )
+
+
+def test_scales_may_be_uniform():
+    """With padding 1.25 and 0.2: MultiPose's random 1.0 to 1.5, every one as likely."""
+    config = augment.AugmentConfig(scale=0.2, scale_law="uniform")
+    d = draw(key(), jnp.int32(0), jnp.arange(4000, dtype=jnp.int32), config)
+    padding = 1.25 * np.asarray(d.scale)
+    counts, _ = np.histogram(padding, bins=5, range=(1.0, 1.5))
+    assert counts.sum() == 4000 and counts.min() > 700

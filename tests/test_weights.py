@@ -89,6 +89,39 @@ def test_a_backbone_expects_torchvision_s_names_without_the_classifier(depth, co
     assert all(path.names[1] == "backbone" for path in found.values())
 
 
+# What was never published but can start from torchvision's ResNet.
+STARTED = [
+    *(("resnet_regression", depth) for depth in (18, 50, 101, 152)),
+    *(("multipose", depth) for depth in (18, 50, 101)),
+]
+
+
+@pytest.mark.parametrize("family, depth", STARTED)
+def test_networks_that_were_never_published_expect_torchvision_s_backbone(
+    family, depth
+):
+    found = weights._expected(f"{family}_{depth}", 17, True, {})
+    assert found == weights._expected(f"simple_baseline_{depth}", 17, True, {})
+
+
+@pytest.mark.parametrize("name", ["resnet_regression_18", "multipose_18"])
+def test_a_backbone_has_the_same_values_whatever_it_is_for(name):
+    state_dict = published.values(published.resnet(18, width=8))
+    found, expected = (
+        weights.from_torch(state_dict, model, backbone=True, width=8)
+        for model in (name, "simple_baseline_18")
+    )
+    assert found.keys() == {"params", "batch_stats"}
+    assert set(found["params"]) == {"backbone"}
+    assert jax.tree.all(jax.tree.map(np.array_equal, found, expected))
+    back = weights.to_torch(found)
+    assert back.keys() == {
+        key for key in _without_counters(state_dict) if key[:3] != "fc."
+    }
+    for key, array in back.items():
+        np.testing.assert_array_equal(array, state_dict[key], err_msg=key)
+
+
 @pytest.mark.parametrize("name", SMALL)
 def test_values_go_to_their_places_and_back(name):
     state_dict, options = _small(name)
@@ -314,6 +347,28 @@ def test_another_architecture_is_refused_and_recognised(shapes, likely):
     assert "more)" in message and len(message) < 1000
 
 
+@pytest.mark.parametrize(
+    "name, depth, likely",
+    [
+        ("resnet_regression_50", 101, "resnet_regression_101 --backbone."),
+        ("multipose_50", 18, "multipose_18 --backbone."),
+        ("multipose_50", 152, "simple_baseline_152 --backbone."),  # There is no other.
+    ],
+)
+def test_another_resnet_is_recognised_as_of_the_same_family(name, depth, likely):
+    state_dict = _zeros(published.resnet(depth))
+    with pytest.raises(InputError) as error:
+        weights.from_torch(state_dict, name, backbone=True)
+    assert str(error.value).startswith(f"not the tensors of {name} --backbone: ")
+    assert str(error.value).endswith(f"They look like those of --model {likely}")
+
+
+def test_a_whole_network_is_no_backbone():
+    state_dict, _ = _small("simple_baseline_18")
+    with pytest.raises(InputError, match=r"unknown \(deconv_layers"):
+        weights.from_torch(state_dict, "multipose_18", backbone=True, width=8)
+
+
 def test_an_unknown_state_dict_is_not_guessed_at():
     message = _error({"a.weight": np.zeros(3, np.float32)})
     assert message.endswith("Give the checkpoint of this network, whole.")
@@ -324,6 +379,11 @@ def test_models_without_published_weights_say_so():
         ("pocket", {}, "no published weights; there are some of hourglass_4"),
         ("hrnet_w23", {}, "did you mean 'hrnet_w32'"),
         ("hourglass_4", {"backbone": True, **SMALL["hourglass_4"][1]}, "no backbone"),
+        ("multipose_pocket", {"backbone": True}, "no published weights"),
+        *(
+            (f"{family}_{depth}", {}, "never published whole.*say --backbone")
+            for family, depth in STARTED
+        ),
     ):
         with pytest.raises(ConfigError, match=words):
             weights.from_torch({}, name, **options)
@@ -479,6 +539,51 @@ def test_a_backbone_starts_a_network_and_is_none_itself(tmp_path, capsys):
     assert "published weights" in info.info(tmp_path / "run")["data"]["train"]
 
 
+@pytest.mark.parametrize(
+    "name, size, method",
+    [
+        ("resnet_regression_18", [192, 256], {"name": "deeppose", "stages": 1}),
+        ("multipose_18", [257, 353], {"name": "multipose"}),
+    ],
+)
+def test_a_backbone_starts_networks_that_were_never_published(
+    name, size, method, tmp_path
+):
+    shapes, options = published.resnet(18, width=8, classes=10), {"width": 8}
+    torch_writer.write(tmp_path / "resnet18.pth", published.values(shapes), "zip")
+    said = weights.convert(
+        tmp_path / "resnet18.pth",
+        name,
+        tmp_path / "run",
+        backbone=True,
+        options=options,
+    )
+    assert "2 tensors of the classifier" in said and "backbone alone" in said
+    loaded, manifest = checkpoints.load_model(tmp_path / "run" / "model")
+    assert manifest["method"] == {
+        **method,
+        "model": {"name": name, "options": options},
+        "input_size": size,
+    }
+    assert manifest["converted"]["channels"] == "rgb"
+    assert manifest["converted"]["part"] == "backbone"
+    model = models.build(name, 5, **options)
+    images = published.images(
+        (1, 65, 97, 3) if name == "multipose_18" else IMAGES.shape
+    )
+    shapes = jax.eval_shape(
+        lambda key: model.init(key, images, train=True), jax.random.key(0)
+    )
+    own = jax.tree.map(lambda leaf: np.ones(leaf.shape, leaf.dtype), dict(shapes))
+    merged, report = checkpoints.merge_params(own, loaded["pose"])
+    assert not report.unused and not report.new
+    assert all("head" in name.split("/") for name in report.skipped)
+    outputs = jax.jit(model.apply)(merged, images)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(outputs))
+    if method["name"] == "deeppose":
+        assert info.info(tmp_path / "run")["input"] == "256x192"
+
+
 def test_an_hrnet_that_has_learnt_imagenet_starts_one_for_poses(tmp_path):
     """Beside the branches it has heads, and the sums for them in its last module."""
     state_dict, options = _small("hrnet_w32")
@@ -539,6 +644,39 @@ def test_the_command_line_converts_with_its_options(tmp_path, capsys):
     assert loaded.keypoints == keypoints.MPII
     assert loaded.method().view.size == (128, 160)
     assert len(loaded.manifest["converted"]["sha256"]) == 64
+
+
+def test_the_command_line_refuses_what_is_not_of_a_backbone(tmp_path, capsys):
+    torch_writer.write(tmp_path / "x.pth", _zeros(published.resnet(18)), "zip")
+    words = [tmp_path / "x.pth", "--out", tmp_path / "run", "--model"]
+    for model, more, meant in [
+        ("multipose_18", [], "'multipose_18' was never published whole"),
+        ("resnet_regression_18", [], "from torchvision's ResNet say --backbone."),
+        ("multipose_18", ["--backbone", "--sigma", "2"], "multipose_18 has not"),
+        (
+            "resnet_regression_18",
+            ["--backbone", "--alignment", "aligned"],
+            "resnet_regression_18 has not",
+        ),
+        (
+            "multipose_18",
+            ["--backbone", "--input-size", "192x256"],
+            "multiples of 8 plus 1, at least 65, for multipose_18; got 256x192",
+        ),
+        (
+            "resnet_regression_18",
+            ["--backbone", "--input-size", "257x353"],
+            "multiples of 32",
+        ),
+    ]:
+        code, err = _convert(capsys, *words, model, *more)
+        assert code == 2 and meant in err, err
+        assert not (tmp_path / "run").exists()
+    said = _convert(
+        capsys, *words, "multipose_18", "--backbone", "--input-size", "129x97"
+    )
+    assert "20 counters (num_batches_tracked), 2 tensors of the classifier" in said
+    assert f"--config.train.init_from={tmp_path / 'run'}" in said
 
 
 def test_bad_input_is_one_line_and_nothing_is_written(tmp_path, capsys):

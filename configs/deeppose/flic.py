@@ -22,6 +22,6 @@ def get_config(variant: str = "") -> ConfigDict:
     data = ConfigDict(
         {"train": {**source, "split": "train"}, "eval": {**source, "split": "test"}}
     )
-    c = paper(data, sigma=1.0, best_metric="PCK@0.2@joint_boxes@OC")
+    c = paper(data, sigma=1.0)
     c.method.padding = 1.5
     return apply_variant(c, variant)

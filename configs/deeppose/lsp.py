@@ -44,5 +44,5 @@ def get_config(variant: str = "") -> ConfigDict:
             },
         }
     )
-    c = paper(data, sigma=2.0, best_metric="")
+    c = paper(data, sigma=2.0)
     return apply_variant(c, variant)

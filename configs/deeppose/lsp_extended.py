@@ -29,5 +29,5 @@ def get_config(variant: str = "") -> ConfigDict:
             "eval": {**source, "split": "5501-6000"},
         }
     )
-    c = paper(data, sigma=2.0, best_metric="PCK@0.2@image@PC")
+    c = paper(data, sigma=2.0, stop_metric="PDJ@0.2@image@PC")
     return apply_variant(c, variant)

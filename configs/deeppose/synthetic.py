@@ -58,15 +58,36 @@ def get_config(variant: str = "") -> ConfigDict:
         }
     )
     c.train = ConfigDict(
-        {"steps": 2000, "log_every_steps": 100, "eval_every_steps": 1000}
+        {
+            "steps": 2000,
+            "log_every_steps": 100,
+            "eval_every_steps": 1000,
+            "checkpoint_every_steps": 500,
+            "stop_metric": "PDJ@0.2@gt_boxes",
+        }
     )
-    if variant == "smoke":
+    if variant == "overfit":
+        # The paper's network and optimiser; nothing moves, and what is learnt is asked.
+        c.method.model = ConfigDict({"name": "deeppose", "options": {}})
+        c.method.input_size = (220, 220)
+        c.method.stages = 1
+        c.method.augment = ConfigDict()
+        c.data.train.root = c.data.eval.root = "data/synthetic-64"
+        c.data.eval.split = "train2017"
+        c.input.batch_size = 32
+        c.optimizer = ConfigDict({"name": "adagrad", "lr": 5e-4})
+        c.train.steps = 600
+        c.train.log_every_steps = 20
+        c.train.stop_metric = ""
+        c.train.eval_every_steps = 100
+    elif variant == "smoke":
         c.data.train.root = c.data.eval.root = "data/smoke"
         c.method.model.options.width = 8
         c.method.input_size = (32, 32)
         c.input.batch_size = 4
         c.train.steps = 2
         c.train.eval_every_steps = 1
+        c.train.stop_metric = ""
     elif variant:
         raise ValueError(f"no variant {variant!r}; there is 'smoke'.")
     return c

@@ -14,9 +14,9 @@ from pose_jax import config as config_lib
 from pose_jax.errors import ConfigError
 from pose_jax.keypoints import KeypointSet
 from pose_jax.method import Method
-from pose_jax.methods import dark, deeppose
+from pose_jax.methods import dark, deeppose, multipose
 
-METHODS = {"dark": dark, "deeppose": deeppose}
+METHODS = {"dark": dark, "deeppose": deeppose, "multipose": multipose}
 
 
 def parse(section: Mapping[str, Any], *, decoder: str | None = None):

@@ -99,14 +99,19 @@ def labelled_points(labels) -> Float[Array, "b k 2"]:
 
 
 def mirror_names(points_xy, visibility, flip, keypoint_set: keypoints.KeypointSet):
-    """Exchanges left and right in the rows that are mirrored."""
-    points_xy = jnp.where(
-        flip[:, None, None], keypoints.swap(points_xy, keypoint_set, axis=-2), points_xy
-    )
-    visibility = jnp.where(
-        flip[:, None], keypoints.swap(visibility, keypoint_set, axis=-1), visibility
-    )
-    return points_xy, visibility
+    """Exchanges left and right in the rows that are mirrored.
+
+    Args:
+      points_xy: [b, k, 2], or of several people a row, [b, m, k, 2].
+      visibility: [b, k], or [b, m, k].
+      flip: [b], which rows.
+    """
+
+    def exchange(values, axis):
+        rows = flip.reshape(-1, *(1 for _ in values.shape[1:]))
+        return jnp.where(rows, keypoints.swap(values, keypoint_set, axis=axis), values)
+
+    return exchange(points_xy, -2), exchange(visibility, -1)
 
 
 def example(
@@ -119,7 +124,8 @@ def example(
     """The whole person, augmented if there is a key, and the labels in the input frame.
 
     Returns:
-      images (normalised), points_xy [b, k, 2], visibility [b, k], valid [b].
+      images (normalised), points_xy [b, k, 2], visibility [b, k], valid [b]; others_xy
+      [b, m, k, 2] and others_visibility [b, m, k] if the view has `max_others`.
     """
     inputs, labels = batch.inputs, batch.labels
     center_xy, size = geometry.person_box(
@@ -142,15 +148,27 @@ def example(
             view, inputs, center_xy, size, draw.rotation_deg, draw.flip
         )
         images = augment.colour(images, draw.colour)
-    visibility = labels.visibility
-    points_xy = geometry.transform_points(labelled_points(labels), image_to_input)
-    if key is not None:
-        points_xy, visibility = mirror_names(
-            points_xy, visibility, draw.flip, keypoint_set
-        )
-    return {
+
+    def seen(points_xy, visibility, transform):
+        """In the frame of the input, under the names that they have there."""
+        labelled = (visibility > 0)[..., None]
+        points_xy = jnp.where(labelled, points_xy, 0)
+        points_xy = geometry.transform_points(points_xy, transform)
+        if key is not None:
+            return mirror_names(points_xy, visibility, draw.flip, keypoint_set)
+        return points_xy, visibility
+
+    points_xy, visibility = seen(labels.points_xy, labels.visibility, image_to_input)
+    found = {
         "images": normalise(images),
         "points_xy": points_xy,
         "visibility": visibility,
         "valid": inputs.valid,
     }
+    if view.max_others:
+        b, m = labels.others_visibility.shape[:2]
+        each = jnp.broadcast_to(image_to_input[:, None], (b, m, 2, 3))
+        found["others_xy"], found["others_visibility"] = seen(
+            labels.others_xy, labels.others_visibility, each
+        )
+    return found

@@ -126,11 +126,15 @@ def build(config: Config, keypoint_set: keypoints.KeypointSet) -> Method:
             f"config.method.ohkm must be 0 to {len(keypoint_set)}, the number of "
             f"keypoints; got {config.ohkm}."
         )
-    if config.model.name.startswith(models.COORDINATES):
-        raise ConfigError(
-            f"config.method.model.name: {config.model.name!r} gives coordinates, method "
-            "'dark' needs heatmaps; take another network, or method 'deeppose'."
-        )
+    for kinds, gives, method in (
+        (models.COORDINATES, "coordinates", "deeppose"),
+        (models.HEATMAPS_AND_OFFSETS, "offsets too", "multipose"),
+    ):
+        if config.model.name.startswith(kinds):
+            raise ConfigError(
+                f"config.method.model.name: {config.model.name!r} gives {gives}, method "
+                f"'dark' needs heatmaps; take another network, or method {method!r}."
+            )
     view = PersonView(
         size=config.input_size,
         padding=config.padding,

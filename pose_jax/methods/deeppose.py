@@ -129,11 +129,15 @@ def build(config: Config, keypoint_set: keypoints.KeypointSet) -> Method:
             f"config.method.inside is a weight, 0 or more; got {config.inside}."
         )
     with_decoder(config, config.decoder)  # Checks the name.
-    if config.model.name.startswith(models.HEATMAPS):
-        raise ConfigError(
-            f"config.method.model.name: {config.model.name!r} gives heatmaps, method "
-            "'deeppose' needs coordinates; take another network, or method 'dark'."
-        )
+    for kinds, method in (
+        (models.HEATMAPS, "dark"),
+        (models.HEATMAPS_AND_OFFSETS, "multipose"),
+    ):
+        if config.model.name.startswith(kinds):
+            raise ConfigError(
+                f"config.method.model.name: {config.model.name!r} gives heatmaps, method "
+                f"'deeppose' needs coordinates; take another network, or method {method!r}."
+            )
     if config.stages > 1 and keypoint_set.torso is None:
         raise ConfigError(
             f"config.method.stages: keypoint set {keypoint_set.name!r} has no torso, so "
