@@ -1,0 +1,192 @@
+"""MultiPose, or G-RMI (Papandreou et al., arXiv:1701.01779): heatmaps and offsets.
+
+Images [b, h, w, 3], normalised, height and width a multiple of 8 plus 1 (353x257) -> logits
+[b, h, w, k] of being within the radius of keypoint k, and offsets [b, h, w, k, 2], the way
+from there to the keypoint, (x, y) in pixels of the input.
+
+An atrous ResNet of output stride 8, one 1x1 convolution, and bilinear interpolation with
+aligned corners: of 8n + 1 pixels there are n + 1 features, feature i at pixel 8i, and n + 1
+features become 8n + 1 pixels again.
+
+With `train=True` the outputs are (auxiliary logits, (logits, offsets)). The auxiliary ones
+come from halfway, by a head of their own which training alone needs: a finished model works
+without what is below params/auxiliary.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from pose_jax.models.layers import (
+    Conv,
+    DType,
+    Norm,
+    NormKind,
+    check_input,
+    space_to_depth,
+    upsample_aligned,
+)
+from pose_jax.models.pocket import Block
+from pose_jax.models.resnet import DEPTHS, ResNet
+
+_STRIDE = 8
+
+# The paper has it on "layer 50" of 101. Counting convolutions, block 9 of layer3 ends with
+# the 49th and block 10 with the 52nd. At all depths: the one after which half are done.
+_AUXILIARY_UNITS = {18: 1, 50: 1, 101: 9, 152: 14}
+
+
+class Auxiliary(nn.Module):
+    """The head of training alone; a level of its own, so that `head` means it too."""
+
+    head: partial
+
+    @nn.compact
+    def __call__(self, x):
+        return self.head(name="head")(x)
+
+
+def _outputs(network: nn.Module, features, halfway, train: bool):
+    """What both networks give; called inside one, whose attributes it reads."""
+    k = network.num_keypoints
+    head = partial(
+        Conv,
+        kernel=1,
+        use_bias=True,
+        dtype=network.dtype,
+        kernel_init=nn.initializers.normal(0.001),
+    )
+
+    def enlarge(maps):
+        return upsample_aligned(maps.astype(jnp.float32), factor=_STRIDE)
+
+    both = head(3 * k, name="head")(features)
+    # Cut while they are small: cutting the large maps would be copying them.
+    logits = enlarge(both[..., :k])
+    offsets = enlarge(both[..., k:].astype(jnp.float32) * network.offset_scale)
+    final = logits, offsets.reshape(*logits.shape, 2)
+    if not train:
+        return final
+    auxiliary = Auxiliary(partial(head, k), name="auxiliary")(halfway)
+    return enlarge(auxiliary), final
+
+
+class MultiPose(nn.Module):
+    """Heatmaps and offsets from an atrous ResNet.
+
+    Attributes:
+      num_keypoints: k of the outputs.
+      depth: of the ResNet: 18, 50, 101 or 152.
+      norm: "batch", "frozen" or "group".
+      dtype: of the computation; parameters, interpolation and outputs are float32.
+      remat: recompute the ResNet's blocks in the backward pass, to save memory.
+      width: channels of the ResNet's first stage.
+      auxiliary_unit: how many blocks of layer3 are below the auxiliary head; None: so
+        many that it is halfway through the network, 9 of 23 at depth 101.
+      offset_scale: what the offsets' channels are multiplied by, pixels. 1: the network
+        learns pixels, as the paper has it. The radius: it learns numbers in [-1, 1],
+        which steps as large as the heatmaps' reach sooner.
+    """
+
+    num_keypoints: int
+    depth: int
+    norm: NormKind = "batch"
+    dtype: DType = jnp.float32
+    remat: bool = False
+    width: int = 64
+    auxiliary_unit: int | None = None
+    offset_scale: float = 1.0
+
+    @nn.compact
+    def __call__(self, images, train: bool = False):
+        check_input(images, divisor=_STRIDE, remainder=1)
+        _check_scale(self.offset_scale)
+        units = DEPTHS[self.depth][1][2]
+        unit = self.auxiliary_unit
+        if unit is None:
+            unit = _AUXILIARY_UNITS[self.depth]
+        if not 1 <= unit <= units:
+            raise ValueError(
+                f"auxiliary_unit must be 1 to {units}, the blocks of layer3 at depth "
+                f"{self.depth}; got {unit}."
+            )
+        features, halfway = ResNet(
+            self.depth,
+            self.norm,
+            self.dtype,
+            self.remat,
+            self.width,
+            output_stride=_STRIDE,
+            name="backbone",
+        )(images, train, keep=(3, unit))
+        return _outputs(self, features, halfway, train)
+
+
+class MultiPosePocket(nn.Module):
+    """Heatmaps and offsets from a network for CPUs, demos and tests.
+
+    Not from the paper; built as `Pocket` is: 4x4 patches, down to stride 32 for sight of
+    the whole image, and up again to stride 8 with lateral additions. Features of every
+    stride are aligned, feature i at pixel stride * i. The auxiliary head is before the
+    last block.
+
+    Attributes:
+      num_keypoints: k of the outputs.
+      norm: "batch", "frozen" or "group".
+      dtype: of the computation; parameters, interpolation and outputs are float32.
+      width: channels of the 4x4 patches; 3, 4 and 6 times as many at strides 8, 16, 32.
+      blocks: blocks at strides 8, 16 and 32 on the way down.
+      offset_scale: as of `MultiPose`.
+    """
+
+    num_keypoints: int
+    norm: NormKind = "batch"
+    dtype: DType = jnp.float32
+    width: int = 32
+    blocks: tuple[int, int, int] = (1, 2, 2)
+    offset_scale: float = 1.0
+
+    @nn.compact
+    def __call__(self, images, train: bool = False):
+        check_input(images, divisor=_STRIDE, remainder=1)
+        _check_scale(self.offset_scale)
+        conv = partial(Conv, dtype=self.dtype)
+        norm = partial(Norm, self.norm, train, dtype=self.dtype)
+
+        # Patch i begins at pixel 4i - 2: 8n + 1 pixels are 2n + 1 patches, and the next
+        # convolution can see as far to the right of its centre as to the left.
+        x = jnp.pad(images, ((0, 0), (2, 1), (2, 1), (0, 0)))
+        x = space_to_depth(x, 4)
+        x = nn.relu(norm(name="stem_norm")(conv(self.width, 1, name="stem")(x)))
+        down = []
+        for times, blocks in zip((3, 4, 6), self.blocks, strict=True):
+            stage = f"down_{8 * 2 ** len(down)}"
+            x = conv(times * self.width, 3, stride=2, name=f"{stage}_conv")(x)
+            x = nn.relu(norm(name=f"{stage}_norm")(x))
+            for i in range(blocks):
+                x = Block(conv, norm, name=f"{stage}_block_{i}")(x)
+            down.append(x)
+
+        for stride, lateral in zip((16, 8), down[-2::-1], strict=True):
+            stage, channels = f"up_{stride}", lateral.shape[-1]
+            above = conv(channels, 1, name=f"{stage}_conv")(x)
+            x = conv(channels, 1, name=f"{stage}_lateral")(lateral)
+            x = x + _doubled(above, x.shape[1:3])
+            halfway = nn.relu(norm(name=f"{stage}_norm")(x))
+            x = Block(conv, norm, name=f"{stage}_block")(halfway)
+        return _outputs(self, x, halfway, train)
+
+
+def _doubled(x, size: tuple[int, int]):
+    """Twice as many features, aligned; where `size` [h, w] is even, the last twice."""
+    x = upsample_aligned(x, factor=2)
+    (h, w), (rows, columns) = size, x.shape[1:3]
+    return jnp.pad(x, ((0, 0), (0, h - rows), (0, w - columns), (0, 0)), mode="edge")
+
+
+def _check_scale(scale: float) -> None:
+    if not 0 < scale < float("inf"):
+        raise ValueError(f"offset_scale must be positive, in pixels; got {scale}.")
