@@ -295,9 +295,10 @@ def draw_run(
     )
     if table.labelled:
         visualize.save_png(out / "worst.png", _worst(table, poses))
-    if isinstance(predictor.method.view, PersonView):
+    view = predictor.method.view
+    if isinstance(view, PersonView):
         seen = _inspected(predictor, table, poses, variables, config)
-        for name, picture in _inside(predictor.method, table, seen):
+        for name, picture in _inside(view, table, seen):
             visualize.save_png(out / name, picture)
     visualize.curves(Path(run) / "metrics.jsonl", out / "curves.png")
     return out
@@ -374,14 +375,14 @@ def _inspected(predictor, table, poses, variables, config, count: int = 12):
 
 
 def _inside(
-    method: Method, table: Table, seen: Mapping[str, np.ndarray]
+    view: PersonView, table: Table, seen: Mapping[str, np.ndarray]
 ) -> Iterator[tuple[str, np.ndarray]]:
     """Names and pictures of what there is: heatmaps over the input, votes, a cascade."""
     rows = range(len(seen["input"]))
     if "heatmaps" in seen:
         cells = [
             visualize.heatmap_overlay(
-                seen["input"][i], seen["heatmaps"][i], alignment=method.view.alignment
+                seen["input"][i], seen["heatmaps"][i], alignment=view.alignment
             )
             for i in rows
         ]
@@ -394,8 +395,10 @@ def _inside(
             continue
         cells, titles = [], []
         for i in some:
-            values = [seen[key][i] for key in ("input", *keys)]
-            pictures, words = draw(*values, table.keypoints)
+            values = {key: seen[key][i] for key in keys}
+            pictures, words = draw(
+                seen["input"][i], keypoint_set=table.keypoints, **values
+            )
             cells += pictures
             titles += words
         columns = len(pictures) * (2 if len(pictures) < 5 else 1)

@@ -794,16 +794,21 @@ def _votes(people: _People) -> list[pages.Html]:
     """How heatmaps and offsets are fused, for two keypoints of a person."""
     figures = []
     for place in range(len(people.shown)):
-        values = [people.inspected[key][place] for key in ("input", *visualize.HOUGH)]
-        pictures, titles = visualize.hough(*values, people.table.keypoints)
+        values = {key: people.inspected[key][place] for key in visualize.HOUGH}
+        pictures, titles = visualize.hough(
+            people.inspected["input"][place],
+            keypoint_set=people.table.keypoints,
+            **values,
+        )
         panels = list(zip(titles, pictures, strict=True))
         rows = [panels[i : i + 3] for i in range(0, len(panels), 3)]
         figures.append(_inside(people, place, rows))
     words = (
         "Of each person the keypoint of the most votes, and the one in the middle. Every "
         "pixel votes, by its heatmap, for the place that its offset points at: arrows are "
-        "those of some pixels above 0.5, and end there. The ring is round the keypoint; "
-        "the colour of the votes goes with their root, for stray ones to be seen."
+        "those of some pixels above half of the maximum, and end there. The ring is "
+        "round the keypoint; the colour of the votes goes with their root, for stray ones "
+        "to be seen."
     )
     return [
         tag("h3", "Votes"),

@@ -294,7 +294,7 @@ def _part(image, low, size, shape: tuple[int, int]) -> Image.Image:
 
 
 HOUGH = ("heatmaps", "offsets", "fused", "points_xy")
-"""What `hough` draws over an input, as `Method.inspect` calls it."""
+"""What `hough` draws over an input, as `Method.inspect` and its arguments call it."""
 
 
 def hough(
@@ -325,11 +325,11 @@ def hough(
 
     Returns:
       Three pictures of one size for each of the joints, and their titles. The heatmap over
-      the image, and a frame. What the frame holds, with an arrow from every few pixels of
-      the disc (heatmap above 0.5) to the place that it votes for: broad where it begins,
-      its hue that of its direction. The same with the votes, as opaque as the root
-      of their share in the most, for the stray ones to be seen, and a ring round the
-      keypoint.
+      the image, its maximum in full colour, and a frame. What the frame holds, with an
+      arrow from every few pixels of the disc (heatmap above half of its maximum: also an
+      unsure network votes) to the place that it votes for: broad where it begins, its hue
+      that of its direction. The same with the votes, their opacity the root of their share
+      in the maximum, for stray ones to be seen, and a ring round the keypoint.
 
     Raises:
       ValueError: shapes that do not fit each other.
@@ -345,7 +345,7 @@ def hough(
             (points_xy, "points_xy", (k, 2)),
         )
     )
-    most = np.nan_to_num(votes).max(axis=(0, 1))
+    likeliest, most = (np.nan_to_num(of).max(axis=(0, 1)) for of in (maps, votes))
     if joints is None:
         order = np.argsort(-most, kind="stable").tolist()
         joints = list(dict.fromkeys((order[0], order[k // 2])))
@@ -354,21 +354,24 @@ def hough(
     ground = np.repeat(ground, 3, axis=-1)
     pictures, titles = [], []
     for joint in joints:
-        disc, point_xy = maps[..., joint] > 0.5, points_xy[joint]
+        point_xy = points_xy[joint]
+        disc = maps[..., joint] > likeliest[joint] / 2
         near = _nearest_part(disc, point_xy)
         window = _window(near, point_xy)
         # So far apart that `across` of them fit into a circle of the disc's area.
         step = max(1, round(2 * np.sqrt(near.sum() / np.pi) / across))
-        share = np.sqrt(np.maximum(votes[..., [joint]], 0) / max(most[joint], 1e-9))
+        heat = maps[..., [joint]] / max(likeliest[joint], 1e-9)
+        share = np.maximum(votes[..., [joint]], 0) / max(most[joint], 1e-9)
+        over = heatmap_overlay(ground, np.sqrt(share), strength=1)
         pictures += [
-            _framed(heatmap_overlay(image, maps[..., [joint]]), window, side),
+            _framed(heatmap_overlay(image, heat), window, side),
             _arrows(ground, disc, ways[..., joint, :], step, window, side),
-            _ringed(heatmap_overlay(ground, share, strength=1), point_xy, window, side),
+            _ringed(over, point_xy, window, side),
         ]
         titles += [
-            f"{keypoint_set.names[joint]}: heatmap",
-            "offsets" if disc.any() else "offsets: no pixel above 0.5",
-            f"votes, at most {most[joint]:.2g}",
+            f"{keypoint_set.names[joint]}: heatmap, max {likeliest[joint]:.2g}",
+            "offsets",
+            f"votes, max {most[joint]:.2g}",
         ]
     return pictures, titles
 
@@ -390,7 +393,8 @@ def _nearest_part(mask: np.ndarray, point_xy: np.ndarray) -> np.ndarray:
     y, x = np.nonzero(mask)
     if not len(x):
         return mask
-    parts, _ = ndimage.label(mask)
+    parts = np.empty(mask.shape, np.int32)
+    ndimage.label(mask, output=parts)
     nearest = np.argmin(np.nan_to_num(np.hypot(x - point_xy[0], y - point_xy[1])))
     return parts == parts[y[nearest], x[nearest]]
 
@@ -430,21 +434,19 @@ def _arrows(image, mask, offsets, step: int, window, side: int) -> np.ndarray:
     drawn = mask[y, x] & np.isfinite(offsets[y, x]).all(-1)
     starts, ways = np.stack([x, y], axis=-1)[drawn], offsets[y, x][drawn]
     length = np.linalg.norm(ways, axis=-1, keepdims=True)
-    # Beyond the border it is the same wherever they end.
-    ways = ways * np.minimum(1, np.hypot(h, w) / np.maximum(length, 1e-9))
-    hues = np.arctan2(ways[:, 1], ways[:, 0]) / (2 * np.pi) % 1
-    across = np.stack([-ways[:, 1], ways[:, 0]], axis=-1) / np.maximum(length, 1e-9)
+    unit = ways / np.maximum(length, 1e-9)
+    # Beyond the border it is the same where they end.
+    ends = starts + unit * np.minimum(length, np.hypot(h, w))
+    hues = np.arctan2(unit[:, 1], unit[:, 0]) / (2 * np.pi) % 1
+    across = np.stack([-unit[:, 1], unit[:, 0]], axis=-1)
 
     def darts(draw, at, width):
         pitch = np.linalg.norm(at((step, 0)) - at((0, 0)))
         broad = min(1.1 * width, 0.15 * pitch)
-        # The long ones first, for the short ones would be under them.
+        # The short ones last: the long ones would hide them.
         for i in np.argsort(-length[:, 0], kind="stable"):
-            start, end, aside = (
-                at(starts[i]),
-                at(starts[i] + ways[i]),
-                broad * across[i],
-            )
+            start, end = at(starts[i]), at(ends[i])
+            aside = broad * across[i]
             r, g, b = colorsys.hsv_to_rgb(hues[i], 0.75, 1)
             colour = round(255 * r), round(255 * g), round(255 * b)
             draw.polygon([*(start + aside), *end, *(start - aside)], fill=colour)

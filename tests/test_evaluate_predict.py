@@ -17,6 +17,7 @@ from pose_jax import (
     predict,
     runs,
     trees,
+    visualize,
 )
 from pose_jax import sharding as sharding_lib
 from pose_jax.datasets import coco, synthetic
@@ -234,6 +235,66 @@ def test_unreadable_images_are_named_and_the_others_done(root, run, tmp_path, ca
     err = capsys.readouterr().err
     assert "bad.jpg" in err and len(err.strip().splitlines()) == 1
     assert len(json.loads((out / "predictions.json").read_text())) == 1
+
+
+@pytest.mark.parametrize(
+    ("keys", "names"),
+    [
+        ({"heatmaps"}, ["heatmaps.png"]),
+        ({"heatmaps", "offsets", "points_xy"}, ["heatmaps.png"]),
+        ({*visualize.HOUGH}, ["heatmaps.png", "hough.png"]),
+        ({"stages_xy", "squares", "points_xy"}, ["refinement.png"]),
+        (set(), []),
+    ],
+)
+def test_pictures_of_the_inside_go_by_what_a_method_shows(keys, names, run):
+    b, h, w, k = 5, 32, 24, 17
+    shapes = {
+        "heatmaps": (b, h, w, k),
+        "offsets": (b, h, w, k, 2),
+        "fused": (b, h, w, k),
+        "points_xy": (b, k, 2),
+        "stages_xy": (b, 2, k, 2),
+        "squares": (b, 1, 2),
+    }
+    loaded = runs.load(run)
+    seen = {key: np.ones(shapes[key], np.float32) for key in keys}
+    seen["input"] = np.full((b, h, w, 3), 0.5, np.float32)
+    found = dict(evaluate._inside(loaded.method().view, loaded.eval_table(), seen))
+    assert list(found) == names
+    if "hough.png" in names:  # Every third person, six pictures a row.
+        height, width = found["hough.png"].shape[:2]
+        assert height == 2 * (300 + 16 + 6) + 6 and width == 6 * (225 + 6) + 6
+
+
+def test_a_method_of_votes_is_drawn_as_it_shows_itself(root):
+    """The names that MultiPose gives its maps are those that the pictures go by."""
+    method = methods.build(
+        {
+            "name": "multipose",
+            "model": {
+                "name": "multipose_pocket",
+                "options": {"width": 8, "blocks": (0, 0, 0)},
+            },
+            "input_size": (33, 41),
+            "radius": 4.0,
+        },
+        COCO,
+    )
+    table = coco.load(root, "val2017")
+    plan = input_pipeline.Plan(
+        table=table,
+        view=method.view,
+        config=input_pipeline.InputConfig(2, (320, 256), "numpy"),
+        rows=table.labelled_rows()[:2],
+        training=False,
+    )
+    inputs = next(iter(input_pipeline.batches(plan))).inputs
+    variables = {"pose": jax.eval_shape(method.phases[0].init, jax.random.key(0))}
+    shapes = jax.eval_shape(method.inspect, variables, inputs)
+    seen = {name: np.zeros(leaf.shape, leaf.dtype) for name, leaf in shapes.items()}
+    found = dict(evaluate._inside(method.view, table, seen))
+    assert list(found) == ["heatmaps.png", "hough.png"]
 
 
 def test_an_unknown_decoder_is_a_config_error(run):

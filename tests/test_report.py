@@ -521,6 +521,27 @@ def test_stages_and_maps_are_drawn_by_their_shapes(root):
     assert len(re.findall("<img", report._heatmaps(seen))) == 2 * 5
 
 
+def test_votes_are_shown_enlarged(root):
+    """Two keypoints a person, three pictures each, instead of the fused maps."""
+    h, w, k = 33, 25, 17
+    seen = seen_with(
+        coco.load(root, "val2017"),
+        input=np.full((2, h, w, 3), 0.5, np.float32),
+        heatmaps=np.full((2, h, w, k), 0.9, np.float32),
+        offsets=np.ones((2, h, w, k, 2), np.float32),
+        fused=np.full((2, h, w, k), 0.1, np.float32),
+        points_xy=np.full((2, k, 2), 9.0, np.float32),
+    )
+    section = report._heatmaps(seen)
+    page = Page(section)
+    alts = [attrs["alt"] for tag, attrs in page.tags if tag == "img"]
+    kinds = [alt.split(" px: ")[1] for alt in alts]
+    assert kinds[:6] == 2 * ["input", "heatmaps", "prediction"]
+    assert kinds[6:9] == ["nose: heatmap, max 0.9", "offsets", "votes, max 0.1"]
+    assert len(kinds) == 6 + 2 * 6
+    assert "Votes" in page.text and "fused" not in page.text
+
+
 def test_boxes_without_labels_show_predictions_and_no_error(root):
     table = dataclasses.replace(
         coco.load(root, "val2017"), labelled=False, box_source="detections"

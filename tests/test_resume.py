@@ -225,8 +225,8 @@ def get_config(variant=""):
     return ConfigDict({{
         "method": {{
             "name": "deeppose",
-            "model": {{"name": "resnet_regression_18", "options": {{"width": 4}}}},
-            "input_size": (32, 32),
+            "model": {{"name": "deeppose", "options": {{"width": 6, "features": 16}}}},
+            "input_size": (64, 64),
             "stages": 3,
             "sigma": 1.0,
             "start": "before",

@@ -140,6 +140,17 @@ def test_an_overlay_peaks_where_the_heatmap_does(alignment):
     assert _changed(picture).sum() < (2 * factor[0] + 1) * (2 * factor[1] + 1)
 
 
+@pytest.mark.parametrize("alignment", ["stride", "aligned"])
+def test_a_heatmap_as_large_as_the_image_colours_its_own_pixels(alignment):
+    heatmaps = np.zeros((60, 90, 1), np.float32)
+    heatmaps[50, 70] = 1.0
+    picture = visualize.heatmap_overlay(
+        GREY, heatmaps, alignment=alignment, strength=0.5
+    )
+    assert picture[50, 70].tolist() == [192, 64, 64]
+    assert _changed(picture).sum() == 1
+
+
 def test_an_overlay_of_nothing_is_the_image():
     for heatmaps in (np.zeros((15, 18, 3)), np.full((15, 18, 3), -2.0)):
         np.testing.assert_array_equal(visualize.heatmap_overlay(GREY, heatmaps), GREY)
@@ -231,3 +242,140 @@ def test_refinement_shows_every_stage_and_what_moved_the_furthest():
     assert square[77, 140].max() < 50
     nowhere = np.full((1, 14, 2), np.nan)
     assert len(visualize.refinement(image, nowhere, squares[:0], LSP)[0]) == 1
+
+
+def _votes(centers_xy, radius=12, shape=(60, 90)):
+    """Perfect maps of 17 keypoints: discs, offsets, votes; and the points."""
+    h, w = shape
+    points_xy = np.array(centers_xy, float) + np.zeros((17, 2))
+    pixels = np.stack(np.meshgrid(np.arange(w), np.arange(h)), axis=-1)
+    offsets = points_xy - pixels[:, :, None]
+    heatmaps = (np.linalg.norm(offsets, axis=-1) <= radius).astype(np.float32)
+    fused = np.zeros((h, w, 17))
+    for k, (x, y) in enumerate(points_xy.round().astype(int)):
+        fused[y, x, k] = 1.0
+    return heatmaps, offsets, fused, points_xy
+
+
+def _frame(picture):
+    """The window that the white frame on a picture of GREY shows, pixels of GREY."""
+    y, x = np.nonzero(picture.min(-1) > 200)
+    scale = picture.shape[0] / GREY.shape[0]
+    low = np.array([x.min(), y.min()]) / scale - 0.5
+    return low, np.array([x.max() + 1, y.max() + 1]) / scale - 0.5 - low
+
+
+def _coloured(picture):
+    return np.ptp(picture.astype(int), axis=-1) > 40
+
+
+def test_hough_shows_arrows_and_votes_where_they_are():
+    maps = _votes((30, 25))
+    pictures, titles = visualize.hough(GREY, *maps, COCO, joints=[9], side=240)
+    assert titles == ["left_wrist: heatmap, max 1", "offsets", "votes, max 1"]
+    assert {picture.shape for picture in pictures} == {(240, 360, 3)}
+    heat, arrows, votes = pictures
+    # The heatmap: a disc of 12 pixels, enlarged four times.
+    y, x = np.nonzero(_coloured(heat))
+    np.testing.assert_allclose((x.mean(), y.mean()), (122, 102), atol=2)
+    np.testing.assert_allclose(np.ptp(x), 25 * 4, atol=5)
+    # The window holds the disc, and has the image's shape.
+    low, size = _frame(heat)
+    assert (low < (18, 13)).all() and (low + size > (42, 37)).all()
+    assert size[0] / size[1] == pytest.approx(90 / 60, rel=0.05)
+    scale = 240 / size[1]
+    x0, y0 = (np.array([30, 25]) - low) * scale
+    # Votes in the middle of the ring.
+    y, x = np.nonzero(_coloured(votes))
+    np.testing.assert_allclose((x.mean(), y.mean()), (x0, y0), atol=4)
+    ring = (np.abs(votes.astype(int) - 255) < 40).all(-1)
+    np.testing.assert_allclose(_centre_of_mass(ring), (x0, y0), atol=4)
+    # Arrows cover the disc alone; those at the left point right, and are red.
+    y, x = np.nonzero(_coloured(arrows))
+    reach = np.hypot(x - x0, y - y0)
+    assert 10 * scale < reach.max() < 14 * scale
+    colour = arrows[y, x].astype(float)
+    for dx, dy, hue in ((-1, 0, (1, 0, 0)), (1, 0, (0, 1, 1))):
+        there = (x - x0) * dx + (y - y0) * dy > 0.9 * reach
+        there &= reach > 4 * scale
+        others = 1 - np.array(hue)
+        assert there.any()
+        strongest = (colour[there] * hue).sum(-1) / sum(hue)
+        assert (strongest > (colour[there] * others).sum(-1) / others.sum()).all()
+
+
+def test_hough_ends_arrows_where_they_vote():
+    """All the pixels of a disc vote for a place outside of it."""
+    heatmaps, *_ = _votes((30, 25), radius=6)
+    far = _votes((60, 25))
+    pictures, _ = visualize.hough(GREY, heatmaps, *far[1:], COCO, joints=[0], side=240)
+    low, size = _frame(pictures[0])
+    scale = 240 / size[1]
+    y, x = np.nonzero(_coloured(pictures[1]))
+    left, right = (np.array([24, 60]) - low[0]) * scale
+    assert left - 4 < x.min() < left + 2 * scale
+    assert right - 2 * scale < x.max() < right + 4
+    at_the_end = y[x > right - scale]
+    np.testing.assert_allclose(at_the_end, (25 - low[1]) * scale, atol=scale)
+
+
+@pytest.mark.parametrize("way", [6.0, 1e30])
+def test_an_arrow_is_broad_where_it_begins(way):
+    """And it keeps its direction, however far it points."""
+    heatmaps, offsets, fused, points_xy = _votes((30, 25), radius=0.5)
+    offsets[:] = (way, 0)
+    heat, arrow, _ = visualize.hough(
+        GREY, heatmaps, offsets, fused, points_xy, COCO, joints=[0]
+    )[0]
+    low, size = _frame(heat)
+    thick = _coloured(arrow).sum(0)
+    start = (30 - low[0]) * 300 / size[1]
+    assert np.flatnonzero(thick)[0] == pytest.approx(start, abs=8)
+    end = min(len(thick) - 1, start + way * 300 / size[1] - 12)
+    assert thick[round(start) + 8] > 1 and thick[round(end)] > 0
+    assert way > 100 or thick[round(start) + 8] > thick[round(end)]
+
+
+def test_hough_frames_the_disc_of_the_keypoint():
+    """Another disc, of somebody else, is not what is looked at."""
+    maps = _votes((20, 30), radius=6)
+    maps[0][..., :] = np.maximum(maps[0], _votes((75, 30), radius=6)[0])
+    low, size = _frame(visualize.hough(GREY, *maps, COCO, joints=[0])[0][0])
+    assert low[0] < 14 and 26 < (low + size)[0] < 69
+
+
+def test_hough_takes_the_keypoint_of_the_most_votes_and_the_middle_one():
+    maps = _votes((30, 25))
+    maps[2][:] *= np.linspace(0.1, 0.5, 17)
+    pictures, titles = visualize.hough(GREY, *maps, COCO)
+    assert len(pictures) == 6
+    assert titles[::3] == ["right_ankle: heatmap, max 1", "right_elbow: heatmap, max 1"]
+    assert titles[2::3] == ["votes, max 0.5", "votes, max 0.3"]
+    alone = maps[0][..., :1], maps[1][..., :1, :], maps[2][..., :1], maps[3][:1]
+    assert len(visualize.hough(GREY, *alone, LONELY)[0]) == 3
+
+
+@pytest.mark.parametrize("heat", [0.0, 1.0, np.nan, np.inf])
+@pytest.mark.parametrize("way", [0.0, 1e30, np.nan])
+@pytest.mark.parametrize("point", [5.0, -1e6, np.nan])
+def test_any_votes_can_be_drawn(heat, way, point):
+    picture, *others = visualize.hough(
+        GREY,
+        np.full((60, 90, 17), heat),
+        np.full((60, 90, 17, 2), way),
+        np.full((60, 90, 17), heat),
+        np.full((17, 2), point),
+        COCO,
+        joints=[3],
+        side=60,
+    )[0]
+    assert picture.dtype == np.uint8
+    assert {other.shape for other in (picture, *others)} == {(60, 90, 3)}
+
+
+@pytest.mark.parametrize("wrong", range(4))
+def test_votes_that_do_not_fit_the_image_are_refused(wrong):
+    maps = list(_votes((30, 25)))
+    maps[wrong] = maps[wrong][1:]
+    with pytest.raises(ValueError, match=f"{visualize.HOUGH[wrong]} must be .* got"):
+        visualize.hough(GREY, *maps, COCO)

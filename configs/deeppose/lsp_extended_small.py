@@ -23,7 +23,10 @@ def get_config(variant: str = "") -> ConfigDict:
     c.method = ConfigDict(
         {
             "name": "deeppose",
-            "model": {"name": "resnet_regression_18", "options": {"width": 32}},
+            "model": {
+                "name": "resnet_regression_18",
+                "options": {"width": 32, "pool": "mean"},
+            },
             "input_size": (64, 64),
             "stages": 3,
             "sigma": 2.0,

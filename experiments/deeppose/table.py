@@ -1,12 +1,13 @@
 """DeepPose's table and curves of one run: PCP by limb and stage, PDJ over the threshold.
 
-    python -m experiments.deeppose.table --run RUN [--data ROOT] [--split SPLIT]
-        [--out FOLDER]
+    python -m experiments.deeppose.table --run RUN [--beside RUN] [--data ROOT]
+        [--split SPLIT] [--out FOLDER]
 
 Prints the paper's Table 1 (PCP at 0.5 of arms and legs after each stage), strict and loose,
 with the paper's numbers beside, and what each stage adds, with 95% intervals: a paired
 bootstrap of images. With --out, it writes these to FOLDER/table.md, and the PDJ curves to
-FOLDER/pdj.png.
+FOLDER/pdj.png. --beside takes a run of another method, such as one of heatmaps, that was
+evaluated on the same people.
 """
 
 from __future__ import annotations
@@ -56,6 +57,27 @@ def predict(
     return table, found
 
 
+def predict_beside(
+    run: Path | str, table: Table, *, data: str | None = None, split: str | None = None
+) -> dict[str, Poses]:
+    """What a run of another method finds on the same people, under the method's name.
+
+    Raises:
+      InputError: a run that was evaluated on other people or from other boxes.
+    """
+    loaded = runs.load(run)
+    its = loaded.eval_table(data=data, split=split)
+    if its.fingerprint() != table.fingerprint():
+        raise InputError(
+            f"{run}: evaluated on {its.name} from boxes {its.box_source!r}, not on the same "
+            f"people as {table.name} from boxes {table.box_source!r}."
+        )
+    method = loaded.method()
+    predictor = evaluate.Predictor(method, sharding_lib.make_mesh())
+    name = f"{method.name}, {loaded.manifest['method']['model']['name']}"
+    return {name: predictor(loaded.variables, table, loaded.input)}
+
+
 def scores(table: Table, poses: Mapping[str, Poses]) -> str:
     """PCP of each kind of limb after each stage: ours, strict and loose; the paper's."""
     kinds = [*LIMBS, "limbs"]
@@ -85,9 +107,11 @@ def differences(table: Table, poses: Mapping[str, Poses]) -> str:
         for name in values["stage_1"]
         if name.startswith(f"{wanted}@")
     ]
-    pairs = list(itertools.pairwise(stages))
-    if len(stages) > 2:
-        pairs.append((stages[0], stages[-1]))
+    own = [stage for stage in stages if stage.startswith("stage_")]
+    pairs = list(itertools.pairwise(own))
+    if len(own) > 2:
+        pairs.append((own[0], own[-1]))
+    pairs += [(own[-1], other) for other in stages[len(own) :]]
     rows = [
         [f"{b} - {a}", *(with_interval(values[b][n] - values[a][n]) for n in names)]
         for a, b in pairs
@@ -120,12 +144,17 @@ def flips(table: Table, poses: Mapping[str, Poses]) -> str:
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--run", required=True, help="run directory")
+    parser.add_argument("--beside", help="run of another method, on the same people")
     parser.add_argument("--data", help="another folder of the evaluation data")
     parser.add_argument("--split", help="another split")
     parser.add_argument("--out", type=Path, help="folder for table.md and pdj.png")
     args = parser.parse_args(arguments)
     try:
         table, poses = predict(args.run, data=args.data, split=args.split)
+        if args.beside:
+            poses |= predict_beside(
+                args.beside, table, data=args.data, split=args.split
+            )
     except InputError as error:
         raise SystemExit(f"error: {error}") from None
     text = "\n\n".join(

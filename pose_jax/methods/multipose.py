@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 from collections.abc import Callable, Mapping
 from typing import Literal
 
@@ -100,8 +101,8 @@ DECODERS: Mapping[str, Callable] = {
     "argmax": lambda maps, fields, config: gaussian.decode_argmax(maps),
     "argmax_offset": _argmax_offset,
 }
-"""Heatmaps [b,h,w,k], offsets [b,h,w,k,2] and the Config to points_xy [b,k,2] (input frame),
-scores [b,k]. The paper's is "hough"; "argmax" does without offsets."""
+"""Heatmaps [b,h,w,k], offsets [b,h,w,k,2] and the Config to points_xy [b,k,2], in the input
+frame, and scores [b,k]. The paper's is "hough"; "argmax" does without offsets."""
 
 
 def with_decoder(config: Config, decoder: str) -> Config:
@@ -127,14 +128,16 @@ def build(config: Config, keypoint_set: keypoints.KeypointSet) -> Method:
     """
     config = with_decoder(config, config.decoder)  # Checks the name.
     for name in ("radius", "delta", "padding"):
-        if getattr(config, name) <= 0:
+        if not 0 < getattr(config, name) < math.inf:
             raise ConfigError(
-                f"config.method.{name} must be positive; got {getattr(config, name)}."
+                f"config.method.{name} must be a positive number; "
+                f"got {getattr(config, name)}."
             )
     for name in ("heatmap_weight", "offset_weight", "auxiliary_weight", "max_others"):
-        if getattr(config, name) < 0:
+        if not 0 <= getattr(config, name) < math.inf:
             raise ConfigError(
-                f"config.method.{name} must be 0 or more; got {getattr(config, name)}."
+                f"config.method.{name} must be 0 or a positive number; "
+                f"got {getattr(config, name)}."
             )
     if config.model.name.startswith(models.HEATMAPS + models.COORDINATES):
         raise ConfigError(

@@ -87,8 +87,8 @@ class MultiPose(nn.Module):
       auxiliary_unit: how many blocks of layer3 are below the auxiliary head; None: so
         many that it is halfway through the network, 9 of 23 at depth 101.
       offset_scale: what the offsets' channels are multiplied by, pixels. 1: the network
-        learns pixels, as the paper has it. The radius: it learns numbers in [-1, 1],
-        which steps as large as the heatmaps' reach sooner.
+        learns pixels, as the paper has it. The radius: it learns numbers in [-1, 1], and
+        sooner, since the heatmaps' learning rate suits them too.
     """
 
     num_keypoints: int

@@ -8,6 +8,8 @@ arXiv:1512.03385). No cascade is needed to train it, though it can be a stage of
 
 from __future__ import annotations
 
+from typing import Literal
+
 import flax.linen as nn
 import jax.numpy as jnp
 
@@ -26,6 +28,8 @@ class ResNetRegression(nn.Module):
         float32.
       remat: recompute the ResNet's blocks in the backward pass, to save memory.
       width: channels of the ResNet's first stage.
+      pool: "mean", over the last maps; "none": the linear layer sees every place of them,
+        as DeepPose's first fully connected one does, and is of one input size.
     """
 
     num_keypoints: int
@@ -34,13 +38,17 @@ class ResNetRegression(nn.Module):
     dtype: DType = jnp.float32
     remat: bool = False
     width: int = 64
+    pool: Literal["mean", "none"] = "mean"
 
     @nn.compact
     def __call__(self, images, train: bool = False):
         check_input(images, divisor=32)
+        if self.pool not in ("mean", "none"):
+            raise ValueError(f'pool is "mean" or "none"; got {self.pool!r}.')
         x = ResNet(
             self.depth, self.norm, self.dtype, self.remat, self.width, name="backbone"
         )(images, train)
-        x = jnp.mean(x.astype(jnp.float32), axis=(1, 2))
+        x = x.astype(jnp.float32)
+        x = jnp.mean(x, axis=(1, 2)) if self.pool == "mean" else x.reshape(len(x), -1)
         points_xy = Coordinates(self.num_keypoints, name="head")(x)
         return (points_xy,) if train else points_xy

@@ -7,6 +7,7 @@ import pytest
 
 from experiments.deeppose import table as deeppose_table
 from pose_jax import keypoints
+from pose_jax.errors import InputError
 from tests.made_up import make_poses, make_table
 
 
@@ -61,6 +62,27 @@ def test_flips_are_those_of_the_first_stage(people, stages):
     rows = cells(deeppose_table.flips(people, stages))
     assert float(rows[0][1]) > 0.5 and float(rows[2][1]) == 0
     assert float(rows[0][3]) > float(rows[0][2]) and rows[2][2] == rows[2][3]
+
+
+def test_a_run_of_another_method_is_set_against_the_last_stage(people, stages):
+    both = {**stages, "dark, pocket": make_poses(people)}
+    rows = cells(deeppose_table.differences(people, both))
+    names = [row[0] for row in rows]
+    assert names[:4] == list(both) and names[-1] == "dark, pocket - stage_3"
+    assert names[-2] == "stage_3 - stage_1" and len(rows) == 8
+    assert rows[-1][-1].startswith("**-")
+    # Nothing of the paper's beside it: stage, and ours strict and loose.
+    assert len(cells(deeppose_table.scores(people, both))[3]) == 11
+
+
+def test_a_run_on_other_people_is_not_set_beside(people, monkeypatch):
+    class Loaded:
+        def eval_table(self, **_):
+            return make_table(59, keypoints.LSP)
+
+    monkeypatch.setattr(deeppose_table.runs, "load", lambda run: Loaded())
+    with pytest.raises(InputError, match=r"^runs/x: evaluated on .* not on the same"):
+        deeppose_table.predict_beside("runs/x", people)
 
 
 def test_what_is_no_run_is_refused_in_one_line(tmp_path):
