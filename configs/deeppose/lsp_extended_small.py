@@ -3,7 +3,7 @@ r"""DeepPose in small on real people: LSP-extended, two CPU cores.
   pose-jax train --config configs/deeppose/lsp_extended_small.py --run runs/deeppose_small \
     --config.data.train.root=LSPET --config.data.eval.root=LSPET
   python -m experiments.deeppose.table --run runs/deeppose_small
-  ... --config configs/deeppose/lsp_extended_small.py:smoke     # two steps a stage, on data/smoke
+  ... --config configs/deeppose/lsp_extended_small.py:smoke     # two steps, on data/smoke
 
 Trains on images 1 to 5500 and validates on 5501 to 6000, as configs/lsp_extended.py does
 with heatmaps, from the same boxes and in about the same time: these are not LSP's test
@@ -25,7 +25,7 @@ def get_config(variant: str = "") -> ConfigDict:
             "name": "deeppose",
             "model": {
                 "name": "resnet_regression_18",
-                "options": {"width": 32, "pool": "mean"},
+                "options": {"width": 32},
             },
             "input_size": (64, 64),
             "stages": 3,
@@ -60,7 +60,7 @@ def get_config(variant: str = "") -> ConfigDict:
     c.optimizer = ConfigDict(
         {
             "name": "adam",
-            "lr": 2e-3,
+            "lr": 1e-3,
             "schedule": "cosine",
             "warmup_steps": 50,
             "ema_decay": 0.995,
@@ -77,7 +77,7 @@ def get_config(variant: str = "") -> ConfigDict:
         }
     )
     c.phases = ConfigDict(
-        {stage: {"train": {"steps": 3000}} for stage in ("stage_2", "stage_3")}
+        {stage: {"train": {"steps": 2500}} for stage in ("stage_2", "stage_3")}
     )
     if variant == "smoke":
         for part, split in (("train", "train2017"), ("eval", "val2017")):

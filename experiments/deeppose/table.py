@@ -69,8 +69,8 @@ def predict_beside(
     its = loaded.eval_table(data=data, split=split)
     if its.fingerprint() != table.fingerprint():
         raise InputError(
-            f"{run}: evaluated on {its.name} from boxes {its.box_source!r}, not on the same "
-            f"people as {table.name} from boxes {table.box_source!r}."
+            f"{run}: evaluated on {its.name} from boxes {its.box_source!r}, not on the "
+            f"same people as {table.name} from boxes {table.box_source!r}."
         )
     method = loaded.method()
     predictor = evaluate.Predictor(method, sharding_lib.make_mesh())
