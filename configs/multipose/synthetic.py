@@ -1,0 +1,82 @@
+r"""MultiPose in small: synthetic people, several a picture, two CPU cores.
+
+  pose-jax data synth --n 6000 --out data/synthetic-long
+  pose-jax train --config configs/multipose/synthetic.py --run runs/multipose_synthetic
+  pose-jax eval --run runs/multipose_synthetic \
+    --decoder argmax,argmax_offset,hough,hough_subpixel
+  ... --config configs/multipose/synthetic.py:smoke     # two steps, on data/smoke
+
+The pictures are those of `make demo-long`: one to four people, who stand in front of one
+another, seen from all sides. The small network reads them at 129x97. Its discs have 9.4
+pixels, 25 * 97 / 257: the paper's share of the crop. Delta is 1 pixel as at 353x257, which
+is 2.6 times as much of a person here.
+
+`python -m experiments.multipose.ablation` trains its variants.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config(variant: str = "") -> ConfigDict:
+    c = ConfigDict()
+    c.seed = 0
+    c.method = ConfigDict(
+        {
+            "name": "multipose",
+            # The radius: what the network gives is offsets in units of it.
+            "model": {"name": "multipose_pocket", "options": {"offset_scale": 9.4}},
+            "input_size": (97, 129),
+            "radius": 9.4,
+            "delta": 1.0,
+            "auxiliary_weight": 1.0,
+            "reduction": "pixel",
+            "others": "auxiliary",
+            "max_others": 3,  # There are no more.
+            "decoder": "hough",
+            "reach": 1.5,
+            "augment": {"flip": 0.5, "scale": 0.2, "scale_law": "uniform"},
+        }
+    )
+    source = {"name": "coco", "root": "data/synthetic-long"}
+    c.data = ConfigDict(
+        {
+            "train": {**source, "split": "train2017"},
+            "eval": {**source, "split": "val2017"},
+        }
+    )
+    c.input = ConfigDict(
+        {"batch_size": 32, "canvas_size": (320, 256), "cache_mb": 2048}
+    )
+    c.optimizer = ConfigDict(
+        {
+            "name": "muon",
+            "lr": 0.03,
+            "adam_kernels": ("head",),
+            "schedule": "cosine",
+            "warmup_steps": 50,
+            "ema_decay": 0.995,
+            "ema_warmup": True,
+        }
+    )
+    c.train = ConfigDict(
+        {
+            "steps": 2000,
+            "log_every_steps": 100,
+            "eval_every_steps": 1000,
+            "checkpoint_every_steps": 500,
+        }
+    )
+    if variant == "smoke":
+        c.data.train.root = c.data.eval.root = "data/smoke"
+        c.method.model.options = ConfigDict(
+            {"width": 8, "blocks": (1, 1, 1), "offset_scale": 4.7}
+        )
+        c.method.input_size = (49, 65)
+        c.method.radius = 4.7
+        c.input.batch_size = 4
+        c.train.steps = 2
+        c.train.eval_every_steps = 1
+        c.train.checkpoint_every_steps = 0
+    elif variant:
+        raise ValueError(f"no variant {variant!r}; there is 'smoke'.")
+    return c
