@@ -783,7 +783,7 @@ def _heatmaps(people: _People) -> pages.Html:
     what = tag("div", *figures, class_="people large")
     return pages.section(
         "heatmaps",
-        "Heatmaps: inside the network",
+        "Inside the network",
         tag("p", words, class_="aside"),
         what,
         *(_votes(people) if voting else ()),

@@ -19,8 +19,8 @@ since the first, as Polyak and Ruppert have it, would still hold the bad ones.
 
 Huber's delta is 1 pixel. The disc has the same share of the crop at all input sizes.
 Nothing but scale is varied: no mirror images, no rotation, no colours. Trained on
-train2017, 149,813 people, measured on val2017; the paper has its own split of both, of
-105,698 people. The paper's COCO+int has private images beside.
+train2017, 149,813 people, measured on val2017; the paper has a split of its own, from
+memory with 105,698 people, and for COCO+int private images beside.
 """
 
 from ml_collections import ConfigDict

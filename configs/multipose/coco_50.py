@@ -10,8 +10,8 @@ r"""MultiPose in the paper's smaller form: ResNet-50 at 257x185 on COCO (arXiv:1
 resnet50.pth is torchvision's, of ImageNet. All else as in coco_101.py. The discs have 18
 pixels, 25 * 185 / 257: the same share of the crop. The paper's may have 25 here, too.
 
-The paper compares input sizes and depths; its numbers of this one could not be had. Ours:
-not yet run.
+The paper has smaller inputs in an ablation, whose numbers could not be had. Ours: not yet
+run.
 
 23,629,956 parameters, 17,425 of them in the auxiliary head, which only training has; 19.3 G
 multiply-adds an input, 18.01 as papers count GFLOPs.
