@@ -11,9 +11,10 @@ r"""DeepPose in small: synthetic people seen from the front, two CPU cores.
 Three stages, each a narrow ResNet-18 with a linear layer for all coordinates, the modern
 stand-in for the paper's AlexNet; squares of one diameter, as on FLIC. Beyond the paper, a
 later stage starts from the weights of the one before and learns, at a tenth of the weight,
-the other joints inside of a square: from scratch and with the square's own joint alone, 1100
-steps of stage 2 taught it nothing, and at the full weight stage 3 was worse than stage 2.
-The paper drew 12 million squares. A stage that does not raise PDJ@0.2 would end the cascade.
+the other joints inside of a square. From scratch and with the square's own joint alone,
+1100 steps of stage 2 taught it nothing; from scratch and at the full weight, stage 3 was
+worse than stage 2. The paper drew 12 million squares. A stage that does not raise PDJ@0.2
+would end the cascade.
 
 The people of :overfit are made by
 

@@ -10,7 +10,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pose_jax import evaluate, input_pipeline, keypoints, methods, models, train
+from pose_jax import (
+    evaluate,
+    input_pipeline,
+    keypoints,
+    methods,
+    models,
+    train,
+    visualize,
+)
 from pose_jax.codecs import offsets
 from pose_jax.datasets import synthetic
 from pose_jax.errors import ConfigError
@@ -926,11 +934,12 @@ def make_config(root, model, **changes):
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory):
     root = tmp_path_factory.mktemp("people") / "data"
-    synthetic.write_dataset(root, n=8, val=3, seed=0)
+    synthetic.write_dataset(root, n=6, val=3, seed=0)  # 12 people.
     return str(root)
 
 
-def test_trained_and_evaluated_with_several_decoders(pictures, tmp_path):
+def test_trained_and_evaluated_with_several_decoders(pictures, tmp_path, monkeypatch):
+    monkeypatch.setattr(visualize, "curves", lambda *_: None)  # As long as the rest.
     model = {"name": "multipose_18", "options": {"width": 4}}
     config = make_config(pictures, model)
     s = train.setup(config)
@@ -951,7 +960,7 @@ def test_trained_and_evaluated_with_several_decoders(pictures, tmp_path):
         assert line["loss"] == pytest.approx(total, rel=1e-4)
     # The network starts by saying 1/2: ln 2 a pixel, of so many keypoints as labelled.
     assert 0.3 < steps[0]["heatmap"] / math.log(2) / 17 <= 1.05
-    for picture in ("inputs_pose", "heatmaps", "predictions", "curves"):
+    for picture in ("inputs_pose", "heatmaps", "predictions"):
         assert (tmp_path / "run/pictures" / f"{picture}.png").exists()
 
     decoders = ["hough", "argmax_offset"]
@@ -974,9 +983,10 @@ def test_a_network_learns_a_few_people_by_heart(pictures, tmp_path):
     config = make_config(
         pictures,
         model,
-        input={"batch_size": 16, "canvas_size": (320, 256), "reader": "numpy"},
+        input={"batch_size": 12, "canvas_size": (320, 256), "reader": "numpy"},
         optimizer={"name": "adam", "lr": 5e-3, "schedule": "cosine"},
-        train={"steps": 400},
+        train={"steps": 350},
     )
+    config["method"]["max_others"] = 3  # All that an image has.
     config["data"]["eval"] = config["data"]["train"]
     assert train.train(config, tmp_path / "run")["AP@gt_boxes"] > 0.8
