@@ -8,7 +8,7 @@ RUN_ENV ?=
 POSE_JAX = $(RUN_ENV) $(VENV)/bin/pose-jax
 # A process for each core, up to four: most of the time goes into tracing, which is serial.
 # Files stay whole, so that what their tests share is made once, and in their order.
-PYTEST = JAX_PLATFORMS=cpu $(1)/bin/python -m pytest -q \
+PYTEST = JAX_PLATFORMS=cpu $(1)/bin/python -m pytest -q --durations 10 \
 	-n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 # The first Python that requirements.txt is made for and that really runs (a version

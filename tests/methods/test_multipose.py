@@ -211,7 +211,7 @@ def loss_of(method, params, example):
 # ------------------------------------------------------------------------------ the loss
 
 
-def make_example(b=4, m=3, seed=0):
+def make_example(b=4, m=2, seed=0):
     """People as the loss gets them: in the frame of the input, partly outside of it."""
     rng = np.random.default_rng(seed)
     example = {
@@ -302,10 +302,6 @@ def test_the_loss_is_equations_5_and_6_pixel_after_pixel(anything, reduction, ot
     for name, value in (parts | {"loss": expected}).items():
         assert logged[name].compute() == pytest.approx(value, rel=1e-5), name
         assert float(logged[name].weight) == 3  # Rows that are valid.
-    if others == "auxiliary":  # Or the three choices could not be told apart.
-        every = {defined(anything, example, reduction=reduction, others=o)["auxiliary"]
-                 for o in ("auxiliary", "none")}  # fmt: skip
-        assert len(every) == 2
 
 
 def test_every_weight_and_delta_is_of_its_own_term(anything):
@@ -367,8 +363,8 @@ def test_the_final_map_learns_that_other_people_are_not_asked_for(others, expect
     example = make_example(b=1)
     example["visibility"] = jnp.ones((1, K), int)
     example["points_xy"] = jnp.tile(jnp.array([8.0, 9.0]), (1, K, 1))
-    example["others_xy"] = jnp.tile(jnp.array([25.0, 30.0]), (1, 3, K, 1))
-    example["others_visibility"] = jnp.zeros((1, 3, K), int).at[0, 2, 1].set(1)
+    example["others_xy"] = jnp.tile(jnp.array([25.0, 30.0]), (1, 2, K, 1))
+    example["others_visibility"] = jnp.zeros((1, 2, K), int).at[0, 1, 1].set(1)
     answer = weights(np.zeros((1, H, W, K)), np.zeros((1, H, W, K, 2)))
     method = build(others=others)
     _, gradient, _ = loss_of(method, answer["pose"]["params"], example)
@@ -492,19 +488,10 @@ def test_padding_is_random_from_1_to_1_5_in_training_instead_of_1_25():
     counts, _ = np.histogram(padding, bins=5, range=(0.999, 1.501))
     assert counts.min() > 1200 / 5 * 0.75
     # Its middle stays, and no row is mirrored: all of a row is explained by its factor.
-    np.testing.assert_allclose(
-        seen[:60],
-        [
-            to_input(p[None], b[None], f)[0]
-            for p, b, f in zip(
-                batch.labels.points_xy[:60],
-                BOXES[np.arange(60) % 6],
-                padding,
-                strict=False,
-            )
-        ],
-        atol=0.02,
-    )
+    people = zip(batch.labels.points_xy, batch.inputs.box_xyxy, padding, strict=True)
+    for found, (points, box, factor) in zip(seen[:60], people, strict=False):
+        expected = to_input(points[None], box[None], factor)[0]
+        np.testing.assert_allclose(found, expected, atol=0.02)
 
 
 def test_a_mirrored_example_exchanges_the_names_of_everybody():
@@ -984,8 +971,8 @@ def test_a_network_learns_a_few_people_by_heart(pictures, tmp_path):
         pictures,
         model,
         input={"batch_size": 12, "canvas_size": (320, 256), "reader": "numpy"},
-        optimizer={"name": "adam", "lr": 5e-3, "schedule": "cosine"},
-        train={"steps": 350},
+        optimizer={"name": "adam", "lr": 1e-2, "schedule": "cosine"},
+        train={"steps": 300},
     )
     config["method"]["max_others"] = 3  # All that an image has.
     config["data"]["eval"] = config["data"]["train"]
