@@ -45,8 +45,8 @@ class Config:
         of heatmap_weight; 0 does without.
       reduction: "sum", the sums over pixels and keypoints of (5) and (6); "pixel", these
         over the number of pixels of a map, which keeps their ratio and makes a learning
-        rate independent of the input's size; "mean", each over what it counts, which
-        weighs offsets h w / (pi R^2) times as much. All are means over people.
+        rate independent of the input's size; both are means over people. "mean", each
+        over what it counts in the batch, which weighs offsets h w / (pi R^2) times as much.
       others: in which maps the discs of other people are left out of the loss:
         "auxiliary", as in the paper, where the final map has to learn that they are not
         asked for; "both"; or "none".
@@ -56,7 +56,8 @@ class Config:
         "box"; or both multiplied, "product".
       flip_test: average with the mirrored image's maps.
       padding: of the person box at evaluation. Training varies it by `augment.scale`: 0.2
-        with `scale_law` "uniform" makes 1.25 the paper's 1.0 to 1.5.
+        with `scale_law` "uniform" makes 1.25 the paper's 1.0 to 1.5: the default, which
+        a section `augment` has to repeat, whatever else it wants.
       reach: how many padded boxes wide training may look.
     """
 
