@@ -117,9 +117,10 @@ def _data_synth(parser: _Parser) -> Run:
     parser.add_argument("--size", type=_size, help="of an image, for example 320x256")
     parser.add_argument(
         "--difficulty",
-        choices=("hard", "easy"),
+        choices=("hard", "easy", "crowd"),
         default="hard",
-        help="easy: one person a picture, upright, whole, from the front (default: hard)",
+        help="easy: one person a picture, upright, whole, from the front; crowd: mostly "
+        "several such, before one another (default: hard)",
     )
 
     def run(args: argparse.Namespace) -> None:

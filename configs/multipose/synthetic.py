@@ -1,15 +1,15 @@
 r"""MultiPose in small: synthetic people, several a picture, two CPU cores.
 
-  pose-jax data synth --n 6000 --out data/synthetic-long
+  pose-jax data synth --n 5000 --val 500 --difficulty crowd --out data/synthetic-crowd
   pose-jax train --config configs/multipose/synthetic.py --run runs/multipose_synthetic
   pose-jax eval --run runs/multipose_synthetic \
     --decoder argmax,argmax_offset,hough,hough_subpixel
   ... --config configs/multipose/synthetic.py:smoke     # two steps, on data/smoke
 
-The pictures are those of `make demo-long`: one to four people, who stand in front of one
-another, seen from all sides. The small network reads them at 129x97. Its discs have 9.4
-pixels, 25 * 97 / 257: the paper's share of the crop. Delta is 1 pixel as at 353x257, which
-is 2.6 times as much of a person here.
+One to four people a picture, upright and seen from the front, who stand before one another.
+The small network reads them at 97x73. Its discs have 7.1 pixels, 25 * 73 / 257: the paper's
+share of the crop. Delta is 1 pixel as at 353x257, which is 3.5 times as much of a person
+here.
 
 `python -m experiments.multipose.ablation` trains its variants.
 """
@@ -24,9 +24,9 @@ def get_config(variant: str = "") -> ConfigDict:
         {
             "name": "multipose",
             # The radius: what the network gives is offsets in units of it.
-            "model": {"name": "multipose_pocket", "options": {"offset_scale": 9.4}},
-            "input_size": (97, 129),
-            "radius": 9.4,
+            "model": {"name": "multipose_pocket", "options": {"offset_scale": 7.1}},
+            "input_size": (73, 97),
+            "radius": 7.1,
             "delta": 1.0,
             "auxiliary_weight": 1.0,
             "reduction": "pixel",
@@ -37,7 +37,7 @@ def get_config(variant: str = "") -> ConfigDict:
             "augment": {"flip": 0.5, "scale": 0.2, "scale_law": "uniform"},
         }
     )
-    source = {"name": "coco", "root": "data/synthetic-long"}
+    source = {"name": "coco", "root": "data/synthetic-crowd"}
     c.data = ConfigDict(
         {
             "train": {**source, "split": "train2017"},
@@ -60,9 +60,9 @@ def get_config(variant: str = "") -> ConfigDict:
     )
     c.train = ConfigDict(
         {
-            "steps": 2000,
+            "steps": 1000,
             "log_every_steps": 100,
-            "eval_every_steps": 1000,
+            "eval_every_steps": 500,
             "checkpoint_every_steps": 500,
         }
     )

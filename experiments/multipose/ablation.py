@@ -9,8 +9,8 @@ one after the other, and writes tables of all people and of those who stand clos
 What is there already is kept: data are not made twice, trainings that were stopped go on.
 `--only` trains and prints parts; each needs the base, and "decoders" nothing else.
 
-Radius and delta are in pixels of the input, 129x97. The radii are 0.6, 1 and 1.5 times the
-base's; the deltas are not scaled with the input: what 1 is at 353x257 is 0.4 here.
+Radius and delta are in pixels of the input, 97x73. The radii are 0.6, 1 and 1.5 times the
+base's; the deltas are not scaled with the input: what 1 is at 353x257 is 0.3 here.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ VARIANTS: Mapping[str, Mapping[str, str]] = {
         "others_none": "method.others=none",
         "others_both": "method.others=both",
     },
-    "radius": {"radius_5.6": "method.radius=5.6", "radius_14.1": "method.radius=14.1"},
+    "radius": {"radius_4.3": "method.radius=4.3", "radius_10.7": "method.radius=10.7"},
     "delta": {"delta_0.3": "method.delta=0.3", "delta_3": "method.delta=3"},
 }
 """Networks of their own, by part, and in what they differ from the base."""
@@ -69,13 +69,13 @@ VARIANTS: Mapping[str, Mapping[str, str]] = {
 PARTS = ("decoders", *VARIANTS)
 
 WORDS = {
-    BASE: "base: votes, others left out of the auxiliary map, R 9.4 px, delta 1 px",
+    BASE: "base: votes, others left out of the auxiliary map, R 7.1 px, delta 1 px",
     **DECODERS,
     "no_auxiliary": "no auxiliary loss",
     "others_none": "others left out of no map",
     "others_both": "others left out of both maps",
-    "radius_5.6": "R 5.6 px",
-    "radius_14.1": "R 14.1 px",
+    "radius_4.3": "R 4.3 px",
+    "radius_10.7": "R 10.7 px",
     "delta_0.3": "delta 0.3 px",
     "delta_3": "delta 3 px",
 }
@@ -132,7 +132,12 @@ def train(
         synthetic.write_dataset(Path("data/smoke"), n=4, val=3, seed=0)
     else:
         done = synthetic.write_dataset(
-            Path("data/synthetic-long"), n=6000, seed=0, workers=2
+            Path("data/synthetic-crowd"),
+            n=5000,
+            val=500,
+            seed=0,
+            workers=2,
+            difficulty="crowd",
         )
         print(done, flush=True)
     config = CONFIG + ":smoke" * smoke

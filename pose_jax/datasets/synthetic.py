@@ -119,6 +119,19 @@ DIFFICULTIES = {
         joints_seen=17,
         clutter=(1, 0, 0, 0),
     ),
+    # Such people, mostly several, who stand before one another: what two CPU cores learn to
+    # find and to tell apart in minutes.
+    "crowd": Scenes(
+        people=(0.15, 0.3, 0.3, 0.25),
+        poses=(0.6, 0.4, 0, 0, 0, 0, 0),
+        pitches=(1, 0, 0),
+        turn_deg=60,
+        stature=(0.45, 0.85),
+        across=(0.15, 0.85),
+        down=0.04,
+        joints_seen=17,
+        clutter=(0.7, 0.3, 0, 0),
+    ),
 }
 """Kinds of pictures, by name."""
 
