@@ -9,7 +9,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,9 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from pose_jax import evaluate, runs, visualize
 from pose_jax import sharding as sharding_lib
+from pose_jax import system as system_lib
 from pose_jax.datasets import table as table_lib
-from pose_jax.errors import InputError
+from pose_jax.errors import ConfigError, InputError
 from pose_jax.keypoints import KeypointSet
 
 _EXIF_ORIENTATION = 0x0112
@@ -45,16 +47,28 @@ class Person:
 def read_image(path: Path) -> np.ndarray:
     """Reads an image as a viewer shows it: EXIF rotation applied, uint8 RGB [h, w, 3].
 
+    Of one that moves, the first picture.
+
     Raises:
       InputError: missing, or not an image.
     """
     try:
-        with Image.open(path) as image:
+        # Pillow warns of large images, and refuses those twice as large.
+        with warnings.catch_warnings(action="ignore"), Image.open(path) as image:
             return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
     except FileNotFoundError:
         raise InputError(f"{path}: no such file.") from None
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+    except (
+        OSError, ValueError, SyntaxError, UnidentifiedImageError,
+        Image.DecompressionBombError,
+    ) as error:  # fmt: skip
         raise InputError(f"{path}: not a readable image ({error}).") from None
+
+
+def _pictures_in(path: Path) -> int:
+    """How many an animated file has."""
+    with Image.open(path) as image:
+        return getattr(image, "n_frames", 1)
 
 
 def _source(image: Path | str | np.ndarray) -> table_lib.ImageRef:
@@ -75,38 +89,67 @@ def _source(image: Path | str | np.ndarray) -> table_lib.ImageRef:
     return read_image(path) if turned else path
 
 
-def load(run: Path | str) -> Callable[..., list[list[Person]]]:
-    """Loads RUN/model for use from Python.
+class Estimator:
+    """Images in, people out: what `load` gives. Traced once for all its uses.
 
-    Args:
-      run: a run directory.
-
-    Returns:
-      `people(images, boxes=None)`: images are paths or uint8 arrays [h, w, 3]; boxes, if
-      given, one array [n, 4] (x, y, x + w, y + h) per image; without, each image is taken
-      as one person. It returns one list of Person per image.
+    Attributes:
+      keypoints: what the points of a person are.
+      predictor: what is run on boxes.
+      system: what is run on whole images; None without a detector.
+      overflow: of the last call on whole images: for each, how many boxes were found and
+        not looked at, for lack of slots.
     """
-    loaded = runs.load(run)
-    predictor = evaluate.Predictor(loaded.method(), sharding_lib.make_mesh())
 
-    def people(
+    def __init__(
+        self,
+        loaded: runs.LoadedRun,
+        detector: runs.LoadedRun | None = None,
+        **options: Any,
+    ) -> None:
+        mesh = sharding_lib.make_mesh()
+        self._loaded = loaded
+        self.keypoints: KeypointSet = loaded.keypoints
+        self.predictor = evaluate.Predictor(loaded.method(), mesh)
+        self.system = None
+        self.overflow: list[int] = []
+        if detector is not None:
+            self.system = system_lib.System(
+                detector.method(), detector.variables, loaded.method(),
+                loaded.variables, mesh=mesh, config=detector.input, **options,
+            )  # fmt: skip
+
+    def __call__(
+        self,
         images: Sequence[Path | str | np.ndarray],
         boxes: Sequence[np.ndarray] | None = None,
         scores: Sequence[np.ndarray] | None = None,
     ) -> list[list[Person]]:
+        """Finds poses.
+
+        Args:
+          images: paths, or uint8 arrays [h, w, 3].
+          boxes: for each image [n, 4] (x, y, x + w, y + h). None: those of the detector;
+            without one, each image is taken as one person.
+          scores: of the boxes, [n] for each image; None: 1.
+
+        Returns:
+          A list for each image; with a detector, the best person first.
+        """
         if not len(images):
             return []
         table = table_lib.from_boxes(
             [_source(image) for image in images],
             boxes,
             scores,
-            keypoints=loaded.keypoints,
+            keypoints=self.keypoints,
         )
+        if self.system is not None and boxes is None:
+            return self._people_of(table)
         found: list[list[Person]] = [[] for _ in images]
         rows = np.arange(len(table), dtype=np.int32)
         if len(rows) == 0:
             return found
-        poses = predictor(loaded.variables, table, loaded.input, rows)
+        poses = self.predictor(self._loaded.variables, table, self._loaded.input, rows)
         for i, row in enumerate(poses.row):
             found[table.image[row]].append(
                 Person(
@@ -118,9 +161,59 @@ def load(run: Path | str) -> Callable[..., list[list[Person]]]:
             )
         return found
 
-    people.keypoints = loaded.keypoints
-    people.predictor = predictor
-    return people
+    def _people_of(self, table: table_lib.Table) -> list[list[Person]]:
+        people = self.system(table)
+        self.overflow = people.overflow.tolist()
+        return [
+            [
+                Person(
+                    points_xy=people.points_xy[i, slot],
+                    keypoint_scores=people.keypoint_scores[i, slot],
+                    score=float(people.score[i, slot]),
+                    box_xyxy=people.boxes_xyxy[i, slot],
+                )
+                for slot in np.flatnonzero(people.valid[i])
+            ]
+            for i in range(len(table.images))
+        ]
+
+
+def load(
+    run: Path | str, detector: Path | str | None = None, **options: Any
+) -> Estimator:
+    """Loads RUN/model for use from Python.
+
+    Args:
+      run: the run directory of a pose method.
+      detector: that of a detector; None: boxes are given, or each image is one person.
+      **options: of `system.find_people`: slots, box_nms, oks_nms, rescoring.
+
+    Returns:
+      `people(images, boxes=None)`, which gives one list of Person per image; see
+      `Estimator`.
+
+    Raises:
+      InputError: no finished model there, or a detector in the place of a pose run or the
+        other way round.
+      ConfigError: an option that cannot be.
+    """
+    loaded = runs.load(run)
+    if loaded.keypoints is None:
+        raise InputError(
+            f"{run} is a detector and gives no poses: give it as the detector of a pose "
+            "run (pose-jax predict --detector)."
+        )
+    if detector is None:
+        if options:
+            raise ConfigError(f"{sorted(options)} are options of a detector; give one.")
+        return Estimator(loaded)
+    found = runs.load(detector)
+    if found.keypoints is not None:
+        raise InputError(
+            f"{detector} is a run of method {found.manifest['method']['name']!r}, no "
+            "detector: give a run of method 'detector'."
+        )
+    return Estimator(loaded, found, **options)
 
 
 def read_boxes(
@@ -182,65 +275,118 @@ def read_boxes(
     return boxes, scores
 
 
+_AT_ONCE = 16
+"""Images that are held as pixels, for drawing."""
+
+
 def predict_run(
-    run: Path | str, images: Sequence[Path], *, boxes: Path | None, out: Path
+    run: Path | str,
+    images: Sequence[Path],
+    *,
+    boxes: Path | None,
+    out: Path,
+    detector: Path | None = None,
+    **options: Any,
 ) -> int:
     """Writes predictions.json (COCO's result form) and an overlay per image to `out`.
 
     Images that cannot be read are named on stderr, the others are still done.
 
+    Args:
+      run: a run directory.
+      images: files.
+      boxes: json of person boxes, see `read_boxes`.
+      out: folder to write.
+      detector: the run directory of a detector, instead of `boxes`.
+      **options: of `system.find_people`.
+
     Returns:
       An exit code: 0, or 1 if an image could not be read.
     """
-    people = load(run)
-    keypoints: KeypointSet = people.keypoints
-    readable, pixels, failed = [], [], 0
-    for path in map(Path, images):
-        try:
-            pixels.append(read_image(path))
-            readable.append(path)
-        except InputError as error:
-            print(f"pose-jax: error: {error}", file=sys.stderr)
-            failed += 1
-    if not readable:
-        return 1
-    box_lists = score_lists = None
-    if boxes is None:
+    if boxes is not None and detector is not None:
+        raise ConfigError("boxes are given or come from a detector, not both.")
+    people = load(run, detector, **options)
+    if boxes is None and detector is None:
         print("no --boxes: each image is taken as one person")
-    else:
-        box_lists, score_lists = read_boxes(boxes, readable)
-    found = people(readable, box_lists, score_lists)
     out = Path(out)
-    out.mkdir(parents=True, exist_ok=True)
-    results = []
-    for path, image, persons in zip(readable, pixels, found, strict=True):
-        points = np.array([p.points_xy for p in persons]).reshape(-1, len(keypoints), 2)
-        scores = np.array([p.keypoint_scores for p in persons])
-        drawn = visualize.draw_people(
-            image,
-            points,
-            keypoints,
-            scores=scores.reshape(-1, len(keypoints)),
-            boxes_xyxy=None
-            if boxes is None
-            else np.array([p.box_xyxy for p in persons]),
+    images = [Path(image) for image in images]
+    given = None
+    if boxes is not None:
+        given = dict(
+            zip(images, zip(*read_boxes(boxes, images), strict=True), strict=True)
         )
-        visualize.save_png(out / f"{path.stem}.png", drawn)
-        for person in persons:
-            xys = np.concatenate(
-                [person.points_xy, person.keypoint_scores[:, None]], axis=1
+    results, done, failed = [], 0, 0
+    for start in range(0, len(images), _AT_ONCE):
+        readable, pixels = [], []
+        for path in images[start : start + _AT_ONCE]:
+            try:
+                pixels.append(read_image(path))
+                readable.append(path)
+            except InputError as error:
+                print(f"pose-jax: error: {error}", file=sys.stderr)
+                failed += 1
+                continue
+            if (frames := _pictures_in(path)) > 1:
+                _note(f"{path}: has {frames} pictures; the first one is looked at.")
+        if not readable:
+            continue
+        if given is not None:
+            found = people(readable, *zip(*map(given.get, readable), strict=True))
+        else:
+            found = people(readable)
+        if detector is not None:
+            for path, left in zip(readable, people.overflow, strict=True):
+                if left:
+                    _note(f"{path}: {left} more boxes than slots; give --slots.")
+        out.mkdir(parents=True, exist_ok=True)
+        for path, image, persons in zip(readable, pixels, found, strict=True):
+            boxed = given is not None or detector is not None
+            drawn = _drawn(
+                image, persons, people.keypoints, boxed, detector is not None
             )
-            x0, y0, x1, y1 = person.box_xyxy
-            results.append(
-                {
-                    "file_name": path.name,
-                    "image_id": int(path.stem) if path.stem.isdigit() else path.stem,
-                    "category_id": 1,
-                    "keypoints": [round(float(v), 3) for v in xys.reshape(-1)],
-                    "score": person.score,
-                    "bbox": [float(v) for v in (x0, y0, x1 - x0, y1 - y0)],
-                }
-            )
+            visualize.save_png(out / f"{path.stem}.png", drawn)
+            results += [_result(path, person) for person in persons]
+        done += len(readable)
+    if not done:
+        return 1
     (out / "predictions.json").write_text(json.dumps(results))
-    print(f"{len(results)} people in {len(readable)} images: {out}")
+    print(f"{len(results)} people in {done} images: {out}")
     return 1 if failed else 0
+
+
+def _note(text: str) -> None:
+    print(f"pose-jax: note: {text}", file=sys.stderr)
+
+
+def _drawn(
+    image: np.ndarray,
+    persons: Sequence[Person],
+    keypoint_set: KeypointSet,
+    boxed: bool,
+    scored: bool,
+) -> np.ndarray:
+    k = len(keypoint_set)
+    return visualize.draw_people(
+        image,
+        np.array([p.points_xy for p in persons]).reshape(-1, k, 2),
+        keypoint_set,
+        scores=np.array([p.keypoint_scores for p in persons]).reshape(-1, k),
+        boxes_xyxy=np.array([p.box_xyxy for p in persons]).reshape(-1, 4)
+        if boxed
+        else None,
+        titles=[f"{p.score:.2f}" for p in persons] if scored else None,
+    )
+
+
+def _result(path: Path, person: Person) -> dict[str, Any]:
+    """In COCO's form."""
+    xys = np.concatenate([person.points_xy, person.keypoint_scores[:, None]], axis=1)
+    x0, y0, x1, y1 = person.box_xyxy
+    return {
+        "file_name": path.name,
+        "image_id": int(path.stem) if path.stem.isdigit() else path.stem,
+        "category_id": 1,
+        "keypoints": [round(float(v), 3) for v in xys.reshape(-1)],
+        "score": person.score,
+        "bbox": [float(v) for v in (x0, y0, x1 - x0, y1 - y0)],
+    }

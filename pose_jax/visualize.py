@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import colorsys
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
@@ -25,6 +26,7 @@ LEFT = (255, 145, 20)
 RIGHT = (30, 150, 255)
 CENTRE = (60, 210, 90)
 _BOX = (255, 255, 255)
+_CROWD = (170, 170, 170)
 _PAPER = (24, 24, 28)
 _INK = (230, 230, 230)
 _SUPERSAMPLE = 3
@@ -77,6 +79,7 @@ def draw_people(
     visibility: np.ndarray | None = None,
     scores: np.ndarray | None = None,
     boxes_xyxy: np.ndarray | None = None,
+    titles: Sequence[str] | None = None,
     threshold: float = 0.2,
     scale: float = 1.0,
 ) -> np.ndarray:
@@ -89,6 +92,7 @@ def draw_people(
       visibility: [n, k], of labels: 0 is not drawn, 1 (hidden) hollow with thin limbs.
       scores: [n, k], of predictions: below `threshold` drawn as hidden ones are.
       boxes_xyxy: [n, 4] to draw as well.
+      titles: n, to write at the top left of the boxes.
       threshold: of `scores`.
       scale: the picture is enlarged by this before drawing.
 
@@ -135,6 +139,8 @@ def draw_people(
                 # Edges outside stay outside; Pillow is slow with far ones.
                 box = np.clip(box, -2 * fine, np.array(layer.size) + 2 * fine)
                 draw.rectangle([*box.ravel()], outline=_BOX, width=fine)
+                if titles is not None:
+                    _draw_title(draw, titles[person], box[0], 10 * fine)
         drawn = points_xy[person][levels[person] > 0]
         if len(drawn):
             width = width_of(np.hypot(*np.ptp(drawn, axis=0)))
@@ -145,6 +151,87 @@ def draw_people(
     return np.asarray(Image.alpha_composite(base.convert("RGBA"), layer))[
         ..., :3
     ].copy()
+
+
+def draw_boxes(
+    image: np.ndarray,
+    boxes_xyxy: np.ndarray,
+    *,
+    scores: np.ndarray | None = None,
+    truth_xyxy: np.ndarray | None = None,
+    crowd: np.ndarray | None = None,
+    threshold: float = 0.5,
+    scale: float = 1.0,
+) -> np.ndarray:
+    """Draws boxes in orange, the best on top; annotated ones thinly in green.
+
+    Args:
+      image: [h, w, 3].
+      boxes_xyxy: [n, 4], pixels of `image`.
+      scores: [n], written at the boxes; below `threshold` boxes are thin.
+      truth_xyxy: [m, 4], annotated boxes.
+      crowd: [m] bool, which of them are crowd regions: in grey.
+      threshold: of `scores`.
+      scale: the picture is enlarged by this before drawing.
+
+    Returns:
+      uint8 [round(h * scale), round(w * scale), 3].
+
+    Raises:
+      ValueError: shapes that do not fit each other.
+    """
+    image = _as_uint8(image)
+    boxes_xyxy = _of_boxes(boxes_xyxy, "boxes_xyxy")
+    truth_xyxy = _of_boxes(
+        np.zeros((0, 4)) if truth_xyxy is None else truth_xyxy, "truth_xyxy"
+    )
+    crowd = np.zeros(len(truth_xyxy), bool) if crowd is None else np.asarray(crowd)
+    for name, values, boxes in (
+        ("scores", scores, boxes_xyxy),
+        ("crowd", crowd, truth_xyxy),
+    ):
+        if values is not None and np.shape(values) != (len(boxes),):
+            raise ValueError(f"{np.shape(values)} {name} came for {len(boxes)} boxes.")
+    h, w = image.shape[:2]
+    size = max(1, round(w * scale)), max(1, round(h * scale))
+    picture = Image.fromarray(image).resize(size, Image.Resampling.BICUBIC)
+    draw = ImageDraw.Draw(picture, "RGBA")
+    zoom = np.array(size) / (w, h)
+
+    def outline(box, colour, width):
+        box = (box.reshape(2, 2) + 0.5) * zoom - 0.5
+        if np.isfinite(box).all() and (box[0] <= box[1]).all():
+            # Edges outside stay outside; Pillow is slow with far ones.
+            box = np.clip(box, -4, np.array(size) + 4)
+            draw.rectangle([*box.ravel()], outline=colour, width=width)
+            return box[0]
+        return None
+
+    for box, many in zip(truth_xyxy, crowd, strict=True):
+        outline(box, _CROWD if many else CENTRE, 1)
+    order = range(len(boxes_xyxy)) if scores is None else np.argsort(scores)
+    for i in order:
+        sure = scores is None or scores[i] >= threshold
+        corner = outline(boxes_xyxy[i], LEFT, 2 if sure else 1)
+        if scores is not None and corner is not None:
+            _draw_title(draw, f"{scores[i]:.2f}", corner, 10)
+    return np.array(picture)
+
+
+def _of_boxes(values: np.ndarray, name: str) -> np.ndarray:
+    values = np.asarray(values, np.float64)
+    if values.ndim != 2 or values.shape[1] != 4:
+        raise ValueError(f"{name} must be [n, 4]; got {list(values.shape)}.")
+    return values
+
+
+def _draw_title(draw, text: str, corner, height: float) -> None:
+    """Words on a dark ground, inside of a box's corner."""
+    font = ImageFont.load_default(height)
+    x, y = np.maximum(corner, 0)
+    around = draw.textbbox((x, y), text, font=font)
+    draw.rectangle(around, fill=(0, 0, 0, 160))
+    draw.text((x, y), text, fill=_BOX, font=font)
 
 
 def _draw_skeleton(draw, points, levels, keypoint_set, width: float) -> None:
@@ -541,7 +628,7 @@ def sheet(
 
 def preview_sheet(
     preview: Mapping[str, np.ndarray],
-    keypoint_set: KeypointSet,
+    keypoint_set: KeypointSet | None,
     *,
     columns: int = 4,
     alignment: Literal["stride", "aligned"] = "stride",
@@ -551,17 +638,29 @@ def preview_sheet(
     Args:
       preview: of `Phase.preview`: "input" [b, h, w, 3] in [0, 1], "points_xy" [b, k, 2]
         and "visibility" [b, k] in its frame, "targets" [b, h', w', k] where there are
-        maps.
-      keypoint_set: what the k channels mean.
+        maps. Of a detector: "boxes_xyxy" [b, n, 4] in its frame and "kind" [b, n], 0
+        none, 1 person, 2 crowd region.
+      keypoint_set: what the k channels mean; None of a detector.
       columns: pictures in a row of the sheet.
       alignment: of targets and input.
 
     Returns:
       uint8 [H, W, 3]: each cell is an input with its skeleton, and beside it the
-      targets, laid over the input.
+      targets, laid over the input; or an input with its boxes, at most 480 pixels long.
     """
     cells = []
     for i, image in enumerate(preview["input"]):
+        if keypoint_set is None:
+            kind = preview["kind"][i]
+            picture = draw_boxes(
+                image,
+                np.zeros((0, 4)),
+                truth_xyxy=preview["boxes_xyxy"][i][kind > 0],
+                crowd=kind[kind > 0] == 2,
+                scale=min(1.0, 480 / max(image.shape[:2])),
+            )
+            cells.append(picture)
+            continue
         points_xy, visibility = preview["points_xy"][i], preview["visibility"][i]
         pair = [draw_pose(image, points_xy, keypoint_set, visibility=visibility)]
         if "targets" in preview:
@@ -574,7 +673,7 @@ def preview_sheet(
 def curves(metrics_path: Path | str, out: Path | str) -> None:
     """Draws every number of a run's metrics.jsonl over its steps.
 
-    A line per phase; kinds of AP share a panel, and so do kinds of AR.
+    A line per phase; kinds of AP share a panel, and so do kinds of AR, and of box_AP.
 
     Args:
       metrics_path: one JSON object a line, with "step", "phase" and numbers.
@@ -591,8 +690,9 @@ def curves(metrics_path: Path | str, out: Path | str) -> None:
                 continue
             kind, at, source = name.partition("@")
             panel, label = name, []
-            if kind[:2] in ("AP", "AR"):
-                panel, label = kind[:2] + at + source, [kind]
+            family = re.match("(box_)?A[PR]", kind)
+            if family:
+                panel, label = family[0] + at + source, [kind]
             label = " ".join([*label, line.get("phase", "")]).strip()
             lines = panels.setdefault(panel, {})
             lines.setdefault(label, []).append((line["step"], value))

@@ -505,3 +505,157 @@ def test_mistakes_are_refused_with_the_rule():
     ):
         with pytest.raises(ValueError, match="got"):
             call()
+
+
+# --- RoIAlign
+
+roi_align = jax.jit(
+    geometry.roi_align, static_argnames=("size", "stride", "samples", "offset")
+)
+
+
+def roi_align_reference(features, boxes, size, stride, samples, offset):
+    """One sample after another, float64: a place in the plane, its four features."""
+    h, w, channels = features.shape
+    output = np.zeros((len(boxes), size[1], size[0], channels))
+
+    def feature(x, y):
+        x = min(max((x - offset) / stride, 0), w - 1)
+        y = min(max((y - offset) / stride, 0), h - 1)
+        total = np.zeros(channels)
+        for row in range(h):
+            for column in range(w):
+                weight = max(1 - abs(x - column), 0) * max(1 - abs(y - row), 0)
+                total += weight * features[row, column]
+        return total
+
+    for n, (x0, y0, x1, y1) in enumerate(boxes):
+        cell_w, cell_h = max(x1 - x0, 0) / size[0], max(y1 - y0, 0) / size[1]
+        for j, i in np.ndindex(size[1], size[0]):
+            for t, s in np.ndindex(samples, samples):
+                x = x0 + (i + (s + 0.5) / samples) * cell_w
+                y = y0 + (j + (t + 0.5) / samples) * cell_h
+                output[n, j, i] += feature(x, y) / samples**2
+    return output
+
+
+def roi_case(seed, n=6):
+    """Inside of a map of 5x7 at stride 4, across its border, outside, and empty."""
+    rng = np.random.default_rng(seed)
+    corner, side = rng.uniform(-8, 26, (n, 2)), rng.uniform(0.1, 30, (n, 2))
+    corner[1:3] = [[-60.0, 3.0], [9.0, 90.0]]
+    side[3:5] = [[0.0, 0.0], [-5.0, 8.0]]
+    features = rng.normal(size=(5, 7, 2))
+    return float32(features, np.concatenate([corner, corner + side], 1))
+
+
+@pytest.mark.parametrize(
+    ("size", "samples", "offset"),
+    [((3, 2), 2, 0.0), ((1, 1), 3, 1.5), ((2, 4), 1, -2.0)],
+)
+def test_roi_align_by_definition(size, samples, offset):
+    for seed in range(3):
+        features, boxes = roi_case(seed)
+        settings = dict(size=size, stride=4, samples=samples, offset=offset)
+        expected = roi_align_reference(
+            np.asarray(features, float), np.asarray(boxes, float), **settings
+        )
+        found = roi_align(features, boxes, **settings)
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_roi_align_of_a_ramp_gives_the_centres_of_the_cells():
+    """Feature (x, y) holds the input pixel it lies at."""
+    ramp = np.stack(np.meshgrid(8.0 * np.arange(20) + 3, 8.0 * np.arange(12) + 3), -1)
+    boxes = jnp.array([[10.0, 20, 40, 80], [24, 24, 24, 24]])
+    found = roi_align(
+        jnp.asarray(ramp, jnp.float32), boxes, size=(3, 2), stride=8, offset=3
+    )
+    expected = np.stack(np.meshgrid([15.0, 25, 35], [35.0, 65]), -1)
+    np.testing.assert_allclose(found[0], expected, rtol=1e-6)
+    np.testing.assert_allclose(found[1], np.full((2, 3, 2), 24), rtol=1e-6)
+
+
+def test_roi_align_shows_the_border_beyond_the_border():
+    features, _ = roi_case(0)
+    corners = jnp.array(
+        [[-90.0, -90, -50, -40], [900, -90, 990, -40], [-9, 90, -8, 91]]
+    )
+    found = roi_align(features, corners, size=(2, 3), stride=4)
+    for shown, expected in zip(
+        found, (features[0, 0], features[0, -1], features[-1, 0]), strict=True
+    ):
+        np.testing.assert_allclose(
+            shown, np.broadcast_to(expected, shown.shape), rtol=1e-6
+        )
+
+
+def test_roi_align_is_linear_and_its_gradient_is_the_transpose():
+    features, boxes = roi_case(1)
+    other, _ = roi_case(2)
+    settings = dict(size=(3, 2), stride=4)
+    cotangent = jnp.asarray(
+        np.random.default_rng(3).normal(size=(6, 2, 3, 2)), jnp.float32
+    )
+
+    @jax.jit
+    def gradients(features, boxes):
+        loss = lambda f, b: jnp.vdot(geometry.roi_align(f, b, **settings), cotangent)
+        return jax.grad(loss, argnums=(0, 1))(features, boxes)
+
+    back, by_boxes = gradients(features, boxes)
+    np.testing.assert_allclose(
+        jnp.vdot(back, other),
+        jnp.vdot(cotangent, roi_align(other, boxes, **settings)),
+        rtol=1e-4,
+    )
+    assert np.isfinite(back).all() and np.any(back != 0)
+    np.testing.assert_array_equal(by_boxes, 0)
+
+
+def test_roi_align_over_images_and_of_no_boxes():
+    cases = [roi_case(seed) for seed in range(3)]
+    features, boxes = (jnp.stack(values) for values in zip(*cases, strict=True))
+    cut = lambda f, b: geometry.roi_align(f, b, size=(3, 2), stride=4)
+    mapped = jax.jit(jax.vmap(cut))(features, boxes)
+    for alone, case in zip(mapped, cases, strict=True):
+        np.testing.assert_allclose(
+            alone, roi_align(*case, size=(3, 2), stride=4), atol=1e-6
+        )
+    nothing = roi_align(features[0], boxes[0, :0], size=(3, 2), stride=4)
+    assert nothing.shape == (0, 2, 3, 2)
+    half = features[0].astype(jnp.bfloat16)
+    assert roi_align(half, boxes[0], size=(3, 2), stride=4).dtype == jnp.bfloat16
+
+
+def test_roi_align_of_many_boxes_in_parts(monkeypatch):
+    """Four boxes at a time: two rounds and a rest; over images and backwards too."""
+    features, boxes = roi_case(5, n=11)
+    both = jnp.stack([features, features[::-1]]), jnp.stack([boxes, boxes + 2])
+
+    def evaluate():
+        cut = lambda f, b: geometry.roi_align(f, b, size=(3, 2), stride=4)
+        loss = lambda f, b: jnp.sum(jnp.square(jax.vmap(cut)(f, b)))
+        return jax.jit(cut)(features, boxes), jax.jit(jax.grad(loss))(*both)
+
+    expected = evaluate()
+    monkeypatch.setattr(geometry, "_ROI_VALUES", 4 * 5 * 3 * 2)
+    in_parts = jax.jit(lambda f, b: geometry.roi_align(f, b, size=(3, 2), stride=4))
+    assert "while" in in_parts.lower(features, boxes).as_text()
+    for found, value in zip(evaluate(), expected, strict=True):
+        np.testing.assert_allclose(found, value, rtol=1e-5, atol=1e-5)
+
+
+def test_roi_align_refuses_mistakes_with_the_rule():
+    cut = inspect.unwrap(geometry.roi_align)
+    features, boxes = jnp.zeros((5, 7, 2)), jnp.zeros((3, 4))
+    for call in (
+        lambda: cut(features[None], boxes, size=(2, 2), stride=4),
+        lambda: cut(features, boxes[None], size=(2, 2), stride=4),
+        lambda: cut(features, boxes[:, :3], size=(2, 2), stride=4),
+        lambda: cut(features, boxes, size=(0, 2), stride=4),
+        lambda: cut(features, boxes, size=(2, 2), stride=0),
+        lambda: cut(features, boxes, size=(2, 2), stride=4, samples=0),
+    ):
+        with pytest.raises(ValueError, match="got"):
+            call()

@@ -11,8 +11,8 @@ The people, boxes and augmentation of configs/lsp_extended.py, which see (its im
 alike, as in the paper. At 97x97 the discs have 6.9 pixels, 25 * 97 / 353: as large beside a
 standing person as the paper's.
 
-A step takes about twice as long as one there, for the maps are of 97x97 and not of 24x24
-pixels: 3000 steps are meant to take about as long as the 7000 there.
+A step takes longer than one there, for the maps are of 97x97 and not of 24x24
+pixels: 4000 steps are meant to take about as long as the 7000 there.
 
 LSPET is a folder with joints.mat and images/im00001.jpg to im06000.jpg. Not yet run.
 """
@@ -69,7 +69,7 @@ def get_config(variant: str = "") -> ConfigDict:
     )
     c.train = ConfigDict(
         {
-            "steps": 3000,
+            "steps": 4000,
             "log_every_steps": 100,
             "eval_every_steps": 500,
             "checkpoint_every_steps": 500,

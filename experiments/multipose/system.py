@@ -1,0 +1,240 @@
+"""The whole system on crowds: a detector, a pose method, rescoring, and NMS of poses.
+
+    python -m experiments.multipose.system [--detector RUN] [--pose RUN] [--slots 16]
+        [--out experiments/multipose/system.md]
+
+Both runs are there already (`make demo-multipose` leaves them); the images are those that
+the pose run is evaluated on. Boxes are found once, with IoU-NMS at 0.6, and poses in them;
+what differs from row to row is how these are ranked and which of them are dropped, by the
+functions that `pose-jax eval` uses.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from experiments.dark.ablation import write
+from experiments.dark.decoders import (
+    SAMPLES,
+    Values,
+    markdown,
+    resample,
+    with_interval,
+)
+from experiments.multipose.ablation import PAPER
+from pose_jax import evaluate, measures, runs, system
+from pose_jax import metrics as metrics_lib
+from pose_jax import sharding as sharding_lib
+from pose_jax.datasets.table import Table
+from pose_jax.errors import InputError
+from pose_jax.method import Poses
+
+BOX_NMS = 0.6
+"""MultiPose's; so is OKS-NMS at 0.5 after it."""
+OKS_NMS = (0.3, 0.5, 0.7, 0.9)
+RESCORINGS = {
+    "box": "the box's score",
+    "pose": "mean of the keypoints' scores (7), the paper's",
+    "product": "both multiplied",
+}
+SHOWN = ("AP", "AP50", "AP75")
+
+
+def find(
+    detector: runs.LoadedRun, pose: runs.LoadedRun, table: Table, slots: int
+) -> system.People:
+    """Everybody, before anything is dropped by OKS."""
+    whole = system.System(
+        detector.method(),
+        detector.variables,
+        pose.method(),
+        pose.variables,
+        mesh=sharding_lib.make_mesh(),
+        config=detector.input,
+        slots=slots,
+        box_nms=BOX_NMS,
+        oks_nms=None,
+    )
+    return whole(table)
+
+
+def as_detections(table: Table, people: system.People) -> tuple[Table, Poses]:
+    """Everybody found, as a table of a detector's boxes and a pose for each."""
+    image, slot = np.nonzero(people.valid)
+    boxes_xyxy = people.boxes_xyxy[image, slot].astype(np.float64)
+    n, k = len(image), len(table.keypoints)
+    found = dataclasses.replace(
+        table,
+        image=image.astype(np.int32),
+        ids=np.zeros(n, np.int64),
+        boxes_xyxy=boxes_xyxy,
+        box_scores=people.box_scores[image, slot].astype(np.float64),
+        points_xy=np.zeros((n, k, 2)),
+        visibility=np.zeros((n, k), np.int32),
+        areas=(boxes_xyxy[:, 2:] - boxes_xyxy[:, :2]).prod(-1),
+        crowd=np.zeros(n, bool),
+        head_sizes=None,
+        box_source="detections",
+        labelled=False,
+        truth=table,
+    )
+    poses = Poses(
+        points_xy=people.points_xy[image, slot],
+        keypoint_scores=people.keypoint_scores[image, slot],
+        score=people.score[image, slot],
+        valid=np.ones(n, bool),
+        row=np.arange(n, dtype=np.int32),
+    )
+    return found, poses
+
+
+def rescored(table: Table, poses: Poses, how: str) -> Poses:
+    """The same poses, ranked by one of RESCORINGS."""
+    means = poses.keypoint_scores.mean(-1)
+    boxes = table.box_scores[poses.row].astype(np.float32)
+    score = {"box": boxes, "pose": means, "product": boxes * means}[how]
+    return dataclasses.replace(poses, score=score)
+
+
+def suppressed(table: Table, poses: Poses, threshold: float | None) -> Poses:
+    """Those that OKS-NMS leaves; None: all."""
+    if threshold is None:
+        return poses
+    how = evaluate.EvaluationConfig(nms="oks", nms_threshold=threshold)
+    return evaluate.suppress(table, poses, how)
+
+
+def box_metrics(table: Table, people: system.People) -> dict[str, float]:
+    """COCO's of the boxes, in all sizes."""
+    image, slot = np.nonzero(people.valid)
+    results = [
+        {
+            "image_id": int(table.image_ids[i]),
+            "category_id": 1,
+            "bbox": [float(x0), float(y0), float(x1 - x0), float(y1 - y0)],
+            "score": float(score),
+        }
+        for i, (x0, y0, x1, y1), score in zip(
+            image,
+            people.boxes_xyxy[image, slot],
+            people.box_scores[image, slot],
+            strict=True,
+        )
+    ]
+    return metrics_lib.coco_box_ap(measures.ground_truth(table), results)
+
+
+def _values(table: Table, poses: Poses) -> Values:
+    """By the metric's bare name."""
+    found = resample(table, [poses])
+    return {name.split("@")[0]: values for name, values in found.items()}
+
+
+def _rows(values: Mapping[str, Values], base: str, words: Mapping[str, str]) -> str:
+    """A row each, and how AP differs from the base's."""
+    rows = []
+    for name, one in values.items():
+        cells = [f"{one[metric][0]:.3f}" for metric in SHOWN]
+        change = "" if name == base else with_interval(one["AP"] - values[base]["AP"])
+        rows.append([words[name], *cells, change])
+    return markdown(["", *SHOWN, f"AP - that of {words[base]}"], rows)
+
+
+def report(
+    detector: runs.LoadedRun, pose: runs.LoadedRun, *, slots: int
+) -> tuple[str, dict[str, float]]:
+    """All tables in Markdown, and the figures by name."""
+    table = pose.eval_table()
+    if not table.labelled or table.keypoints.sigmas is None:
+        raise InputError(
+            f"{table.name}: AP needs labelled people and a keypoint set with sigmas."
+        )
+    predictor = evaluate.Predictor(pose.method(), sharding_lib.make_mesh())
+    annotated = predictor(pose.variables, table, pose.input)
+    people = find(detector, pose, table, slots)
+    found, poses = as_detections(table, people)
+    in_boxes = measures.measure(table, annotated)
+    boxes = box_metrics(table, people)
+
+    ways = {
+        how: suppressed(found, rescored(found, poses, how), 0.5) for how in RESCORINGS
+    }
+    by_score = {how: _values(found, one) for how, one in ways.items()}
+    ranked = rescored(found, poses, "pose")
+    by_nms = {
+        str(t): _values(found, suppressed(found, ranked, t)) for t in (None, *OKS_NMS)
+    }
+    names = ("AP", "AP50", "AP75", "AR")
+    detected = measures.measure(found, ways["pose"])
+    of_boxes = [
+        ["annotated boxes", *(f"{in_boxes[f'{n}@gt_boxes']:.3f}" for n in names)],
+        ["found boxes", *(f"{detected[f'{n}@detections']:.3f}" for n in names)],
+    ]
+    words = {"None": f"IoU-NMS {BOX_NMS} alone"}
+    words |= {str(t): f"and OKS-NMS {t}" for t in OKS_NMS}
+    text = "\n\n".join(
+        [
+            "Boxes (all images, IoU-NMS 0.6):",
+            markdown(
+                ["box AP", "AP50", "AP75", "AR"],
+                [[f"{boxes[name]:.3f}" for name in names]],
+            ),
+            "Poses, ranked by (7), OKS-NMS 0.5:",
+            markdown(["", *names], of_boxes),
+            "What people are ranked by (found boxes, OKS-NMS 0.5):",
+            _rows(by_score, "box", RESCORINGS),
+            "Which poses are dropped (found boxes, ranked by (7)):",
+            _rows(by_nms, "None", words),
+            f"{len(table.labelled_rows())} people in {len(table.images)} images; "
+            f"{len(found)} boxes found, {int(people.overflow.sum())} more without a slot. "
+            f"In brackets: 95% intervals, {SAMPLES} paired bootstrap samples of images, "
+            "which say nothing of other seeds; bold: without 0.",
+            _paper(),
+        ]
+    )
+    figures = {f"box_{name}": boxes[name] for name in names}
+    figures |= {f"{name}@gt_boxes": in_boxes[f"{name}@gt_boxes"] for name in names}
+    figures |= {f"{name}@detections": detected[f"{name}@detections"] for name in names}
+    return text, figures
+
+
+def _paper() -> str:
+    rows = [
+        [data, *(f"{value:.1f}" for value in values)] for data, values in PAPER.items()
+    ]
+    table = markdown(
+        ["the paper's, trained on", *"AP AP50 AP75 APm APl AR".split()], rows
+    )
+    return (
+        f"{table}\n\nThe paper's are of COCO test-dev: a ResNet-101 detector at 800x1200, "
+        "ResNet-101 at 353x257, ranked by (7), OKS-NMS 0.5. None belongs to a row above."
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    runs_of = Path("runs/demo-multipose")
+    parser.add_argument("--detector", type=Path, default=runs_of / "detector")
+    parser.add_argument("--pose", type=Path, default=runs_of / "pose")
+    parser.add_argument(
+        "--slots", type=int, default=16, help="people an image, at most"
+    )
+    parser.add_argument("--out", type=Path, help="Markdown file to write")
+    args = parser.parse_args(arguments)
+    out = args.out or Path(__file__).with_suffix(".md")
+    try:
+        detector, pose = runs.load(args.detector), runs.load(args.pose)
+        content, _ = report(detector, pose, slots=args.slots)
+    except InputError as error:
+        raise SystemExit(f"error: {error}") from None
+    print(content)
+    write(out, content)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,445 @@
+"""People's boxes as a detector predicts them: anchors, offsets to them, who is matched.
+
+A Faster R-CNN describes a box by how it differs from a given one: from one of the
+`anchors`, which are laid over the feature map, or from a proposal. `match` says which of
+those are to find whom, `sample` and `take` choose some of them for the loss, `encode`
+gives the numbers to learn, and `decode` turns what the network says into boxes.
+
+Boxes are (x0, y0, x1, y1) = (x, y, x + w, y + h), pixels of the network's input, with
+integer pixel centres; overlaps are those of areas in the plane. A box without extent, or
+with a negative one, has no area: it overlaps nothing, and nothing is ever NaN. Sizes are
+(width, height). Inputs must be floating point (integers are refused); results have at
+least float32.
+
+*b leading axes, n and m boxes. `match`, `sample` and `take` are for one image: `jax.vmap`
+them.
+
+Source: Faster R-CNN, Ren et al., NeurIPS 2015, arXiv:1506.01497.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Bool, Float, Int32, Key
+
+_LARGEST = math.log(1000 / 16)
+"""Of a decoded log size: a factor of 62.5, the bound of every public implementation. An
+untrained network would overflow the exponential."""
+
+_TIE = 1e-5
+"""By how much, relatively, overlaps may differ and be one: those of anchors that lie in
+mirrored places differ by rounding."""
+
+
+def anchors(
+    *,
+    size: tuple[int, int],
+    stride: int,
+    scales: Sequence[int | float],
+    aspects: Sequence[int | float],
+    offset: int | float = 0,
+) -> Float[Array, "n 4"]:
+    """The boxes that a region proposal network starts from: a of them at each feature.
+
+    Feature i lies at input pixel stride * i + offset, and its anchors are centred there.
+    None is cut off at the border.
+
+    Args:
+      size: (w, h) of the feature map.
+      stride: input pixels from one feature to the next.
+      scales: square roots of the areas, input pixels.
+      aspects: height over width; about 2.5 for a person who stands.
+      offset: of the first feature, input pixels; 0 in networks whose grids are aligned.
+
+    Returns:
+      float32, n = h * w * a with a = len(scales) * len(aspects): row by row, in a row
+      column by column, at a feature scale by scale, and of a scale aspect by aspect.
+
+    Raises:
+      ValueError: an empty map, no scale or aspect, or one that is not positive.
+    """
+    if min(size) < 1 or stride <= 0:
+        raise ValueError(
+            "size is (width, height) and stride a distance in pixels, all positive; got "
+            f"{size} and {stride}."
+        )
+    for name, values in (("scales", scales), ("aspects", aspects)):
+        if len(values) == 0 or min(values) <= 0:
+            raise ValueError(f"{name} are one or more positive numbers; got {values}.")
+    w, h = size
+    side, root = np.meshgrid(scales, np.sqrt(aspects), indexing="ij")
+    half = np.stack([side / root, side * root], axis=-1).reshape(-1, 2) / 2
+    y, x = np.meshgrid(np.arange(h), np.arange(w), indexing="ij")
+    center = (stride * np.stack([x, y], axis=-1) + offset)[..., None, :]
+    boxes = np.concatenate([center - half, center + half], axis=-1)
+    return jnp.asarray(boxes.reshape(-1, 4), jnp.float32)
+
+
+def iou(
+    boxes_xyxy: Float[Array, "*b n 4"], others_xyxy: Float[Array, "*b m 4"]
+) -> Float[Array, "*b n m"]:
+    """Intersection over union of every box with every other one.
+
+    Args:
+      boxes_xyxy: pixels.
+      others_xyxy: pixels.
+
+    Returns:
+      In [0, 1]; 0 where one has no area.
+
+    Raises:
+      ValueError: not boxes, the leading axes differ, or integers.
+    """
+    boxes_xyxy, others_xyxy = _pairs(boxes_xyxy=boxes_xyxy, others_xyxy=others_xyxy)
+    shared = _intersection(boxes_xyxy, others_xyxy)
+    union = _area(boxes_xyxy)[..., :, None] + _area(others_xyxy)[..., None, :] - shared
+    return _ratio(shared, union)
+
+
+def coverage(
+    boxes_xyxy: Float[Array, "*b n 4"], regions_xyxy: Float[Array, "*b m 4"]
+) -> Float[Array, "*b n m"]:
+    """How much of every box lies in every region: the intersection over the box's area.
+
+    COCO's overlap with a crowd: a person's box inside of one is right, however large the
+    crowd is.
+
+    Args:
+      boxes_xyxy: pixels.
+      regions_xyxy: pixels.
+
+    Returns:
+      In [0, 1]; 0 where one has no area.
+
+    Raises:
+      ValueError: not boxes, the leading axes differ, or integers.
+    """
+    boxes_xyxy, regions_xyxy = _pairs(boxes_xyxy=boxes_xyxy, regions_xyxy=regions_xyxy)
+    shared = _intersection(boxes_xyxy, regions_xyxy)
+    return _ratio(shared, _area(boxes_xyxy)[..., :, None])
+
+
+def encode(
+    boxes_xyxy: Float[Array, "*b n 4"],
+    anchors_xyxy: Float[Array, "*b n 4"],
+    *,
+    scale: Sequence[int | float] = (10, 10, 5, 5),
+) -> Float[Array, "*b n 4"]:
+    """Boxes relative to anchors, eq. (2) of Faster R-CNN, each number times its scale.
+
+    t_x = (x - x_a) / w_a, t_y = (y - y_a) / h_a, t_w = log(w / w_a), t_h = log(h / h_a)
+    with x, y the centre of a box. The scales bring the four, which are a tenth and a
+    fifth for a good proposal, to about one.
+
+    Args:
+      boxes_xyxy: pixels. A side below 1 px, or negative, counts as 1 px here and in
+        `decode`, as in `geometry`: padding gives finite numbers and gradients.
+      anchors_xyxy: one for each box, pixels; any box may be one.
+      scale: of (t_x, t_y, t_w, t_h); positive.
+
+    Returns:
+      (t_x, t_y, t_w, t_h) times the scale; all 0 for a box that is its anchor.
+
+    Raises:
+      ValueError: not boxes, the shapes differ, integers, or a scale that is not positive.
+    """
+    _check_scale(scale)
+    boxes_xyxy, anchors_xyxy = _matched(
+        boxes_xyxy=boxes_xyxy, anchors_xyxy=anchors_xyxy
+    )
+    center, side = _center_and_side(boxes_xyxy)
+    anchor_center, anchor_side = _center_and_side(anchors_xyxy)
+    shift = (center - anchor_center) / anchor_side
+    growth = jnp.log(side / anchor_side)
+    deltas = jnp.concatenate([shift, growth], axis=-1)
+    return deltas * _row(scale, deltas)
+
+
+def decode(
+    deltas: Float[Array, "*b n 4"],
+    anchors_xyxy: Float[Array, "*b n 4"],
+    *,
+    scale: Sequence[int | float] = (10, 10, 5, 5),
+) -> Float[Array, "*b n 4"]:
+    """The boxes that a network means: the inverse of `encode`.
+
+    Args:
+      deltas: (t_x, t_y, t_w, t_h) times the scale. A box is at most 1000/16 times as wide
+        and as high as its anchor, whatever they say.
+      anchors_xyxy: one for each row of numbers, pixels; a side below 1 px counts as 1.
+      scale: that of `encode`.
+
+    Returns:
+      Pixels; a box may reach out of the image, see `clip`.
+
+    Raises:
+      ValueError: not boxes, the shapes differ, integers, or a scale that is not positive.
+    """
+    _check_scale(scale)
+    deltas, anchors_xyxy = _matched(deltas=deltas, anchors_xyxy=anchors_xyxy)
+    anchor_center, anchor_side = _center_and_side(anchors_xyxy)
+    deltas = deltas / _row(scale, deltas)
+    center = anchor_center + deltas[..., :2] * anchor_side
+    side = anchor_side * jnp.exp(jnp.minimum(deltas[..., 2:], _LARGEST))
+    return jnp.concatenate([center - side / 2, center + side / 2], axis=-1)
+
+
+def clip(
+    boxes_xyxy: Float[Array, "*b n 4"],
+    size: tuple[int | float, int | float]
+    | Float[Array, " 2"]
+    | Float[Array, "*b 2"]
+    | Int32[Array, "*b 2"],
+) -> Float[Array, "*b n 4"]:
+    """What of the boxes is in the image: x in [0, w], y in [0, h].
+
+    A box that is outside keeps no extent.
+
+    Args:
+      boxes_xyxy: pixels.
+      size: (w, h) of the image, one for all or one for each image, pixels.
+
+    Returns:
+      Pixels.
+
+    Raises:
+      ValueError: not boxes, integers, or sizes that do not match the leading axes.
+    """
+    (boxes_xyxy,) = _boxes(boxes_xyxy=boxes_xyxy)
+    size = jnp.asarray(size, boxes_xyxy.dtype)
+    if size.shape not in ((2,), (*boxes_xyxy.shape[:-2], 2)):
+        raise ValueError(
+            "size is (width, height), one for all or one for each image of boxes_xyxy "
+            f"{boxes_xyxy.shape}; got {size.shape}."
+        )
+    high = jnp.concatenate([size, size], axis=-1)[..., None, :]
+    return jnp.clip(boxes_xyxy, 0, jnp.broadcast_to(high, boxes_xyxy.shape))
+
+
+def match(
+    candidates_xyxy: Float[Array, "n 4"],
+    people_xyxy: Float[Array, "m 4"],
+    people_kind: Int32[Array, " m"],
+    *,
+    positive: int | float,
+    negative: int | float,
+    force: bool,
+    crowd: int | float = 0.5,
+) -> tuple[Int32[Array, " n"], Int32[Array, " n"]]:
+    """Which candidate is to find whom, and which are background.
+
+    A candidate is positive if its best IoU with a person is at least `positive`,
+    background if it is below `negative`, and in no loss if it is between. With `force`
+    the candidates that overlap a person most, if at all, are positive too and belong to
+    that person (ties all do; of several people who claim one, it goes to the one it
+    overlaps most). Last, what is not positive and lies in a crowd region is in no loss:
+    it may well be a person there.
+
+    Faster R-CNN: 0.7, 0.3 and force for anchors; 0.5, 0.5 and no force for proposals.
+
+    Args:
+      candidates_xyxy: anchors or proposals of one image, pixels. One without extent is
+        background: what is no candidate at all has to be taken out afterwards.
+      people_xyxy: m may be 0, pixels.
+      people_kind: 0 padding, 1 person, 2 crowd region.
+      positive: IoU, in (0, 1].
+      negative: IoU, in (0, positive].
+      force: leave no person without a candidate.
+      crowd: how much of a candidate has to lie in one and the same crowd region, more
+        than which it is in no loss; in [0, 1].
+
+    Returns:
+      person: which of the m, the first of those that are equal; 0 if there is none or
+        none overlaps. It means something for positives only.
+      kind: 1 positive, 0 background, -1 in no loss.
+
+    Raises:
+      ValueError: shapes that do not match, integers, or thresholds out of order.
+    """
+    if not 0 < negative <= positive <= 1 or not 0 <= crowd <= 1:
+        raise ValueError(
+            "thresholds are 0 < negative <= positive <= 1 and 0 <= crowd <= 1; got "
+            f"negative {negative}, positive {positive} and crowd {crowd}."
+        )
+    candidates_xyxy, people_xyxy = _pairs(
+        candidates_xyxy=candidates_xyxy, people_xyxy=people_xyxy
+    )
+    people_kind = jnp.asarray(people_kind)
+    if people_xyxy.ndim != 2 or people_kind.shape != people_xyxy.shape[:1]:
+        raise ValueError(
+            "match takes one image, people_xyxy [m, 4] with a kind each; got "
+            f"{people_xyxy.shape} and {people_kind.shape}. vmap over images."
+        )
+    if len(people_kind) == 0:  # Padding instead: there is no maximum of nothing.
+        people_xyxy = jnp.zeros((1, 4), people_xyxy.dtype)
+        people_kind = jnp.zeros(1, jnp.int32)
+
+    overlap = iou(candidates_xyxy, people_xyxy)
+    overlap = jnp.where((people_kind == 1)[None], overlap, 0)
+    person, best = jnp.argmax(overlap, axis=1), jnp.max(overlap, axis=1)
+    is_positive = best >= positive
+    if force:
+        highest = jnp.max(overlap, axis=0, keepdims=True)
+        claimed = (overlap > 0) & (overlap >= highest * (1 - _TIE))
+        is_claimed = jnp.any(claimed, axis=1)
+        claimant = jnp.argmax(jnp.where(claimed, overlap, 0), axis=1)
+        person = jnp.where(is_claimed, claimant, person)
+        is_positive |= is_claimed
+
+    inside = coverage(candidates_xyxy, people_xyxy)
+    inside = jnp.max(jnp.where((people_kind == 2)[None], inside, 0), axis=1)
+    is_background = (best < negative) & (inside <= crowd)
+    kind = jnp.where(is_positive, 1, jnp.where(is_background, 0, -1))
+    return person.astype(jnp.int32), kind.astype(jnp.int32)
+
+
+def sample(
+    kind: Int32[Array, " n"],
+    key: Key[Array, ""],
+    *,
+    count: int,
+    share: int | float,
+) -> Bool[Array, " n"]:
+    """Draws the candidates that a step learns from, without replacement.
+
+    At most round(count * share) positives, and background to make up the count. Every
+    positive is as likely as any other, and so is all background. There are fewer than
+    `count` if the background does not suffice: more positives do not take its place.
+
+    Faster R-CNN: 256 anchors, half of them positive.
+
+    Args:
+      kind: of `match`, for one image.
+      key: of one image.
+      count: how many in all, at least 1.
+      share: of positives at most, in [0, 1].
+
+    Returns:
+      True for those drawn.
+
+    Raises:
+      ValueError: kind is not [n], or a count or share out of range.
+    """
+    if kind.ndim != 1:
+        raise ValueError(
+            f"kind is that of one image, [n]; got {kind.shape}. vmap over images."
+        )
+    if count < 1 or not 0 <= share <= 1:
+        raise ValueError(
+            f"count is at least 1 and share in [0, 1]; got {count} and {share}."
+        )
+    lot = jax.random.uniform(key, kind.shape)  # in [0, 1): -1 is below all
+    most = round(count * share)
+    positive = _draw(kind == 1, lot, most, most)
+    background = _draw(kind == 0, lot, count, count - jnp.sum(positive))
+    return positive | background
+
+
+def take(
+    picked: Bool[Array, " n"], *, count: int
+) -> tuple[Int32[Array, " count"], Bool[Array, " count"]]:
+    """Where the picked ones are: a mask as a list of fixed length.
+
+    Args:
+      picked: of `sample`, for one image.
+      count: length of the list, at least 1; what is picked beyond it is left out.
+
+    Returns:
+      index: of the picked ones in their order, then 0 as padding.
+      valid: False for padding.
+
+    Raises:
+      ValueError: picked is not [n], or the count is below 1.
+    """
+    if picked.ndim != 1 or count < 1:
+        raise ValueError(
+            "picked is that of one image, [n], and count at least 1; got "
+            f"{picked.shape} and {count}. vmap over images."
+        )
+    (index,) = jnp.nonzero(picked, size=count, fill_value=0)
+    return index.astype(jnp.int32), jnp.arange(count) < jnp.sum(picked)
+
+
+def _draw(allowed, lot, most, wanted):
+    """The `wanted` (at most `most`) of those allowed with the highest lots: [n] bool."""
+    most = min(most, lot.size)
+    if most == 0:
+        return jnp.zeros(allowed.shape, bool)
+    # top_k, not a threshold on the lots: two may be equal, and the count has to be right.
+    highest, index = lax.top_k(jnp.where(allowed, lot, -1), most)
+    drawn = (highest >= 0) & (jnp.arange(most) < wanted)
+    return jnp.zeros(allowed.shape, bool).at[index].set(drawn)
+
+
+def _area(boxes_xyxy):
+    side = jnp.maximum(boxes_xyxy[..., 2:] - boxes_xyxy[..., :2], 0)
+    return side[..., 0] * side[..., 1]
+
+
+def _intersection(boxes_xyxy, others_xyxy):
+    """[*b, n, 4], [*b, m, 4] -> [*b, n, m], square pixels."""
+    boxes, others = boxes_xyxy[..., :, None, :], others_xyxy[..., None, :, :]
+    low = jnp.maximum(boxes[..., :2], others[..., :2])
+    side = jnp.maximum(jnp.minimum(boxes[..., 2:], others[..., 2:]) - low, 0)
+    return side[..., 0] * side[..., 1]
+
+
+def _ratio(part, whole):
+    """In [0, 1], 0 of nothing, with a gradient that is finite there."""
+    some = jnp.broadcast_to(whole > 0, part.shape)
+    return jnp.where(some, part / jnp.where(some, whole, 1), 0)
+
+
+def _center_and_side(boxes_xyxy):
+    low, high = boxes_xyxy[..., :2], boxes_xyxy[..., 2:]
+    return (low + high) / 2, jnp.maximum(high - low, 1)
+
+
+def _row(values, like):
+    """Constants in the type and rank of `like`, along its last axis."""
+    return jnp.asarray(values, like.dtype).reshape((1,) * (like.ndim - 1) + (-1,))
+
+
+def _pairs(**arrays):
+    """Boxes of which every one meets every other: the same leading axes."""
+    (a, x), (b, y) = arrays.items()
+    boxes, others = _boxes(**arrays)
+    if boxes.shape[:-2] != others.shape[:-2]:
+        raise ValueError(
+            f"{a} [*b, n, 4] and {b} [*b, m, 4] need the same leading axes; got "
+            f"{jnp.shape(x)} and {jnp.shape(y)}."
+        )
+    return boxes, others
+
+
+def _matched(**arrays):
+    """Rows that belong together: the same shape."""
+    first, second = _boxes(**arrays)
+    if first.shape != second.shape:
+        raise ValueError(
+            f"{' and '.join(arrays)} are both [*b, n, 4], row by row; got "
+            f"{first.shape} and {second.shape}."
+        )
+    return first, second
+
+
+def _boxes(**arrays):
+    """All in one dtype, float32 or better."""
+    for name, array in arrays.items():
+        if array.ndim < 2 or array.shape[-1] != 4:
+            raise ValueError(f"{name} must be [*b, n, 4]; got {array.shape}.")
+        if not jnp.issubdtype(array.dtype, jnp.floating):
+            raise ValueError(f"{name} must be floating point; got {array.dtype}.")
+    dtype = jnp.result_type(jnp.float32, *arrays.values())
+    return [jnp.asarray(array, dtype) for array in arrays.values()]
+
+
+def _check_scale(scale):
+    if len(scale) != 4 or min(scale) <= 0:
+        raise ValueError(f"scale is four positive numbers; got {scale}.")
