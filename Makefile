@@ -34,11 +34,22 @@ DEMO_OVERRIDES ?=
 DEMO_PICTURES ?= 8
 DEMO_DATA ?= data/synthetic
 
-.PHONY: help demo demo-long test test-slow test-latest lint venv clean
+# The detector and MultiPose's pose network, on crowds.
+CROWD_N ?= 5000
+CROWD_VAL ?= 500
+CROWD_DATA ?= data/synthetic-crowd
+CROWD_RUN ?= runs/demo-multipose
+CROWD_DETECTOR_CONFIG ?= configs/detector/synthetic.py
+CROWD_POSE_CONFIG ?= configs/multipose/synthetic.py:long
+CROWD_OVERRIDES ?=
+
+.PHONY: help demo demo-long demo-multipose test test-slow test-latest lint venv clean
 
 help:
 	@echo "make demo         train, evaluate and draw on synthetic people; no download"
 	@echo "make demo-long    the same, trained for longer"
+	@echo "make demo-multipose"
+	@echo "                  a detector and MultiPose on crowds: photographs in, people out"
 	@echo "make test         the tests, on the CPU"
 	@echo "make test-slow    the tests that take minutes"
 	@echo "make test-latest  the tests with the newest of all dependencies"
@@ -59,6 +70,21 @@ demo: $(VENV)/.base
 demo-long:
 	$(MAKE) demo DEMO_RUN=runs/demo-long DEMO_CONFIG=configs/demo.py:long \
 		DEMO_DATA=data/synthetic-long DEMO_N=6000
+
+demo-multipose: $(VENV)/.base
+	$(POSE_JAX) data synth --n $(CROWD_N) --val $(CROWD_VAL) --seed 0 \
+		--difficulty crowd --out $(CROWD_DATA)
+	$(POSE_JAX) train --config $(CROWD_DETECTOR_CONFIG) --run $(CROWD_RUN)/detector \
+		$(CROWD_OVERRIDES)
+	$(POSE_JAX) train --config $(CROWD_POSE_CONFIG) --run $(CROWD_RUN)/pose \
+		$(CROWD_OVERRIDES)
+	$(POSE_JAX) predict --detector $(CROWD_RUN)/detector --run $(CROWD_RUN)/pose \
+		--slots 8 --out $(CROWD_RUN)/predictions \
+		$$(ls $(CROWD_DATA)/val2017/* | head -n $(DEMO_PICTURES))
+	$(POSE_JAX) eval --run $(CROWD_RUN)/detector
+	$(POSE_JAX) eval --run $(CROWD_RUN)/pose \
+		--boxes $(CROWD_RUN)/detector/eval/images/detections.json
+	@echo "pictures: $(CROWD_RUN)/*/pictures and $(CROWD_RUN)/predictions"
 
 test: $(VENV)/.full
 	$(call PYTEST,$(VENV))
@@ -101,4 +127,5 @@ endef
 clean:
 	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
 	find pose_jax tests configs experiments -name __pycache__ -prune -exec rm -rf {} +
-	rm -rf data/synthetic data/synthetic-long runs/demo runs/demo-long
+	rm -rf data/synthetic data/synthetic-long data/synthetic-crowd
+	rm -rf runs/demo runs/demo-long runs/demo-multipose

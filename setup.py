@@ -40,8 +40,9 @@ setup(
             "tensorflow-datasets>=4.9.10",
             "tensorboard>=2.20",
         ],
-        "sweep": ["optuna>=4.0"],
+        "sweep": ["optuna>=4.2"],
         "dev": [
+            "optuna>=4.2",
             "pytest>=8.0",
             "pytest-xdist>=3.8",
             "hypothesis>=6.100",

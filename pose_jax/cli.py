@@ -323,13 +323,47 @@ def _predict(parser: _Parser) -> Run:
         type=Path,
         help="json of person boxes: COCO detections or annotations",
     )
+    parser.add_argument(
+        "--detector",
+        type=Path,
+        metavar="RUN",
+        help="run directory of a detector that finds the people, instead of --boxes",
+    )
+    parser.add_argument(
+        "--slots",
+        type=int,
+        help="with --detector: people an image, at most (default: 32)",
+    )
+    parser.add_argument(
+        "--box-nms", type=float, help="with --detector: IoU of two boxes (default: 0.6)"
+    )
+    parser.add_argument(
+        "--oks-nms", type=float, help="with --detector: OKS of two poses (default: 0.5)"
+    )
+    parser.add_argument(
+        "--rescoring",
+        choices=("pose", "box", "product"),
+        help="with --detector: what people are ranked by (default: as the run says)",
+    )
     parser.add_argument("--out", type=Path, help="folder (default: RUN/predictions)")
 
     def run(args: argparse.Namespace) -> int:
         from pose_jax import predict
 
         out = args.out or args.run / "predictions"
-        return predict.predict_run(args.run, args.images, boxes=args.boxes, out=out)
+        options = {
+            name: getattr(args, name)
+            for name in ("slots", "box_nms", "oks_nms", "rescoring")
+            if getattr(args, name) is not None
+        }
+        return predict.predict_run(
+            args.run,
+            args.images,
+            boxes=args.boxes,
+            out=out,
+            detector=args.detector,
+            **options,
+        )
 
     return run
 
@@ -341,7 +375,8 @@ def _report(parser: _Parser) -> Run:
         "--people",
         type=int,
         default=500,
-        help="predict at most so many, evenly spaced (default: 500)",
+        help="predict at most so many, of a detector so many images, evenly spaced "
+        "(default: 500)",
     )
     parser.add_argument("--data", help="another folder of the evaluation data")
 
@@ -376,7 +411,8 @@ def _weights_convert(parser: _Parser) -> Run:
         "--backbone",
         action="store_true",
         help="FILE is torchvision's ResNet or HRNet's network for ImageNet: a start for "
-        "train.init_from",
+        "train.init_from. Taken by simple_baseline_*, hrnet_*, and by resnet_regression_* "
+        "and multipose_*, for which there is nothing else",
     )
     parser.add_argument(
         "--keypoints",
@@ -387,7 +423,7 @@ def _weights_convert(parser: _Parser) -> Run:
         "--input-size",
         type=_size,
         help="the network was trained at (default: 192x256, for mpii 256x256, for "
-        "hourglass 96x128)",
+        "hourglass 96x128, for multipose 257x353)",
     )
     parser.add_argument(
         "--sigma",
@@ -460,6 +496,79 @@ def _export(parser: _Parser) -> Run:
     return run
 
 
+def _study_options(parser: _Parser) -> None:
+    parser.add_argument(
+        "--study",
+        required=True,
+        metavar="DIR_OR_URL",
+        help="folder of the study, or an Optuna storage: postgresql://, mysql://, "
+        "sqlite:///, redis://, grpc://HOST:PORT",
+    )
+    parser.add_argument("--name", help="of the study, in a storage")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        help="with a storage: folder of the runs, shared by all machines (default: "
+        "runs/NAME)",
+    )
+
+
+def _sweep_run(parser: _Parser) -> Run:
+    """train a config with many values of its settings; goes on where it was stopped"""
+    _config_option(parser, required=False)
+    parser.add_argument("--sweep", required=True, help="file with get_sweep")
+    _study_options(parser)
+    parser.add_argument(
+        "--trials", type=int, help="of the whole study (default: all of a grid)"
+    )
+    parser.add_argument(
+        "--workers", type=int, default=1, help="trainings at once (default: 1)"
+    )
+    parser.add_argument(
+        "--eval-only",
+        metavar="RUN",
+        help="instead of --config: read out the network of a run, train nothing",
+    )
+    parser.add_argument(
+        "--boxes",
+        default="gt",
+        help='with --eval-only: "gt" (the default) or a COCO detections json',
+    )
+
+    def run(args: argparse.Namespace) -> None:
+        from pose_jax import sweep
+
+        sweep.run(
+            args.sweep,
+            args.study,
+            config=args.config,
+            overrides=args.overrides,
+            eval_only=args.eval_only,
+            boxes=args.boxes,
+            trials=args.trials,
+            workers=args.workers,
+            name=args.name,
+            out=args.out,
+        )
+
+    return run
+
+
+def _sweep_report(parser: _Parser) -> Run:
+    """write the leaderboard of a sweep: ranks, curves, importances, in one file"""
+    _study_options(parser)
+    parser.add_argument(
+        "--html", type=Path, help="file to write (default: report.html in the folder)"
+    )
+
+    def run(args: argparse.Namespace) -> None:
+        from pose_jax import sweep_report
+
+        sweep_report.report(args.study, name=args.name, out=args.out, file=args.html)
+
+    return run
+
+
 def _doctor(parser: _Parser) -> Run:
     """check this machine: versions, devices, memory, data folders"""
     parser.add_argument("data", nargs="*", type=Path, help="data folders to look at")
@@ -484,6 +593,8 @@ VERBS: dict[str, Callable[[_Parser], Run]] = {
     "info": _info,
     "weights convert": _weights_convert,
     "export": _export,
+    "sweep run": _sweep_run,
+    "sweep report": _sweep_report,
     "doctor": _doctor,
 }
 

@@ -65,6 +65,9 @@ def compare(
     """
     (path_a, decoder_a), (path_b, decoder_b) = map(_parse, (run_a, run_b))
     first, second = runs.load(path_a), runs.load(path_b)
+    for path, loaded in ((path_a, first), (path_b, second)):
+        if loaded.keypoints is None:
+            raise InputError(f"{path} is a detector: poses are compared, not boxes.")
     if first.keypoints != second.keypoints:
         raise InputError(
             f"{path_a} has keypoints {first.keypoints.name!r}, {path_b} "

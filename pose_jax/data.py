@@ -10,12 +10,12 @@ import jax
 import numpy as np
 
 from pose_jax import experiment, input_pipeline, train, visualize
-from pose_jax.errors import ConfigError
 from pose_jax.method import PersonView
 
 
 def show(config: Mapping[str, Any], out: Path, rows: int = 24) -> None:
-    """Draws the first training inputs, augmented, with keypoints and target heatmaps.
+    """Draws the first training inputs, augmented, with keypoints and target heatmaps, or
+    with boxes.
 
     Args:
       config: as for `train.train`.
@@ -28,8 +28,6 @@ def show(config: Mapping[str, Any], out: Path, rows: int = 24) -> None:
     """
     s = experiment.setup(config)
     view, keypoint_set = s.method.view, s.method.keypoints
-    if not isinstance(view, PersonView) or keypoint_set is None:
-        raise ConfigError(f"method {s.method.name!r} has no keypoints to show.")
     phase = s.method.phases[0]
     # The same views as the first steps of training have.
     key = train.augment_key(train.phase_keys(s.config.seed, 0)[1])
@@ -44,7 +42,11 @@ def show(config: Mapping[str, Any], out: Path, rows: int = 24) -> None:
         jax.device_get(preview(batch))
         for batch in input_pipeline.batches(plan, 0, batches)
     ]
+    # Of canvases of one size: those of another may be other inputs.
+    shape = parts[0]["input"].shape
+    parts = [part for part in parts if part["input"].shape == shape]
     merged = jax.tree.map(lambda *leaves: np.concatenate(leaves)[:rows], *parts)
-    picture = visualize.preview_sheet(merged, keypoint_set, alignment=view.alignment)
+    alignment = view.alignment if isinstance(view, PersonView) else "stride"
+    picture = visualize.preview_sheet(merged, keypoint_set, alignment=alignment)
     visualize.save_png(out, picture)
     print(f"{len(merged['input'])} training inputs of phase {phase.name!r}: {out}")

@@ -23,7 +23,7 @@ from pose_jax import config as config_lib
 from pose_jax import sharding as sharding_lib
 from pose_jax.datasets.table import Table
 from pose_jax.errors import ConfigError, InputError
-from pose_jax.method import Method, PersonView, Poses, Variables
+from pose_jax.method import Boxes, Method, PersonView, Poses, Variables
 
 
 class Predictor:
@@ -32,10 +32,12 @@ class Predictor:
     def __init__(self, method: Method, mesh) -> None:
         self.method = method
         self.mesh = mesh
+
+        def predict(variables, inputs):
+            return method.predict(variables, inputs), inputs.valid
+
         # Replicated, so that every process holds all rows of a batch.
-        self._predict = jax.jit(
-            method.predict, out_shardings=sharding_lib.replicated(mesh)
-        )
+        self._predict = jax.jit(predict, out_shardings=sharding_lib.replicated(mesh))
 
     @property
     def traces(self) -> int:
@@ -49,14 +51,15 @@ class Predictor:
         config: input_pipeline.InputConfig,
         rows: np.ndarray | None = None,
         between_batches: Callable[[], None] | None = None,
-    ) -> Poses:
+    ) -> Poses | Boxes:
         """Predicts rows of a table.
 
         Args:
           variables: the weights.
           table: the rows' data.
           config: batch and canvas size.
-          rows: table rows; None for those that evaluation counts.
+          rows: table rows, for a detector image numbers; None for those that evaluation
+            counts.
           between_batches: called there; what it raises comes through.
 
         Returns:
@@ -81,8 +84,8 @@ class Predictor:
             if len(parts) > 1:
                 parts[-2] = jax.device_get(parts[-2])
         parts = jax.device_get(parts)
-        merged = jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
-        merged = jax.tree.map(lambda leaf: leaf[merged.valid], merged)
+        merged, valid = jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
+        merged = jax.tree.map(lambda leaf: leaf[valid], merged)
         # Batches may come in another order than the rows (canvases of several sizes).
         place = np.empty(len(table) + len(table.images), np.int64)
         place[merged.row] = np.arange(len(merged.row))
@@ -184,11 +187,13 @@ def evaluate(
     evaluation: EvaluationConfig | None = None,
     *,
     between_batches: Callable[[], None] | None = None,
-) -> tuple[dict[str, float], Poses]:
-    """Predicts and measures; returns metrics by full name, and the poses that gave them."""
-    poses = predictor(variables, table, config, between_batches=between_batches)
-    poses = suppress(table, poses, evaluation or EvaluationConfig())
-    return measures.measure(table, poses), poses
+) -> tuple[dict[str, float], Poses | Boxes]:
+    """Predicts and measures; returns metrics by full name, and the predictions that gave
+    them. A detector's boxes count as they are: all images, and `evaluation` is of poses."""
+    found = predictor(variables, table, config, between_batches=between_batches)
+    if isinstance(found, Poses):
+        found = suppress(table, found, evaluation or EvaluationConfig())
+    return measures.measure(table, found), found
 
 
 # ------------------------------------------------------------------------- RUN/eval
@@ -207,6 +212,9 @@ def evaluate_run(
 ) -> dict[str, dict[str, float]]:
     """Evaluates RUN/model and writes RUN/eval/<source of boxes>/<decoder>/.
 
+    Of a detector it writes RUN/eval/images/: metrics, pictures, and detections.json, which
+    `boxes` of a pose model's evaluation reads.
+
     Args:
       run: the run directory.
       decoders: read-outs of the network; empty for the run's own.
@@ -218,9 +226,25 @@ def evaluate_run(
 
     Returns:
       Metrics by decoder.
+
+    Raises:
+      ConfigError: an option that the run's method does not have.
     """
     run = Path(run)
     loaded = runs.load(run)
+    if loaded.keypoints is None:
+        given = {
+            "decoder": decoders, "flip": flips, "boxes": boxes != "gt", "nms": nms,
+            "nms-threshold": nms_threshold is not None,
+        }  # fmt: skip
+        for option in (name for name, said in given.items() if said):
+            raise ConfigError(
+                f"--{option}: {run} is a detector, which makes its boxes itself and has no "
+                f"keypoints; leave --{option} out."
+            )
+        return _evaluate_detector(
+            run, loaded, loaded.eval_table(data=data, split=split)
+        )
     table = loaded.eval_table(data=data, split=split, boxes=boxes)
     section = dict(loaded.manifest.get("evaluation") or {})
     given = {"nms": nms, "nms_threshold": nms_threshold}
@@ -252,15 +276,35 @@ def evaluate_run(
     return found
 
 
+def _evaluate_detector(
+    run: Path, loaded: runs.LoadedRun, table: Table
+) -> dict[str, dict[str, float]]:
+    predictor = Predictor(loaded.method(), sharding_lib.make_mesh())
+    metrics, boxes = evaluate(predictor, loaded.variables, table, loaded.input)
+    out = run / "eval" / "images"
+    out.mkdir(parents=True, exist_ok=True)
+    runs.write_json(out / "metrics.json", metrics)
+    results = measures.coco_results(table, boxes)
+    runs.write_json(out / "detections.json", results)
+    _draw_pictures(out, table, boxes)
+    found = {loaded.decoder: metrics}
+    print(measures.table_of(found))
+    for note in measures.notes(table, boxes, metrics):
+        print(f"note: {note}")
+    print(
+        f"{len(results)} boxes of {len(table.images)} images, metrics and pictures: {out}\n"
+        f"people in them: pose-jax eval --run RUN --boxes {out / 'detections.json'}"
+    )
+    return found
+
+
 def _variants(
     loaded: runs.LoadedRun, decoders: Sequence[str], flips: Sequence[str]
 ) -> dict[str, Method]:
     """Methods over the same weights, by what they are called in RUN/eval."""
-    section = loaded.manifest["method"]
-    own = section.get("decoder", section["name"])
-    own_flip = section.get("flip_test", "none")
+    own_flip = loaded.manifest["method"].get("flip_test", "none")
     return {
-        (decoder or own)
+        (decoder or loaded.decoder)
         + (f"_flip_{flip}" if flip not in (None, own_flip) else ""): loaded.method(
             decoder, flip
         )
@@ -276,43 +320,111 @@ def draw_run(
     run: Path,
     predictor: Predictor,
     table: Table,
-    poses: Poses,
+    found: Poses | Boxes,
     variables: Variables,
     config: input_pipeline.InputConfig,
 ) -> Path:
-    """Draws RUN/pictures: predicted people, the worst of them, what the network saw of a
-    few (heatmaps.png, the votes of an offset field, hough.png, or the stages of a cascade,
-    refinement.png), curves."""
+    """Draws RUN/pictures: what was predicted, the worst of it, what the network saw of a
+    few people (heatmaps.png, the votes of an offset field, hough.png, or the stages of a
+    cascade, refinement.png), curves."""
     out = Path(run) / "pictures"
     out.mkdir(parents=True, exist_ok=True)
-    images = np.unique(table.image[poses.row])
-    chosen = images[np.linspace(0, len(images) - 1, min(24, len(images))).astype(int)]
-    visualize.save_png(
-        out / "predictions.png",
-        visualize.sheet(
-            [_scaled(draw_image(table, poses, i), 320) for i in chosen], columns=6
-        ),
-    )
-    if table.labelled:
-        visualize.save_png(out / "worst.png", _worst(table, poses))
+    _draw_pictures(out, table, found)
     view = predictor.method.view
     if isinstance(view, PersonView):
-        seen = _inspected(predictor, table, poses, variables, config)
+        seen = _inspected(predictor, table, found, variables, config)
         for name, picture in _inside(view, table, seen):
             visualize.save_png(out / name, picture)
     visualize.curves(Path(run) / "metrics.jsonl", out / "curves.png")
     return out
 
 
-def draw_image(table: Table, poses: Poses, image: int) -> np.ndarray:
-    """One image of a table with everybody predicted in it, uint8 [h, w, 3]."""
-    mine = table.image[poses.row] == image
-    return visualize.draw_people(
-        canvases.decode(table, image),
-        poses.points_xy[mine],
-        table.keypoints,
-        scores=poses.keypoint_scores[mine],
+def _draw_pictures(out: Path, table: Table, found: Poses | Boxes) -> None:
+    """predictions.png of 24 images evenly spaced, and worst.png."""
+    images = found.row
+    if isinstance(found, Poses):
+        images = np.unique(table.image[found.row])
+    chosen = images[np.linspace(0, len(images) - 1, min(24, len(images))).astype(int)]
+    visualize.save_png(
+        out / "predictions.png",
+        visualize.sheet(
+            [draw_image(table, found, i, side=320) for i in chosen], columns=6
+        ),
     )
+    if isinstance(found, Boxes):
+        if measures.has_truth(table):
+            visualize.save_png(out / "worst.png", _worst_images(table, found))
+    elif table.labelled:
+        visualize.save_png(out / "worst.png", _worst(table, found))
+
+
+def draw_image(
+    table: Table, found: Poses | Boxes, image: int, *, side: int | None = None
+) -> np.ndarray:
+    """One image of a table with everybody predicted in it, uint8 [h, w, 3].
+
+    Args:
+      table: the images.
+      found: the predictions. Of boxes those scored 0.5 and above are drawn, and thinly the
+        best few of the others and the annotated ones.
+      image: number of the image.
+      side: the picture's longer side; None: that of the image.
+    """
+    pixels = canvases.decode(table, image)
+    if isinstance(found, Boxes):
+        (place,) = np.flatnonzero(found.row == image)
+        # Lines and scores are drawn after scaling, to be seen in a small picture.
+        scale = 1.0 if side is None else side / max(pixels.shape[:2])
+        return _with_boxes(table, found, place, pixels, scale)
+    mine = table.image[found.row] == image
+    drawn = visualize.draw_people(
+        pixels,
+        found.points_xy[mine],
+        table.keypoints,
+        scores=found.keypoint_scores[mine],
+    )
+    return drawn if side is None else _scaled(drawn, side)
+
+
+def _with_boxes(
+    table: Table, boxes: Boxes, place: int, pixels: np.ndarray, scale: float
+) -> np.ndarray:
+    scores = np.where(boxes.valid[place], boxes.scores[place], -np.inf)
+    order = np.argsort(-scores, kind="stable")
+    drawn = order[
+        np.isfinite(scores[order])
+        & ((scores[order] >= measures.SURE) | (np.arange(len(order)) < _UNSURE))
+    ]
+    marks = {}
+    if measures.has_truth(table):
+        truth = table.truth or table
+        people = truth.people_of_image(int(boxes.row[place]))
+        marks = {"truth_xyxy": truth.boxes_xyxy[people], "crowd": truth.crowd[people]}
+    return visualize.draw_boxes(
+        pixels,
+        boxes.boxes_xyxy[place, drawn],
+        scores=scores[drawn],
+        threshold=measures.SURE,
+        scale=scale,
+        **marks,
+    )
+
+
+_UNSURE = 3
+"""So many boxes of an image are drawn at least, however unsure."""
+
+
+def _worst_images(table: Table, boxes: Boxes, count: int = 12) -> np.ndarray:
+    """The images with the most people missed or boxes that are nobody's, at IoU 0.5."""
+    missed, false = measures.box_errors(table, boxes)
+    cells, titles = [], []
+    for place in np.argsort(-(missed + false), kind="stable")[:count]:
+        image = boxes.row[place]
+        cells.append(draw_image(table, boxes, image, side=320))
+        titles.append(
+            f"image {table.image_ids[image]}: {missed[place]} missed, {false[place]} false"
+        )
+    return visualize.sheet(cells, columns=6, titles=titles)
 
 
 def _worst(table: Table, poses: Poses, count: int = 12) -> np.ndarray:

@@ -110,12 +110,13 @@ def setup(config: Mapping[str, Any]) -> Setup:
     methods.parse(built.method)  # Before the data are read.
     train_table = datasets.load(built.data.train)
     eval_table = datasets.load(built.data.eval)
-    if train_table.keypoints != eval_table.keypoints:
+    method = methods.build(built.method, train_table.keypoints)
+    same = train_table.keypoints == eval_table.keypoints
+    if method.keypoints is not None and not same:
         raise ConfigError(
             f"config.data: training labels are {train_table.keypoints.name!r}, evaluation "
             f"labels {eval_table.keypoints.name!r}; both must be the same set."
         )
-    method = methods.build(built.method, train_table.keypoints)
     names = [phase.name for phase in method.phases]
     unknown = sorted(set(built.phases) - set(names))
     if unknown:

@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
 from pose_jax import checkpoints, datasets, experiment, keypoints, methods
 from pose_jax import config as config_lib
 from pose_jax.errors import InputError
 from pose_jax.keypoints import KeypointSet
-from pose_jax.method import Phase
+from pose_jax.method import ImageView, Inputs, Method, Phase
 from pose_jax.models import layers
 
 
@@ -79,35 +80,87 @@ def _cost(phase: Phase) -> dict[str, Any]:
     """
     key = jax.random.key(0)
     true, charged = multiply_adds(phase.init, key)
-    params = jax.eval_shape(phase.init, key)["params"]
     return {
-        "parameters": sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params)),
+        "parameters": _size(jax.eval_shape(phase.init, key)["params"]),
         "multiply_adds": true,
         "papers_gflops": charged / 2**30,
     }
 
 
-def _network(section: Mapping[str, Any], keypoint_set: KeypointSet) -> dict[str, Any]:
-    method = methods.build(section, keypoint_set)
+def _size(params: Any) -> int:
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
+
+
+def _network(
+    section: Mapping[str, Any], keypoint_set: KeypointSet | None
+) -> dict[str, Any]:
+    """Of a set that is not known, the cost with COCO's."""
+    method = methods.build(section, keypoint_set or keypoints.COCO)
+    if isinstance(method.view, ImageView):
+        return {
+            "method": method.name,
+            "model": section["model"]["name"],
+            "keypoints": "none: it finds boxes",
+            **_detector(method, method.view),
+        }
     width, height = method.view.size
+    words = "unknown: the data are not there; counted with 17"
+    if keypoint_set is not None:
+        words = f"{keypoint_set.name}, {len(keypoint_set)}"
     return {
         "method": method.name,
         "model": section["model"]["name"],
-        "keypoints": f"{keypoint_set.name}, {len(keypoint_set)}",
+        "keypoints": words,
         "input": f"{height}x{width}",
         "phases": {phase.name: _cost(phase) for phase in method.phases},
     }
 
 
+def _detector(method: Method, view: ImageView) -> dict[str, Any]:
+    """Parameters of each phase, and size and price of an input of each bucket.
+
+    A detector's init takes an input of any size: what `predict` does is counted.
+    """
+    key = jax.random.key(0)
+    variables = {phase.name: jax.eval_shape(phase.init, key) for phase in method.phases}
+    phases = {
+        name: {"parameters": _size(shapes["params"])}
+        for name, shapes in variables.items()
+    }
+    inputs = {}
+    for width, height in view.buckets:
+        shapes = _one_image(width, height)
+        seen = jax.eval_shape(method.inspect, variables, shapes)["input"].shape
+        true, _ = multiply_adds(method.predict, variables, shapes)
+        inputs[f"{height}x{width}"] = {
+            "input": f"{seen[1]}x{seen[2]}",
+            "multiply_adds": true,
+        }
+    return {"phases": phases, "inputs": inputs}
+
+
+def _one_image(width: int, height: int) -> Inputs:
+    """Shapes of the inputs of one canvas."""
+    shape = jax.ShapeDtypeStruct
+    return Inputs(
+        images=shape((1, height, width, 3), np.uint8),
+        canvas_to_image=shape((1, 2, 3), np.float32),
+        box_xyxy=shape((1, 4), np.float32),
+        box_score=shape((1,), np.float32),
+        valid=shape((1,), np.bool_),
+        row=shape((1,), np.int32),
+    )
+
+
 def _data(sources: Mapping[str, datasets.SourceConfig]):
     """What the data of a config are, in words, and their keypoint set.
 
-    Of data that are not there, the set that their kind usually has.
+    Of data that are not there, the set that their kind usually has; None where that is not
+    known: several data sets as one, or one that was made by the user.
     """
     words: dict[str, str] = {}
-    name = next(iter(sources.values())).name.split("_")[0]
-    usual = {"mpii": keypoints.MPII, "lsp": keypoints.LSP, "flic": keypoints.FLIC}
-    keypoint_set = usual.get(name, keypoints.COCO)
+    usual = (_usual(source.name, source.options) for source in sources.values())
+    keypoint_set = next(filter(None, usual), None)
     for use, source in sources.items():
         try:
             table = datasets.load(source)
@@ -122,6 +175,27 @@ def _data(sources: Mapping[str, datasets.SourceConfig]):
     return words, keypoint_set
 
 
+_USUAL = {
+    "coco": keypoints.COCO, "mpii": keypoints.MPII, "lsp": keypoints.LSP,
+    "flic": keypoints.FLIC,
+}  # fmt: skip
+
+
+def _usual(name: str, options: Mapping[str, Any]) -> KeypointSet | None:
+    """The set of a kind of data, or the one that all parts of a joined set have."""
+    if name == "joined":
+        parts = options.get("sources") or {}
+        sets = [
+            _usual(part.get("name") or label, part.get("options", {}))
+            for label, part in parts.items()
+        ]
+        return sets[0] if sets and all(found == sets[0] for found in sets) else None
+    given = options.get("keypoints")
+    if given is not None:
+        return keypoints.SETS.get(given)
+    return _USUAL.get(name.split("_")[0])
+
+
 def _of_config(config: Any) -> dict[str, Any]:
     built = config_lib.build(experiment.Config, config, "config")
     sources = {"train": built.data.train, "eval": built.data.eval}
@@ -130,7 +204,8 @@ def _of_config(config: Any) -> dict[str, Any]:
 
 
 def _of_model(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    keypoint_set = KeypointSet.from_json(manifest["keypoints"])
+    given = manifest["keypoints"]
+    keypoint_set = KeypointSet.from_json(given) if given else None
     source = manifest["data"]
     trained = manifest["train_data"]
     return {
@@ -153,7 +228,9 @@ def info(target: Path | str) -> dict[str, Any]:
 
     Returns:
       method, model, keypoints, input ("height x width"), phases (name -> parameters,
-      multiply_adds, papers_gflops), data; of a finished run also scores and versions.
+      multiply_adds, papers_gflops), data; of a finished run also scores and versions. Of a
+      detector phases say parameters alone, and instead of input there is inputs (canvas,
+      "height x width" -> input, multiply_adds).
 
     Raises:
       InputError: neither a run nor a config.
@@ -177,12 +254,20 @@ def text(found: Mapping[str, Any]) -> str:
     for name, value in found.items():
         if name == "phases":
             for phase, cost in value.items():
-                line = (
-                    f"{cost['parameters']:,} parameters, "
-                    f"{cost['multiply_adds'] / 1e9:.3g} G multiply-adds an input "
-                    f"({cost['papers_gflops']:.2f} as papers count GFLOPs)"
-                )
+                line = f"{cost['parameters']:,} parameters"
+                if "multiply_adds" in cost:
+                    line += (
+                        f", {cost['multiply_adds'] / 1e9:.3g} G multiply-adds an input "
+                        f"({cost['papers_gflops']:.2f} as papers count GFLOPs)"
+                    )
                 lines.append((f"phase {phase}", line))
+        elif name == "inputs":
+            for canvas, cost in value.items():
+                line = (
+                    f"input {cost['input']}, {cost['multiply_adds'] / 1e9:.3g} G "
+                    "multiply-adds"
+                )
+                lines.append((f"canvas {canvas}", line))
         elif isinstance(value, Mapping):
             for key, item in value.items():
                 shown = f"{item:.4g}" if isinstance(item, float) else str(item)

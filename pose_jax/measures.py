@@ -1,7 +1,8 @@
 """Predictions and labels to metrics by full name, to a table per keypoint, and why AP is 0.
 
 A metric's full name: NAME[@threshold][@source of boxes][@PC|OC], for example
-`AP@detections`, `PCK@0.2@joint_boxes@PC`. FORMULAS says what each NAME is.
+`AP@detections`, `PCK@0.2@joint_boxes@PC`. FORMULAS says what each NAME is. Of a detector,
+which makes its boxes itself, the NAME is all: `box_AP`.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ import numpy as np
 from pose_jax import metrics as metrics_lib
 from pose_jax.datasets.table import Table
 from pose_jax.keypoints import LIMBS
-from pose_jax.method import Poses
-from pose_jax.metrics.coco import why_no_ap
+from pose_jax.method import Boxes, Poses
+from pose_jax.metrics.coco import why_no_ap, why_no_box_ap
 
 FORMULAS = {
     "AP": "mean precision over OKS thresholds 0.50:0.05:0.95 and 101 recalls, at most 20 "
@@ -24,6 +25,15 @@ FORMULAS = {
     "AP50": "AP at OKS 0.50 alone",
     "AP75": "AP at OKS 0.75 alone",
     "AR": "mean recall over the same thresholds",
+    "box_AP": "mean precision of boxes over IoU thresholds 0.50:0.05:0.95 and 101 recalls, "
+    "at most 100 boxes an image, over all images, also those without people (COCO); the "
+    "boxes are the detector's own, so its name has no source of them",
+    "box_AP50": "box_AP at IoU 0.50 alone",
+    "box_AP75": "box_AP at IoU 0.75 alone",
+    "box_APs": "box_AP of people of an area below 32^2 pixels",
+    "box_APm": "box_AP of people of an area from 32^2 to 96^2 pixels",
+    "box_APl": "box_AP of people of an area above 96^2 pixels",
+    "box_AR": "mean recall of boxes over the same thresholds, at most 100 boxes an image",
     "pixel_error": "mean distance of labelled keypoints to the truth, image pixels",
     "box_error": "mean distance of labelled keypoints to the truth, in longer sides of the "
     "person's box",
@@ -67,6 +77,13 @@ TINY_TORSO = 0.05
 """Of the longer side of a person's extent; the median of LSP's people is 0.36."""
 _AUC_GRID = np.arange(21) / 100
 _TORSO_THRESHOLDS = (*PCK_THRESHOLDS, *_AUC_GRID)
+_OF_BOXES = {
+    "box_AP": "AP", "box_AP50": "AP50", "box_AP75": "AP75", "box_APs": "APs",
+    "box_APm": "APm", "box_APl": "APl", "box_AR": "AR100",
+}  # fmt: skip
+"""A detector's metrics, and what `coco_box_ap` calls them."""
+SURE = 0.5
+"""The score from which on a box is counted as said, in pictures and in `box_errors`."""
 _flipped = jax.jit(metrics_lib.flipped, static_argnames="flip_pairs")
 _NOT_IN_PCKH = ("pelvis", "thorax")
 
@@ -82,19 +99,31 @@ def formula(full: str) -> str:
     return FORMULAS.get(full.split("@")[0], "")
 
 
-def measure(table: Table, poses: Poses) -> dict[str, float]:
+def is_metric(name: str) -> bool:
+    """Whether a number of this name in a log is an evaluation's, not the training's."""
+    return "@" in name or name in _OF_BOXES
+
+
+def measure(table: Table, poses: Poses | Boxes) -> dict[str, float]:
     """All metrics that the labels and the keypoint set allow.
 
-    Where the table has labels, a prediction belongs to its row's. AP, and AP alone where
-    boxes come from a detector, matches poses to the people of `table.truth` by OKS.
+    Where the table has labels, a pose belongs to its row's. AP, and AP alone where boxes
+    come from a detector, matches poses to the people of `table.truth` by OKS. Boxes are
+    matched to all people of the images, whichever were predicted.
 
     Args:
-      table: the boxes that were predicted on.
+      table: the boxes, or the images, that were predicted on.
       poses: the predictions, NumPy leaves.
 
     Returns:
-      Values by full name. AP is left out where the keypoint set has no sigmas.
+      Values by full name. AP is left out where the keypoint set has no sigmas; of boxes
+      there is nothing where people are not annotated.
     """
+    if isinstance(poses, Boxes):
+        if not has_truth(table):
+            return {}
+        ap = metrics_lib.coco_box_ap(ground_truth(table), coco_results(table, poses))
+        return {name: ap[theirs] for name, theirs in _OF_BOXES.items()}
     found: dict[str, float] = {}
 
     def add(name, value, threshold=None):
@@ -170,8 +199,15 @@ def measure(table: Table, poses: Poses) -> dict[str, float]:
     return found
 
 
-def names(table: Table) -> list[str]:
-    """Full names of what `measure` finds on a table, without a prediction."""
+def names(table: Table, *, boxes: bool = False) -> list[str]:
+    """Full names of what `measure` finds on a table, without a prediction.
+
+    Args:
+      table: that is evaluated on.
+      boxes: of a detector's boxes; False: of poses.
+    """
+    if boxes:
+        return list(_OF_BOXES) if has_truth(table) else []
     row = np.arange(1, dtype=np.int32)
     k = len(table.keypoints)
     someone = Poses(
@@ -310,9 +346,70 @@ def per_keypoint(table: Table, poses: Poses) -> list[dict[str, Any]]:
     return rows
 
 
-def notes(table: Table, poses: Poses, metrics: Mapping[str, float]) -> list[str]:
+def box_errors(
+    table: Table, boxes: Boxes, *, score: float = SURE, iou: float = 0.5
+) -> tuple[np.ndarray, np.ndarray]:
+    """What a detector that says its boxes from a score on gets wrong, by image.
+
+    A box finds the person, not found by a better one, that it overlaps the most. One that
+    finds nobody is no mistake where it lies in a crowd region, by its own area.
+
+    Args:
+      table: the images that were predicted on, with their people.
+      boxes: the predictions, NumPy leaves.
+      score: below it a box is not said.
+      iou: from which on a box finds a person.
+
+    Returns:
+      Counts [b] of people who are missed, and of false boxes, in the order of `boxes`.
+    """
+    truth = table.truth or table
+    missed, false = (np.zeros(len(boxes.row), int) for _ in range(2))
+    for i, image in enumerate(boxes.row):
+        people = truth.people_of_image(int(image))
+        crowd = truth.crowd[people]
+        regions = truth.boxes_xyxy[people][crowd]
+        left = truth.boxes_xyxy[people][~crowd]
+        said = boxes.valid[i] & (boxes.scores[i] >= score)
+        for place in np.argsort(-boxes.scores[i], kind="stable"):
+            if not said[place]:
+                continue
+            box = boxes.boxes_xyxy[i, place].astype(np.float64)
+            shared, own, theirs = _overlaps(box, left)
+            ious = shared / np.maximum(own + theirs - shared, 1e-9)
+            if len(left) and ious.max() >= iou:
+                left = np.delete(left, int(np.argmax(ious)), axis=0)
+                continue
+            shared, own, _ = _overlaps(box, regions)
+            false[i] += not (shared >= iou * max(own, 1e-9)).any()
+        missed[i] = len(left)
+    return missed, false
+
+
+def _overlaps(box: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, float, Any]:
+    """[n] areas that a box shares with others, its own area, and [n] theirs."""
+    low = np.maximum(box[:2], others[:, :2])
+    high = np.minimum(box[2:], others[:, 2:])
+    shared = np.maximum(high - low, 0).prod(-1)
+    return (
+        shared,
+        float((box[2:] - box[:2]).prod()),
+        (others[:, 2:] - others[:, :2]).prod(-1),
+    )
+
+
+def notes(
+    table: Table, poses: Poses | Boxes, metrics: Mapping[str, float]
+) -> list[str]:
     """What a reader must know beside the numbers: why AP is missing, -1 or 0."""
     found = []
+    if isinstance(poses, Boxes):
+        if not metrics:
+            return ["no box AP: nobody is annotated in these images"]
+        if metrics["box_AP"] <= 0:
+            reasons = why_no_box_ap(ground_truth(table), coco_results(table, poses))
+            found = [f"box_AP is {metrics['box_AP']:g}: {reason}" for reason in reasons]
+        return found
     ap = full_name("AP", table)
     if ap not in metrics:
         found.append(
@@ -333,32 +430,56 @@ def notes(table: Table, poses: Poses, metrics: Mapping[str, float]) -> list[str]
     return found
 
 
+def has_truth(table: Table) -> bool:
+    """Whether there are annotated people to count predictions against."""
+    return table.labelled or table.truth is not None
+
+
 def ground_truth(table: Table) -> dict[str, Any]:
     """The people that AP is counted against, in COCO's form."""
     return (table.truth or table).coco_ground_truth()
 
 
-def coco_results(table: Table, poses: Poses) -> list[dict[str, Any]]:
-    """Predictions in COCO's result form; the third number is the keypoint's score."""
+def coco_results(table: Table, poses: Poses | Boxes) -> list[dict[str, Any]]:
+    """Predictions in COCO's result form; a keypoint's third number is its score."""
+    if isinstance(poses, Boxes):
+        return _coco_boxes(table, poses)
     keypoints = np.concatenate([poses.points_xy, poses.keypoint_scores[..., None]], -1)
-    image_ids = table.image_ids[table.image[poses.row]]
+    keypoints = keypoints.reshape(len(keypoints), -1).astype(np.float64)
+    columns = (
+        table.image_ids[table.image[poses.row]].tolist(),
+        # A float32 times 1000 is exact in float64: these are the digits of `round`.
+        np.round(keypoints, 3).tolist(),
+        poses.score.astype(np.float64).tolist(),
+    )
     return [
-        {
-            "image_id": int(image_id),
-            "category_id": 1,
-            "keypoints": [round(float(v), 3) for v in points.reshape(-1)],
-            "score": float(score),
-        }
-        for image_id, points, score in zip(
-            image_ids, keypoints, poses.score, strict=True
-        )
+        {"image_id": image_id, "category_id": 1, "keypoints": points, "score": score}
+        for image_id, points, score in zip(*columns, strict=True)
+    ]
+
+
+def _coco_boxes(table: Table, boxes: Boxes) -> list[dict[str, Any]]:
+    row, slot = np.nonzero(boxes.valid)
+    xyxy = boxes.boxes_xyxy[row, slot].astype(np.float64)
+    xywh = np.concatenate([xyxy[:, :2], xyxy[:, 2:] - xyxy[:, :2]], -1)
+    columns = (
+        table.image_ids[boxes.row[row]].tolist(),
+        np.round(xywh, 3).tolist(),
+        boxes.scores[row, slot].astype(np.float64).tolist(),
+    )
+    return [
+        {"image_id": image_id, "category_id": 1, "bbox": bbox, "score": score}
+        for image_id, bbox, score in zip(*columns, strict=True)
     ]
 
 
 # ------------------------------------------------------------------------------ as text
 
-_LOGGED = ("AP", "AP50", "AP75", "AR", "PCK", "PCKh", "PCP", "pixel_error")
-_SHOWN = (*_LOGGED, "PCP_limbs", "flipped_people")
+_LOGGED = (
+    "AP", "AP50", "AP75", "AR", "PCK", "PCKh", "PCP", "pixel_error",
+    "box_AP", "box_AP50", "box_AP75", "box_AR",
+)  # fmt: skip
+_SHOWN = (*_LOGGED, "PCP_limbs", "flipped_people", "box_APs", "box_APm", "box_APl")
 
 
 def shown(metrics: Mapping[str, float], names: Sequence[str] = _SHOWN) -> list[str]:

@@ -6,6 +6,8 @@ yet, data that are gone) is said in one line, there and on stderr.
 
 Markup is made by `pages.tag` alone, which escapes all text that is not markup already.
 
+Of a detector it shows images with boxes instead of people, and no keypoints.
+
 n people, k keypoints. Points, boxes and errors are in the image frame, in pixels.
 """
 
@@ -50,11 +52,11 @@ from pose_jax import sharding as sharding_lib
 from pose_jax.datasets.table import Table
 from pose_jax.errors import ConfigError, InputError
 from pose_jax.keypoints import KeypointSet
-from pose_jax.method import PersonView, Poses
+from pose_jax.method import Boxes, PersonView, Poses
 from pose_jax.pages import tag
 
 PEOPLE_OF_A_KIND = 8
-"""So many of the best, of the middle and of the worst people are shown."""
+"""So many of the best, of the middle and of the worst people, or images, are shown."""
 
 
 def report(run: Path | str, *, people: int = 500, data: str | None = None) -> Path:
@@ -62,7 +64,8 @@ def report(run: Path | str, *, people: int = 500, data: str | None = None) -> Pa
 
     Args:
       run: a run directory, finished or not.
-      people: of the evaluation data, at most so many are predicted, evenly spaced.
+      people: of the evaluation data, at most so many are predicted, evenly spaced; of a
+        detector so many images.
       data: another root of the evaluation data; None for the run's.
 
     Returns:
@@ -82,7 +85,8 @@ def report(run: Path | str, *, people: int = 500, data: str | None = None) -> Pa
         try:
             seen = _look(files.run, files.manifest, people, data)
         except InputError as error:
-            notes.append(f"No people and no errors are shown: {error}")
+            what = "people and no errors" if files.manifest["keypoints"] else "images"
+            notes.append(f"No {what} are shown: {error}")
     page = _page(files, seen, notes)
     out = files.run / "report.html"
     out.write_text(page, encoding="utf-8")
@@ -105,7 +109,8 @@ class _Files:
       given: whether there is a RUN/config.json.
       manifest: of RUN/model, if there is a model.
       log: the lines of metrics.jsonl.
-      evaluations: of RUN/eval: metrics by (source of boxes, decoder).
+      evaluations: of RUN/eval: metrics by (source of boxes, decoder); a detector has one,
+        ("images", "pose-jax eval").
       notes: what could not be read.
     """
 
@@ -153,6 +158,10 @@ def _read(run: Path) -> _Files:
         found = _json_object(file, notes)
         if found is not None:
             evaluations[file.parent.parent.name, file.parent.name] = found
+    for file in run.glob("eval/images/metrics.json"):
+        found = _json_object(file, notes)
+        if found is not None:
+            evaluations["images", "pose-jax eval"] = found
     return _Files(
         run=run,
         config=config,
@@ -252,22 +261,39 @@ class _People:
         ), visibility
 
 
+@dataclasses.dataclass(frozen=True)
+class _Images:
+    """Boxes that a detector finds in some images of the evaluation data.
+
+    Attributes:
+      table: the data.
+      boxes: n predictions.
+      total: of how many images these are a part.
+      missed: [n] people that no sure box finds, see `measures.box_errors`.
+      false: [n] sure boxes that find nobody.
+      order: [n] places, the fewest mistakes first; without labels as they came.
+    """
+
+    table: Table
+    boxes: Boxes
+    total: int
+    missed: np.ndarray
+    false: np.ndarray
+    order: np.ndarray
+
+
 def _look(
     run: Path, manifest: Mapping[str, Any], people: int, data: str | None
-) -> _People:
-    """Predicts people of the evaluation data and measures each.
+) -> _People | _Images:
+    """Predicts people, or images, of the evaluation data and measures each.
 
     Raises:
-      InputError: the data are not there or do not fit, or the model finds no keypoints.
+      InputError: the data are not there or do not fit.
     """
-    if not manifest.get("keypoints"):
-        raise InputError(f"{run}: this model finds boxes, not keypoints.")
     if not manifest.get("data"):
         raise InputError(f"{run}: this model names no evaluation data.")
     loaded = runs.load(run)
     method = loaded.method()
-    if not isinstance(method.view, PersonView):
-        raise InputError(f"{run}: this model looks at whole images, not at people.")
     table = loaded.eval_table(data=data)
     rows = input_pipeline.default_rows(table, method.view, training=False)
     picked = rows[_evenly(len(rows), people)]
@@ -275,20 +301,30 @@ def _look(
     mesh = sharding_lib.make_mesh(jax.devices()[:1])
     config = dataclasses.replace(loaded.input, reader="numpy")
     poses = evaluate.Predictor(method, mesh)(loaded.variables, table, config, picked)
+    if isinstance(poses, Boxes):
+        return _Images(table, poses, len(rows), **_mistakes(table, poses))
+    assert isinstance(method.view, PersonView)
     measured = _measured(table, poses)
     shown = _some(measured["order"], of_a_kind=2)
     inspected = _inspect(method, loaded.variables, table, config, poses.row[shown])
-    _, parsed = methods.parse(manifest["method"])
     return _People(
         table=table,
         poses=poses,
         total=len(rows),
-        decoder=getattr(parsed, "decoder", method.name),
+        decoder=loaded.decoder,
         shown=shown,
         inspected=inspected,
         alignment=method.view.alignment,
         **measured,
     )
+
+
+def _mistakes(table: Table, boxes: Boxes) -> dict[str, np.ndarray]:
+    missed = false = np.zeros(len(boxes.row), int)
+    if measures.has_truth(table):
+        missed, false = measures.box_errors(table, boxes)
+    order = np.argsort(missed + false, kind="stable")
+    return {"missed": missed, "false": false, "order": order}
 
 
 def _evenly(total: int, count: int) -> np.ndarray:
@@ -423,11 +459,12 @@ def _panels(log: Sequence[Mapping[str, Any]]) -> dict[str, Lines]:
             if name in ("step", "phase", "time") or not isinstance(value, int | float):
                 continue
             panel, label = _TITLES.get(name, name), ""
-            if "@" in name:
+            if measures.is_metric(name):
                 panel, label = _kind(name)
             if several:
                 label = f"{label} {line['phase']}".strip()
-            lines = (metrics if "@" in name else logged).setdefault(panel, {})
+            group = metrics if measures.is_metric(name) else logged
+            lines = group.setdefault(panel, {})
             lines.setdefault(label, []).append((line["step"], value))
     order = [*(name for name in logged if name not in _TITLES.values())]
     order += [name for name in _TITLES.values() if name in logged]
@@ -443,8 +480,13 @@ def _kind(name: str) -> tuple[str, str]:
     """Panel and line of a metric: kinds of AP, of AR, and thresholds share a panel."""
     kind, *rest = name.split("@")
     thresholds = [part for part in rest if re.fullmatch(r"[\d.]+", part)]
-    family = kind[:2] if re.fullmatch(r"A[PR](\d\d|[ml])?", kind) else kind
-    panel = "@".join([family, *(part for part in rest if part not in thresholds)])
+    family = re.fullmatch(r"((?:box_)?A[PR])(\d\d|[sml])?", kind)
+    panel = "@".join(
+        [
+            family[1] if family else kind,
+            *(part for part in rest if part not in thresholds),
+        ]
+    )
     return panel, "@".join([kind, *thresholds])
 
 
@@ -470,6 +512,7 @@ def _curve(title: str, lines: Lines) -> pages.Html:
 
 _HEADLINES = (
     "AP", "AP50", "PCKh@0.5", "PCK@0.2", "PCP@0.5", "pixel_error", "PDJ@0.2",
+    "box_AP", "box_AP50", "box_AP75", "box_AR",
 )  # fmt: skip
 
 
@@ -478,7 +521,7 @@ def _latest_scores(files: _Files) -> tuple[str, Mapping[str, Any]]:
     if files.manifest is not None:
         return "end of training", files.manifest.get("scores", {})
     for line in reversed(files.log):
-        scores = {name: value for name, value in line.items() if "@" in name}
+        scores = {name: line[name] for name in line if measures.is_metric(name)}
         if scores:
             return f"step {line['step']} of phase {line['phase']!r}", scores
     return "", {}
@@ -486,7 +529,7 @@ def _latest_scores(files: _Files) -> tuple[str, Mapping[str, Any]]:
 
 def _headline(files: _Files) -> pages.Html:
     when, scores = _latest_scores(files)
-    names = [n for head in _HEADLINES for n in scores if n.startswith(f"{head}@")]
+    names = [n for head in _HEADLINES for n in scores if f"{n}@".startswith(f"{head}@")]
     names = (names or list(scores))[:5]
     tiles = [
         tag(
@@ -500,7 +543,8 @@ def _headline(files: _Files) -> pages.Html:
     if not tiles:
         what = tag("p", "Nothing has been measured at the end of training.")
         return tag("section", what, id="scores")
-    words = tag("p", f"Scores at {when}; the source of the boxes is in each name.")
+    said = "; the source of the boxes is in each name" if "@" in names[0] else ""
+    words = tag("p", f"Scores at {when}{said}.")
     return tag("section", tag("div", *tiles, class_="tiles"), words, id="scores")
 
 
@@ -511,7 +555,7 @@ def _metrics(files: _Files) -> pages.Html:
     sources = {source: None for source, _ in files.evaluations}
     # Manifests are sorted; evaluations and the log have the order of the evaluator.
     measured = [*files.evaluations.values(), *files.log]
-    names = [name for found in measured for name in found if "@" in name]
+    names = [name for found in measured for name in found if measures.is_metric(name)]
     present = {name for found in columns.values() for name in found}
     names = [n for n in dict.fromkeys([*names, *present]) if n in present]
 
@@ -757,6 +801,57 @@ def _gallery(people: _People) -> pages.Html:
         figures = [_person(people, place) for place in places]
         shown += [tag("h3", kind), tag("div", *figures, class_="people")]
     return pages.section("people", "People", tag("p", words, class_="aside"), *shown)
+
+
+def _images(images: _Images) -> pages.Html:
+    """What a detector finds and misses."""
+    table, boxes = images.table, images.boxes
+    truth = table.truth or table
+    if measures.has_truth(table):
+        kinds = _kinds(images.order, PEOPLE_OF_A_KIND)
+        persons = [
+            int((~truth.crowd[truth.people_of_image(int(image))]).sum())
+            for image in boxes.row
+        ]
+        missed, false = int(images.missed.sum()), int(images.false.sum())
+        words = (
+            f"By how many people are missed and how many boxes find nobody. A box is "
+            f"counted from a score of {measures.SURE:g} on, and finds a person from an IoU "
+            f"of 0.5 on; in a crowd region it may find nobody. So counted, "
+            f"{sum(persons) - missed} of {sum(persons)} people are found, and "
+            f"{false} boxes are false. Boxes are orange, with their scores, unsure ones "
+            "thin; annotated ones green, crowd regions grey."
+        )
+    else:
+        places = _evenly(len(images.order), 3 * PEOPLE_OF_A_KIND)
+        kinds, persons = {"Predictions": places}, None
+        words = "These data have no labels: predictions alone, evenly spaced."
+    shown = []
+    for kind, places in kinds.items():
+        figures = []
+        for place in places:
+            image = int(boxes.row[place])
+            who = f"image {table.image_ids[image]}"
+            facts = [f"{int(boxes.valid[place].sum())} boxes"]
+            if persons is not None:
+                facts = [
+                    f"{persons[place]} people, {images.missed[place]} missed",
+                    f"{images.false[place]} false",
+                    *facts,
+                ]
+            picture = evaluate.draw_image(table, boxes, image, side=400)
+            caption = tag("figcaption", tag("b", who), " ", " · ".join(facts))
+            picture = pages.picture(picture, f"{who}: boxes")
+            figures.append(
+                tag(
+                    "figure",
+                    tag("div", picture, class_="pictures"),
+                    caption,
+                    class_="inspected",
+                )
+            )
+        shown += [tag("h3", kind), tag("div", *figures, class_="people large")]
+    return pages.section("images", "Images", tag("p", words, class_="aside"), *shown)
 
 
 def _heatmaps(people: _People) -> pages.Html:
@@ -1062,7 +1157,7 @@ def _git_commit() -> str:
     return f"{commit}, with changes that are not committed" if changed else commit
 
 
-def _data(files: _Files, seen: _People | None) -> pages.Html:
+def _data(files: _Files, seen: _People | _Images | None) -> pages.Html:
     """What was trained and evaluated on, and its fingerprints."""
     facts = {}
     trained = (files.manifest or {}).get("train_data")
@@ -1073,10 +1168,14 @@ def _data(files: _Files, seen: _People | None) -> pages.Html:
     if seen is not None:
         table = seen.table
         facts["evaluated on"] = _described(table)
+        if isinstance(seen, _People):
+            count, what = len(seen.poses.row), "people"
+            read_out = f"; decoder {seen.decoder!r}"
+        else:
+            count, what, read_out = len(seen.boxes.row), "images", ""
+        spaced = ", evenly spaced" if count < seen.total else ""
         facts["predicted for this report"] = (
-            f"{len(seen.poses.row)} of {seen.total} people"
-            + (", evenly spaced" if len(seen.poses.row) < seen.total else "")
-            + f"; decoder {seen.decoder!r}"
+            f"{count} of {seen.total} {what}{spaced}{read_out}"
         )
     elif files.data("eval"):
         facts["evaluated on"] = _fingerprint(files.data("eval"))
@@ -1172,6 +1271,7 @@ _SECTIONS = {
     "keypoints": "Keypoints",
     "errors": "Errors",
     "people": "People",
+    "images": "Images",
     "heatmaps": "Heatmaps",
     "config": "Config",
     "data": "Data",
@@ -1180,10 +1280,12 @@ _SECTIONS = {
 }
 
 
-def _page(files: _Files, seen: _People | None, notes: Sequence[str]) -> str:
+def _page(files: _Files, seen: _People | _Images | None, notes: Sequence[str]) -> str:
     name = files.run.resolve().name
     sections = [_headline(files), _curves(files), _metrics(files)]
-    if seen is not None:
+    if isinstance(seen, _Images):
+        sections.append(_images(seen))
+    elif seen is not None:
         if seen.yardstick is not None:
             sections += [_keypoint_table(seen), _errors(seen)]
         sections += [_gallery(seen), _heatmaps(seen)]

@@ -142,12 +142,26 @@ def write_model(
 
 @dataclasses.dataclass(frozen=True)
 class LoadedRun:
-    """What RUN/model says of itself, with its weights."""
+    """What RUN/model says of itself, with its weights.
+
+    Attributes:
+      variables: the weights.
+      manifest: of RUN/model.
+      keypoints: the set that the method predicts; None for a detector.
+      input: how batches were read.
+    """
 
     variables: Variables
     manifest: dict[str, Any]
-    keypoints: KeypointSet
+    keypoints: KeypointSet | None
     input: input_pipeline.InputConfig
+
+    @property
+    def decoder(self) -> str:
+        """The run's own read-out, or the method's name where there is but one."""
+        section = self.manifest["method"]
+        _, config = methods.parse(section)
+        return getattr(config, "decoder", "") or section["name"]
 
     def method(self, decoder: str | None = None, flip: str | None = None) -> Method:
         """The run's method, or another read-out or flip test of the same network."""
@@ -194,7 +208,7 @@ class LoadedRun:
         table = datasets.load(
             config_lib.build(datasets.SourceConfig, section, "manifest.data")
         )
-        if table.keypoints != self.keypoints:
+        if self.keypoints is not None and table.keypoints != self.keypoints:
             raise InputError(
                 f"the model has keypoints {self.keypoints.name!r}, {table.name} has "
                 f"{table.keypoints.name!r}; evaluate on data of the model's set."
@@ -216,10 +230,11 @@ def load(run: Path | str) -> LoadedRun:
       InputError: no finished model there.
     """
     variables, manifest = checkpoints.load_model(Path(run) / "model")
+    keypoints = manifest["keypoints"]
     return LoadedRun(
         variables=variables,
         manifest=manifest,
-        keypoints=KeypointSet.from_json(manifest["keypoints"]),
+        keypoints=keypoints and KeypointSet.from_json(keypoints),
         input=config_lib.build(
             input_pipeline.InputConfig, manifest["input"], "manifest.input"
         ),

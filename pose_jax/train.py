@@ -37,7 +37,7 @@ from pose_jax import sharding as sharding_lib
 from pose_jax.datasets.table import Table
 from pose_jax.errors import ConfigError, InputError, Stopped
 from pose_jax.experiment import Setup, TrainConfig, setup
-from pose_jax.method import Boxes, Mean, Phase, Poses, Variables
+from pose_jax.method import Boxes, Mean, PersonView, Phase, Poses, Variables, View
 
 # ------------------------------------------------------------------------ state and step
 
@@ -160,19 +160,23 @@ def _shown(scalars: Mapping[str, float]) -> dict[str, Any]:
     return shown | {"input-bound": f"{shown['input-bound']:.0f}%"}
 
 
-def _check_finite(step: int, phase: str, total: float, rows, table: Table) -> None:
+def _check_finite(
+    step: int, phase: str, total: float, rows, table: Table, view: View
+) -> None:
     if math.isfinite(total):
         return
-    ids = table.ids[rows].tolist()
+    people = isinstance(view, PersonView)
+    ids = (table.ids if people else table.image_ids)[rows].tolist()
     raise InputError(
         f"phase {phase!r}: the loss of step {step} is {total}; nothing after the last "
-        f"checkpoint is kept. The batch's row ids: {ids}. Lower config.optimizer.lr, set "
-        "config.optimizer.clip_norm, or look at these rows."
+        f"checkpoint is kept. The batch's {'row' if people else 'image'} ids: {ids}. Lower "
+        "config.optimizer.lr, set config.optimizer.clip_norm, or look at these "
+        f"{'rows' if people else 'images'}."
     )
 
 
 def _loop(
-    phase: Phase, state: TrainState, earlier: Variables, s: Setup, *, mesh, step_fn,
+    phase: Phase, state: TrainState, earlier: Variables, s: Setup, *, run, mesh, step_fn,
     schedule, store, writer, predictor, key, stop,
 ) -> tuple[TrainState, Evaluation | None]:  # fmt: skip
     """Takes one phase from where `state` is to its last step, and its last evaluation.
@@ -197,7 +201,8 @@ def _loop(
         step, rows, sums = pending
         pending = shown = None
         sums = jax.device_get(sums)
-        _check_finite(step, phase.name, float(sums.pop("total")), rows, s.train_table)
+        total = float(sums.pop("total"))
+        _check_finite(step, phase.name, total, rows, s.train_table, plan.view)
         window.add(sums, len(rows))
         if due(step, train.log_every_steps) or step == 1:
             scalars = {**window.scalars(), "lr": float(schedule(step - 1))}
@@ -209,7 +214,7 @@ def _loop(
     # The order of one turn is fixed: evaluate and save what `step` steps have made, then
     # fetch, then step. So a resumed run neither repeats nor skips a batch.
     # A run that was stopped while it evaluated does that first.
-    missed = start > 0 and not writer.evaluated(phase.name, start)
+    missed = start > 0 and start not in _evaluations(run, phase.name)
     for step in range(start, train.steps + 1):
         asked = sharding_lib.agreed(stop.requested, step)
         evaluated = due(step, train.eval_every_steps) and (step > start or missed)
@@ -298,8 +303,8 @@ def _train(s: Setup, config, run: Path, devices, stop) -> dict[str, float]:
     mesh = sharding_lib.make_mesh(devices)
     print(
         f"{s.method.name} on {sharding_lib.device_summary(mesh)}: "
-        f"{len(s.train_plan().rows)} people of {s.train_table.name}, evaluated on "
-        f"{s.eval_table.name}; run {run}"
+        f"{len(s.train_plan().rows)} {_rows_are(s.method.view)} of {s.train_table.name}, "
+        f"evaluated on {s.eval_table.name}; run {run}"
     )
     _check_metric_names(s)
     writer = writers.MetricWriter(run)
@@ -327,7 +332,7 @@ def _train(s: Setup, config, run: Path, devices, stop) -> dict[str, float]:
         evaluation = evaluate.evaluate(
             predictor, variables, s.eval_table, s.config.input, s.config.evaluation
         )
-    metrics, poses = evaluation
+    metrics, found = evaluation
     runs.write_model(
         run,
         config=config,
@@ -336,7 +341,7 @@ def _train(s: Setup, config, run: Path, devices, stop) -> dict[str, float]:
         variables=variables,
         scores=metrics,
     )
-    evaluate.draw_run(run, predictor, s.eval_table, poses, variables, s.config.input)
+    evaluate.draw_run(run, predictor, s.eval_table, found, variables, s.config.input)
     writer.close()
     print(f"model: {run / 'model'}   pictures: {run / 'pictures'}")
     return metrics
@@ -349,19 +354,31 @@ def _check_metric_names(s: Setup) -> None:
             name = getattr(train, field)
             if not name:
                 continue
-            names = measures.names(s.eval_table)
+            names = measures.names(s.eval_table, boxes=s.method.keypoints is None)
             if name not in names:
                 near = difflib.get_close_matches(name, names, n=1, cutoff=0.0)
+                meant = f"Did you mean {near[0]!r}?" if near else "It gives nothing."
                 raise ConfigError(
-                    f"config.train.{field}: the evaluation gives no {name!r}. Did you "
-                    f"mean {near[0]!r}?"
+                    f"config.train.{field}: the evaluation gives no {name!r}. {meant}"
                 )
 
 
+def _rows_are(view: View) -> str:
+    return "people" if isinstance(view, PersonView) else "images"
+
+
+def _evaluations(run: Path, phase: str) -> dict[int, dict[str, float]]:
+    """What the evaluations of a phase found, by step, from the log."""
+    return {
+        entry["step"]: entry
+        for entry in writers.read_metrics(run)
+        if entry["phase"] == phase and any(map(measures.is_metric, entry))
+    }
+
+
 def _last_metrics(run: Path, phase: str) -> dict[str, float]:
-    """What the last evaluation of a phase found, from the log."""
-    entries = [entry for entry in writers.read_metrics(run) if entry["phase"] == phase]
-    return next(entry for entry in reversed(entries) if "@" in "".join(entry))
+    """What the last evaluation of a phase found."""
+    return list(_evaluations(run, phase).values())[-1]
 
 
 def _run_phase(
@@ -388,8 +405,9 @@ def _run_phase(
         )
         writer.resume(phase.name, int(state.step))
         state, evaluation = _loop(
-            phase, state, earlier, s, mesh=mesh, step_fn=step_fn, schedule=schedule,
-            store=store, writer=writer, predictor=predictor, key=keys[1], stop=stop,
+            phase, state, earlier, s, run=run, mesh=mesh, step_fn=step_fn,
+            schedule=schedule, store=store, writer=writer, predictor=predictor,
+            key=keys[1], stop=stop,
         )  # fmt: skip
     return state.weights(), evaluation
 
@@ -513,7 +531,7 @@ def _draw_inputs(phase: Phase, earlier, state: TrainState, s: Setup, run: Path, 
     preview = jax.device_get(phase.preview(example))
     out = run / "pictures" / f"inputs_{phase.name}.png"
     out.parent.mkdir(parents=True, exist_ok=True)
-    picture = visualize.preview_sheet(
-        preview, s.method.keypoints, alignment=s.method.view.alignment
-    )
+    view = s.method.view
+    alignment = view.alignment if isinstance(view, PersonView) else "stride"
+    picture = visualize.preview_sheet(preview, s.method.keypoints, alignment=alignment)
     visualize.save_png(out, picture)

@@ -67,13 +67,6 @@ class MetricWriter:
             start = SessionLog(status=SessionLog.START)
             self._add_event(phase, step + 1, session_log=start)
 
-    def evaluated(self, phase: str, step: int) -> bool:
-        """Whether an evaluation of this step is in the log: it has names with an "@"."""
-        return any(
-            entry["phase"] == phase and entry["step"] == step and "@" in "".join(entry)
-            for entry in read_metrics(self._run_dir)
-        )
-
     def write(self, step: int, phase: str, scalars: Mapping[str, Any]) -> None:
         """Writes the numbers of one step of one phase."""
         if not self._enabled:

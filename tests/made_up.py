@@ -1,12 +1,17 @@
 """People and predictions that tests make up: no images to read, no network."""
 
 import dataclasses
+import types
+from collections.abc import Mapping
+from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from pose_jax import keypoints
 from pose_jax.datasets.table import Table
-from pose_jax.method import Poses
+from pose_jax.method import Boxes, ImageView, Mean, Method, Phase, Poses
 
 
 def make_table(n=6, keypoint_set=keypoints.COCO, seed=0, **changes) -> Table:
@@ -61,3 +66,82 @@ def detections(table: Table, rows, scores) -> Table:
         labelled=False,
         truth=table,
     )
+
+
+# A detector whose weights are its answers: boxes and scores of each image by its number.
+# It sees nothing, and learns by heart; whatever is about boxes can be tested with it.
+
+
+@dataclasses.dataclass(frozen=True)
+class DetectorConfig:
+    name: str
+    images: int = 8
+    slots: int = 3
+    size: tuple[int, int] = (320, 320)
+    buckets: tuple[tuple[int, int], ...] = ((320, 256), (256, 320))
+    model: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+def answers(config: DetectorConfig) -> dict:
+    """Variables without an answer: boxes without extent, of score 0."""
+    shape = (config.images, config.slots)
+    params = {"boxes": np.zeros((*shape, 4), np.float32)}
+    params["scores"] = np.zeros(shape, np.float32)
+    return {"params": params, "batch_stats": {}}
+
+
+def build_detector(config: DetectorConfig, keypoint_set=None) -> Method:
+    def loss(params, state, example, key):
+        row, kind = example["row"], example["kind"]
+        wrong = jnp.square(params["boxes"][row] - example["boxes_xyxy"]).sum(-1)
+        unsure = jnp.square(params["scores"][row] - (kind == 1))
+        total = jnp.sum(wrong * (kind == 1) + unsure)
+        return total, (state, {"loss": Mean(total, jnp.asarray(1.0))})
+
+    def prepare(variables, batch, key):
+        slots = slice(config.slots)
+        return {
+            "input": batch.inputs.images / 255.0,
+            "boxes_xyxy": batch.labels.people_xyxy[:, slots],
+            "kind": batch.labels.people_kind[:, slots],
+            "row": batch.inputs.row,
+        }
+
+    def predict(variables, inputs):
+        params = variables["detector"]["params"]
+        scores = params["scores"][inputs.row]
+        return Boxes(params["boxes"][inputs.row], scores, scores > 0, inputs.row)
+
+    return Method(
+        name="made_up_detector",
+        view=ImageView(config.size, config.buckets, max_people=4),
+        keypoints=None,
+        phases=(
+            Phase(
+                name="detector",
+                init=lambda key: jax.tree.map(jnp.asarray, answers(config)),
+                prepare=prepare,
+                loss=loss,
+                preview=lambda example: example,
+            ),
+        ),
+        predict=predict,
+        inspect=lambda variables, inputs: {"input": inputs.images / 255.0},
+    )
+
+
+made_up_detector = types.SimpleNamespace(Config=DetectorConfig, build=build_detector)
+"""What a module of `methods` has; put into `methods.METHODS` by a test."""
+
+
+def right_answers(table: Table, slots=3) -> dict:
+    """The variables that find everybody of a table, with scores from 0.9 down."""
+    config = DetectorConfig("made_up_detector", len(table.images), slots)
+    variables = answers(config)
+    for image in range(len(table.images)):
+        rows = table.people_of_image(image)
+        rows = rows[~table.crowd[rows]][:slots]
+        variables["params"]["boxes"][image, : len(rows)] = table.boxes_xyxy[rows]
+        scores = 0.9 - 0.01 * np.arange(len(rows))
+        variables["params"]["scores"][image, : len(rows)] = scores
+    return variables

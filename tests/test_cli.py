@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import json
+import re
 import resource
 import subprocess
 import sys
@@ -15,9 +16,10 @@ import pytest
 from PIL import Image
 
 import pose_jax
-from pose_jax import checkpoints, cli, doctor, info, keypoints, models
+from pose_jax import checkpoints, cli, doctor, info, keypoints, methods, models
 from pose_jax.errors import ConfigError, InputError
 from pose_jax.models import layers
+from tests.made_up import made_up_detector
 
 ROOT = Path(__file__).resolve().parent.parent
 DEMO = str(ROOT / "configs" / "demo.py")
@@ -129,6 +131,8 @@ def test_eval_and_predict_pass_on_what_is_said(stub, tmp_path):
     assert cli.main("eval --run r --flip shift --nms oks".split()) == 0
     assert cli.main("predict --run r a.jpg b.png --boxes b.json --out o".split()) == 1
     assert cli.main("predict a.jpg --run r".split()) == 1
+    found = "predict a.jpg --run r --detector d --slots 4 --oks-nms 0.5 --box-nms 0.7"
+    assert cli.main([*found.split(), "--rescoring", "box"]) == 1
     run = (Path("r"),)
     images = [Path("a.jpg"), Path("b.png")]
     said = {"decoders": (), "flips": (), "data": None, "boxes": "gt"}
@@ -136,8 +140,26 @@ def test_eval_and_predict_pass_on_what_is_said(stub, tmp_path):
     assert calls == [
         (run, {**said, "decoders": ("argmax", "dark"), "boxes": "b.json"}),
         (run, {**said, "flips": ("shift",), "nms": "oks"}),
-        ((*run, images), {"boxes": Path("b.json"), "out": Path("o")}),
-        ((*run, images[:1]), {"boxes": None, "out": Path("r/predictions")}),
+        (
+            (*run, images),
+            {"boxes": Path("b.json"), "out": Path("o"), "detector": None},
+        ),
+        (
+            (*run, images[:1]),
+            {"boxes": None, "out": Path("r/predictions"), "detector": None},
+        ),
+        (
+            (*run, images[:1]),
+            {
+                "boxes": None,
+                "out": Path("r/predictions"),
+                "detector": Path("d"),
+                "slots": 4,
+                "oks_nms": 0.5,
+                "box_nms": 0.7,
+                "rescoring": "box",
+            },
+        ),
     ]
 
 
@@ -421,3 +443,58 @@ def test_synth_and_show_make_data_and_a_picture_of_them(tmp_path, capsys):
     assert pixels.shape[0] > 2 * 96 and pixels.shape[1] > 4 * 2 * 64
     assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 1000
     assert "5 training inputs" in capsys.readouterr().out
+
+
+def test_info_of_a_detector_says_its_inputs_by_bucket(tmp_path, monkeypatch, capsys):
+    """Variables are 8 x 3 boxes of four numbers, and scores."""
+    monkeypatch.setitem(methods.METHODS, "made_up_detector", made_up_detector)
+    source = {"name": "coco", "root": "nowhere", "split": "val2017"}
+    config = {
+        "method": {"name": "made_up_detector", "model": {"name": "none"}},
+        "data": {"train": source, "eval": source},
+        "input": {"batch_size": 2},
+        "optimizer": {"name": "sgd", "lr": 0.1},
+        "train": {"steps": 1},
+    }
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    found = info.info(tmp_path)
+    assert found["phases"] == {"detector": {"parameters": 8 * 3 * 5}}
+    assert {canvas: of["input"] for canvas, of in found["inputs"].items()} == {
+        "256x320": "256x320", "320x256": "320x256"
+    }  # fmt: skip
+    text = info.text(found)
+    assert re.search(r"^canvas 256x320 +input 256x320, 0 G", text, re.MULTILINE)
+    assert "none: it finds boxes" in text
+
+
+@pytest.mark.parametrize(
+    ("sources", "words"),
+    [
+        ({"lsp": {}, "lsp_extended": {}}, "lsp, 14"),
+        ({"ours": {"name": "lsp"}, "theirs": {"name": "lsp"}}, "lsp, 14"),
+        ({"ours": {"name": "coco", "options": {"keypoints": "mpii"}}}, "mpii, 16"),
+        ({"ours": {"name": "coco", "options": {"keypoints": "else"}}}, "unknown"),
+        ({"lsp": {}, "mpii": {}}, "unknown"),
+        ({"lsp": {}, "store": {"name": "prepared"}}, "unknown"),
+    ],
+)
+def test_info_of_joined_data_that_are_not_there_guesses_no_keypoints(sources, words):
+    source = {"name": "joined", "root": "nowhere", "split": "train"}
+    source["options"] = {"sources": sources}
+    config = {
+        "method": {
+            "name": "dark",
+            "model": {"name": "pocket", "options": {"width": 8, "blocks": (0, 0, 0)}},
+            "input_size": (64, 64),
+        },
+        "data": {
+            "train": source,
+            "eval": {**source, "name": "prepared", "options": {}},
+        },
+        "input": {"batch_size": 2},
+        "optimizer": {"name": "sgd", "lr": 0.1},
+        "train": {"steps": 1},
+    }
+    found = info._of_config(config)
+    assert found["keypoints"].startswith(words)
+    assert "not readable" in found["data"]["train"]

@@ -1,6 +1,8 @@
 """One preprocessing for training, evaluation and prediction; every row exactly once."""
 
+import dataclasses
 import json
+import re
 
 import jax
 import numpy as np
@@ -13,6 +15,7 @@ from pose_jax import (
     cli,
     evaluate,
     input_pipeline,
+    measures,
     methods,
     predict,
     runs,
@@ -21,8 +24,17 @@ from pose_jax import (
 )
 from pose_jax import sharding as sharding_lib
 from pose_jax.datasets import coco, synthetic
+from pose_jax.datasets.table import Table
 from pose_jax.errors import ConfigError, InputError
-from pose_jax.keypoints import COCO
+from pose_jax.keypoints import COCO, LSP
+from pose_jax.method import Boxes
+from tests.made_up import (
+    DetectorConfig,
+    build_detector,
+    made_up_detector,
+    make_table,
+    right_answers,
+)
 
 METHOD = {
     "name": "dark",
@@ -300,3 +312,157 @@ def test_a_method_of_votes_is_drawn_as_it_shows_itself(root):
 def test_an_unknown_decoder_is_a_config_error(run):
     with pytest.raises(ConfigError):
         runs.load(run).method("drak")
+
+
+# A detector: one row is one image, predictions are boxes.
+
+
+def mixed_table() -> Table:
+    """Seven images in turns wide and high, two people in each, in the last nobody."""
+    table = make_table(12)
+    sizes = [(320, 256) if i % 2 else (256, 320) for i in range(7)]
+    low = np.random.default_rng(0).uniform(0, 100, (12, 2))
+    return dataclasses.replace(
+        table,
+        images=tuple(
+            np.full((h, w, 3), 9 * i, np.uint8) for i, (w, h) in enumerate(sizes)
+        ),
+        image_ids=np.arange(7) + 100,
+        image_sizes=np.array(sizes, np.int32),
+        boxes_xyxy=np.concatenate([low, low + (100, 150)], -1),
+    )
+
+
+@pytest.mark.parametrize("batch_size", [4, 8])
+def test_every_image_counts_once_over_canvases_of_several_sizes(batch_size):
+    """Images of two buckets fill no batch of 4: all are found, and no padding is."""
+    table = mixed_table()
+    variables = {"detector": right_answers(table)}
+    method = build_detector(DetectorConfig("made_up_detector", images=7))
+    predictor = evaluate.Predictor(method, sharding_lib.make_mesh())
+    config = input_pipeline.InputConfig(batch_size, reader="numpy")
+    metrics, boxes = evaluate.evaluate(predictor, variables, table, config)
+    np.testing.assert_array_equal(boxes.row, np.arange(7))
+    assert predictor.traces == 2
+    np.testing.assert_array_equal(boxes.valid.sum(1), [2] * 6 + [0])
+    np.testing.assert_allclose(
+        boxes.boxes_xyxy[:6, :2].reshape(-1, 4), table.boxes_xyxy
+    )
+    assert metrics["box_AP"] == metrics["box_AR"] == 1
+    assert list(metrics) == measures.names(table, boxes=True)
+    some = predictor(variables, table, config, np.array([6, 1, 4]))
+    np.testing.assert_array_equal(some.row, [6, 1, 4])
+    np.testing.assert_array_equal(some.boxes_xyxy, boxes.boxes_xyxy[[6, 1, 4]])
+
+
+@pytest.fixture
+def detector_run(root, tmp_path, monkeypatch):
+    """A run of a detector that finds everybody of the validation images."""
+    monkeypatch.setitem(methods.METHODS, "made_up_detector", made_up_detector)
+    run = tmp_path / "detector"
+    variables = {"detector": right_answers(coco.load(root, "val2017"))}
+    manifest = {
+        "method": {"name": "made_up_detector", "images": 6},
+        "keypoints": None,
+        "input": INPUT,
+        "data": {"name": "coco", "root": str(root), "split": "val2017"},
+        "evaluation": {"nms": "oks"},
+        "scores": {},
+    }
+    checkpoints.save_model(run / "model", variables, manifest)
+    return run
+
+
+def test_a_detector_s_boxes_are_what_a_pose_model_is_evaluated_on(
+    detector_run, run, root, capsys
+):
+    assert cli.main(["eval", "--run", str(detector_run)]) == 0
+    printed = capsys.readouterr().out
+    assert re.search(r"^box_AP +1\.000$", printed, re.MULTILINE)
+    out = detector_run / "eval" / "images"
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert metrics["box_AP"] == metrics["box_AP50"] == 1
+    assert {p.name for p in out.glob("*.png")} == {"predictions.png", "worst.png"}
+    detections = out / "detections.json"
+    table = coco.load(root, "val2017", detections=detections)
+    assert len(table) == len(table.truth.labelled_rows())
+    np.testing.assert_array_equal(table.image, table.truth.image)
+    np.testing.assert_allclose(
+        table.boxes_xyxy, table.truth.boxes_xyxy, rtol=0, atol=2e-3
+    )
+    poses = evaluate.evaluate_run(run, boxes=str(detections), nms="none")
+    (found,) = poses.values()
+    # The same boxes but for their rounding: as good as on those annotated.
+    (annotated,) = evaluate.evaluate_run(run).values()
+    assert found["AP@detections"] == pytest.approx(annotated["AP@gt_boxes"], abs=1e-3)
+    assert (run / "eval" / "detections" / "dark" / "predictions.json").exists()
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        ("--decoder", "dark"),
+        ("--flip", "none"),
+        ("--boxes", "some.json"),
+        ("--nms", "oks"),
+        ("--nms-threshold", "0.5"),
+    ],
+)
+def test_options_of_poses_are_refused_to_a_detector(option, detector_run, capsys):
+    assert cli.main(["eval", "--run", str(detector_run), *option]) == 2
+    err = capsys.readouterr().err
+    assert f"{option[0]}: " in err and "is a detector" in err
+    assert len(err.strip().splitlines()) == 1
+
+
+def test_a_detector_is_measured_on_data_of_any_keypoints(detector_run, monkeypatch):
+    loaded = runs.load(detector_run)
+    assert loaded.keypoints is None and loaded.method().keypoints is None
+    other = make_table(keypoint_set=LSP)
+    monkeypatch.setattr(runs.datasets, "load", lambda source: other)
+    assert loaded.eval_table() is other
+
+
+def test_a_picture_of_boxes_shows_the_sure_ones_and_a_few_others(root):
+    table = coco.load(root, "val2017")
+    n = 9
+    boxes = Boxes(
+        boxes_xyxy=np.tile(np.float32([[30, 40, 60, 90]]), (1, n, 1))
+        + np.arange(n)[:, None],
+        scores=np.linspace(0.8, 0.1, n, dtype=np.float32)[None],
+        valid=np.arange(n)[None] != 1,
+        row=np.array([2], np.int32),
+    )
+    drawn = []
+
+    def draw(pixels, boxes_xyxy, *, scores, **_):
+        drawn.append(scores)
+        return pixels
+
+    with pytest.MonkeyPatch.context() as m:
+        m.setattr(visualize, "draw_boxes", draw)
+        evaluate.draw_image(table, boxes, 2)
+        few = dataclasses.replace(boxes, scores=boxes.scores / 10)
+        evaluate.draw_image(table, few, 2)
+    kept = boxes.scores[0][boxes.valid[0]]
+    np.testing.assert_allclose(drawn[0], kept[kept >= 0.5])
+    np.testing.assert_allclose(drawn[1], kept[:3] / 10)
+
+
+@pytest.mark.parametrize(
+    ("section", "name"),
+    [
+        ({"name": "multipose", "model": {"name": "multipose_50"}}, "hough"),
+        ({"name": "multipose", "model": {"name": "x"}, "decoder": "argmax"}, "argmax"),
+        ({"name": "dark", "model": {"name": "x"}, "input_size": (64, 64)}, "dark"),
+        ({"name": "deeppose", "model": {"name": "x"}}, "deeppose"),
+        ({"name": "deeppose", "model": {"name": "x"}, "decoder": ""}, "deeppose"),
+    ],
+)
+def test_a_read_out_that_no_config_names_is_called_what_it_is(
+    section, name, monkeypatch
+):
+    loaded = runs.LoadedRun({}, {"method": section}, COCO, None)
+    monkeypatch.setattr(runs.LoadedRun, "method", lambda self, decoder, flip: decoder)
+    assert list(evaluate._variants(loaded, (), ())) == [name]
+    assert list(evaluate._variants(loaded, ("shift",), ())) == ["shift"]

@@ -8,7 +8,9 @@ import pytest
 import scipy.io
 
 from pose_jax import evaluate, keypoints, measures
-from tests.made_up import detections, make_poses, make_table
+from pose_jax.datasets.table import Table
+from pose_jax.method import Boxes
+from tests.made_up import detections, make_poses, make_table, right_answers
 
 
 def test_perfect_predictions_measure_perfect():
@@ -502,3 +504,186 @@ def test_annotated_people_are_never_suppressed():
     poses = make_poses(twins)
     kept = evaluate.suppress(twins, poses, evaluate.EvaluationConfig(nms_threshold=0.1))
     assert kept.row.tolist() == [0, 1, 2, 3, 4, 5]
+
+
+# Boxes of a detector.
+
+
+def boxes_of(table: Table, variables: dict) -> Boxes:
+    """What a detector of these answers gives for all images."""
+    params = variables["params"]
+    return Boxes(
+        boxes_xyxy=params["boxes"],
+        scores=params["scores"],
+        valid=params["scores"] > 0,
+        row=np.arange(len(table.images), dtype=np.int32),
+    )
+
+
+def test_right_boxes_measure_perfect_and_names_know_it_before():
+    table = make_table(7)
+    boxes = boxes_of(table, right_answers(table))
+    found = measures.measure(table, boxes)
+    assert list(found) == measures.names(table, boxes=True)
+    assert found["box_AP"] == found["box_AP50"] == found["box_AR"] == 1
+    # All have 10,000 square pixels.
+    assert found["box_APs"] == found["box_APm"] == -1 and found["box_APl"] == 1
+    assert all(map(measures.formula, found)) and all(map(measures.is_metric, found))
+    assert not measures.is_metric("box_loss") and not measures.is_metric("lr")
+    assert measures.notes(table, boxes, found) == []
+    assert "box_AP 1  box_AP50 1" in measures.one_line(5, found)
+    text = measures.table_of({"detector": found})
+    assert f"box_AP: {measures.FORMULAS['box_AP']}" in text
+
+
+def test_a_false_box_in_an_image_of_nobody_costs_precision():
+    """All images count: with the false box scored above all, precision is n / (n + 1)."""
+    table = make_table(4)
+    empty = dataclasses.replace(
+        table,
+        images=(*table.images, table.images[0]),
+        image_ids=np.arange(3) + 10,
+        image_sizes=np.full((3, 2), 400, np.int32),
+    )
+    answers = right_answers(empty)
+    assert measures.measure(empty, boxes_of(empty, answers))["box_AP"] == 1
+    answers["params"]["boxes"][2, 0] = (10, 10, 50, 90)
+    answers["params"]["scores"][2, 0] = 0.99
+    found = measures.measure(empty, boxes_of(empty, answers))
+    assert found["box_AP"] == pytest.approx(4 / 5) and found["box_AR"] == 1
+
+
+def test_boxes_as_results_are_those_that_are_valid():
+    table = make_table(3)
+    boxes = boxes_of(table, right_answers(table))
+    results = measures.coco_results(table, boxes)
+    assert [r["image_id"] for r in results] == [10, 10, 11]
+    assert {r["category_id"] for r in results} == {1}
+    xywh = np.array([r["bbox"] for r in results])
+    np.testing.assert_allclose(xywh[:, 2:], [[100, 200]] * 3, atol=1e-3)
+    np.testing.assert_allclose(xywh[:, :2], table.boxes_xyxy[:, :2], atol=1e-3)
+    np.testing.assert_allclose([r["score"] for r in results], [0.9, 0.89, 0.9])
+
+
+def none(boxes):
+    return dataclasses.replace(boxes, valid=np.zeros_like(boxes.valid))
+
+
+def scaled(boxes):
+    return dataclasses.replace(boxes, boxes_xyxy=boxes.boxes_xyxy / 10)
+
+
+def aside(boxes):
+    return dataclasses.replace(boxes, boxes_xyxy=boxes.boxes_xyxy + 400)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (none, "there is no box"),
+        (scaled, "longer side of boxes is 20 pixels .* annotated ones 200"),
+        (aside, r"6 boxes .* none is near enough \(IoU 0.5\)"),
+    ],
+)
+def test_a_box_ap_of_nothing_says_why(change, says):
+    table = make_table()
+    boxes = change(boxes_of(table, right_answers(table)))
+    found = measures.measure(table, boxes)
+    (note,) = measures.notes(table, boxes, found)
+    assert re.search(f"^box_AP is 0: .*{says}", note), note
+
+
+def test_without_labels_boxes_are_not_measured():
+    table = make_table(labelled=False)
+    boxes = boxes_of(table, right_answers(table))
+    assert measures.measure(table, boxes) == {}
+    assert measures.names(table, boxes=True) == []
+    (note,) = measures.notes(table, boxes, {})
+    assert "nobody is annotated" in note
+
+
+def test_box_errors_are_people_missed_and_boxes_of_nobody():
+    table = make_table(
+        4,
+        boxes_xyxy=np.array(
+            [
+                [0.0, 0, 100, 200], [10, 0, 110, 200], [200, 0, 300, 200],
+                [200, 200, 400, 400],
+            ]
+        ),
+        image=np.array([0, 0, 0, 1], np.int32),
+        crowd=np.array([False, False, False, True]),
+    )  # fmt: skip
+    boxes = Boxes(
+        boxes_xyxy=np.array(
+            [
+                # The first two on one person and his neighbour; half of a third; nothing.
+                [
+                    [0, 0, 100, 200],
+                    [1, 0, 101, 200],
+                    [200, 0, 300, 99],
+                    [0, 300, 9, 390],
+                ],
+                # In the crowd; mostly outside of it; and two that are not said.
+                [
+                    [210, 210, 250, 300],
+                    [100, 200, 290, 300],
+                    [0, 0, 9, 9],
+                    [0, 0, 9, 9],
+                ],
+            ],
+            np.float32,
+        ),
+        scores=np.array([[0.9, 0.8, 0.7, 0.6], [0.9, 0.8, 0.49, 0.9]], np.float32),
+        valid=np.array([[True] * 4, [True] * 3 + [False]]),
+        row=np.array([0, 1], np.int32),
+    )
+    missed, false = measures.box_errors(table, boxes)
+    assert missed.tolist() == [1, 0] and false.tolist() == [2, 1]
+    missed, false = measures.box_errors(table, boxes, score=0.75, iou=0.4)
+    assert missed.tolist() == [1, 0] and false.tolist() == [0, 0]
+
+
+def test_results_have_the_digits_of_round():
+    """Halves too: of a float32 the decimal expansion ends."""
+    rng = np.random.default_rng(0)
+    table = make_table(40)
+    scale = 10.0 ** rng.integers(-4, 7, (40, 17, 2))
+    points = (rng.normal(size=(40, 17, 2)) * scale).astype(np.float32)
+    points[0, :6, 0] = (0.0625, 0.1875, -0.0625, -0.0001, 2.5, 1e30)
+    poses = dataclasses.replace(make_poses(table), points_xy=points)
+    for i, result in enumerate(measures.coco_results(table, poses)):
+        xys = np.concatenate([points[i], poses.keypoint_scores[i][:, None]], -1)
+        expected = [round(float(v), 3) for v in xys.reshape(-1)]
+        assert result["keypoints"] == expected
+        assert np.signbit(result["keypoints"]).tolist() == np.signbit(expected).tolist()
+
+
+def test_oks_of_an_image_is_pycocotools_to_the_bit():
+    """With people of some, of one and of no labels, and more poses than count."""
+    from pycocotools.cocoeval import COCOeval
+
+    from pose_jax.metrics import coco
+
+    rng = np.random.default_rng(0)
+    table = make_table(8)
+    visibility = rng.choice(3, (8, 17)).astype(np.int32)
+    visibility[2], visibility[3, 1:], visibility[5] = 0, 0, 2
+    table = dataclasses.replace(table, visibility=visibility)
+    rows = np.repeat(np.arange(8, dtype=np.int32), 12)
+    poses = make_poses(table, rng.normal(0, 30, (96, 17, 2)), rows)
+    poses = dataclasses.replace(poses, score=rng.permutation(96).astype(np.float32))
+    evaluator = coco._match(
+        table.coco_ground_truth(),
+        measures.coco_results(table, poses),
+        keypoints.COCO.sigmas,
+        20,
+    )
+    images = table.image_ids.tolist()
+    for image in images:
+        found = evaluator.ious[image, 1]
+        assert found.shape == (20, 2)
+        np.testing.assert_array_equal(
+            found, COCOeval.computeOks(evaluator, image, 1), strict=True
+        )
+    assert len({oks for image in images for oks in evaluator.ious[image, 1].flat}) > 80

@@ -20,6 +20,8 @@ from pose_jax import (
     cli,
     evaluate,
     experiment,
+    measures,
+    methods,
     metrics,
     report,
     runs,
@@ -30,6 +32,7 @@ from pose_jax import sharding as sharding_lib
 from pose_jax.datasets import coco, synthetic
 from pose_jax.keypoints import COCO, KeypointSet
 from pose_jax.method import Poses
+from tests.made_up import made_up_detector, right_answers
 
 EVIL = "<script>alert('x')</script>&"
 VOID = {"meta", "img", "br", "hr", "link", "input", "wbr"}
@@ -645,3 +648,81 @@ def test_a_browser_finds_every_section(whole, browser, tmp_path):
     assert {attrs["id"] for tag, attrs in Page(dom).tags if tag == "section"} == (
         ALWAYS | OF_PEOPLE
     )
+
+
+# A detector: images and boxes, no keypoints.
+
+
+@pytest.fixture
+def detector_run(root, tmp_path, monkeypatch):
+    """What training of a detector leaves that finds everybody but in one image."""
+    monkeypatch.setitem(methods.METHODS, "made_up_detector", made_up_detector)
+    config, run = make_config(root), tmp_path / "detector"
+    config["method"] = {"name": "made_up_detector", "images": 7}
+    setup = experiment.setup(config)
+    answers = right_answers(setup.eval_table)
+    answers["params"]["boxes"][5] += 1000
+    variables = {"detector": answers}
+    run.mkdir()
+    (run / "config.json").write_text(json.dumps(config))
+    scores = {"box_AP": 0.75, "box_AP50": 0.8125, "box_APs": -1.0, "box_AR": 0.5}
+    with writers.MetricWriter(run, tensorboard=False) as writer:
+        for step in (1, 2):
+            writer.write(step, "detector", {"box": 0.5 / step, "lr": 1e-3})
+            writer.write(step, "detector", scores | {"box_AP": 0.25 * step})
+    runs.write_model(
+        run, config=config, method=setup.method, train_table=setup.train_table,
+        variables=variables, scores=scores,
+    )  # fmt: skip
+    return run
+
+
+def test_a_detector_is_reported_by_images_without_what_is_of_keypoints(
+    detector_run, root, capsys
+):
+    assert cli.main(["eval", "--run", str(detector_run)]) == 0
+    capsys.readouterr()
+    assert cli.main(["report", str(detector_run)]) == 0
+    assert "note" not in capsys.readouterr().err
+    page, table = page_of(detector_run), coco.load(root, "val2017")
+    assert page.sections() == ALWAYS | {"images"}
+    assert "method made_up_detector" in page.text
+    assert "0.812" in page.text and "box_AP50" in page.text
+    assert "pose-jax eval" in page.text and measures.formula("box_AP") in page.text
+    people = len(table.labelled_rows())
+    missed = len(table.people_of_image(5))
+    assert f"{people - missed} of {people} people are found" in page.text
+    worst = page.text.split(" Worst ")[1]
+    of_image = f"image {table.image_ids[5]} {missed} people, {missed} missed"
+    assert worst.startswith(of_image), worst[:80]
+    alts = [attrs["alt"] for tag, attrs in page.tags if tag == "img"]
+    assert len(alts) == 3 * 7 and all(alt.endswith(": boxes") for alt in alts)
+
+
+def test_fewer_images_and_none_without_labels_are_shown_too(detector_run, root):
+    manifest = json.loads((detector_run / "model" / "manifest.json").read_text())
+    seen = report._look(detector_run, manifest, 3, None)
+    assert seen.boxes.row.tolist() == [0, 3, 6] and seen.total == 7
+    bare = dataclasses.replace(
+        seen, table=dataclasses.replace(seen.table, labelled=False)
+    )
+    page = Page(report._images(bare))
+    assert "no labels" in page.text and "missed" not in page.text
+
+
+def test_data_of_a_detector_that_are_gone_cost_one_line(detector_run, capsys):
+    report.report(detector_run, data="nowhere")
+    err = capsys.readouterr().err
+    assert "No images are shown: " in err and "nowhere" in err
+    assert page_of(detector_run).sections() == ALWAYS
+
+
+def test_kinds_of_box_ap_share_a_panel():
+    log = [
+        {"step": s, "phase": "detector", "box_AP": s, "box_APs": 2 * s, "box": 3 * s}
+        for s in (1, 2)
+    ]
+    assert report._panels(log) == {
+        "box": {"": [(1, 3), (2, 6)]},
+        "box_AP": {"box_AP": [(1, 1), (2, 2)], "box_APs": [(1, 2), (2, 4)]},
+    }

@@ -9,6 +9,7 @@ from pose_jax import checkpoints, runs
 from pose_jax.datasets import synthetic
 from pose_jax.errors import ConfigError, InputError
 from pose_jax.keypoints import COCO, LSP
+from tests.made_up import make_table
 
 CONFIG = ConfigDict({"seed": 1, "train": {"steps": 5, "log_every_steps": 2}})
 
@@ -108,3 +109,23 @@ def test_a_run_without_a_model_says_so(tmp_path):
     with pytest.raises(InputError, match="no model here"):
         runs.load(tmp_path)
     assert not checkpoints.whole_steps(tmp_path / "checkpoints" / "pose")
+
+
+def test_a_run_without_keypoints_is_a_detector_s(tmp_path):
+    manifest = {
+        "method": {"name": "detector"},
+        "keypoints": None,
+        "input": {"batch_size": 2},
+        "data": {"name": "coco", "root": "", "split": "val2017"},
+    }
+    checkpoints.save_model(tmp_path / "model", {"detector": {"params": {}}}, manifest)
+    run = runs.load(tmp_path)
+    assert run.keypoints is None and run.input.batch_size == 2
+
+
+@pytest.mark.parametrize("keypoint_set", [COCO, LSP])
+def test_a_detector_takes_data_of_any_keypoints(keypoint_set, root, monkeypatch):
+    table = make_table(keypoint_set=keypoint_set)
+    monkeypatch.setattr(runs.datasets, "load", lambda source: table)
+    run = runs.LoadedRun({}, loaded(root).manifest, None, None)
+    assert run.eval_table() is table

@@ -116,7 +116,7 @@ def pose():
         center_xy = ((low + high) / 2)[:, 0].astype(jnp.int32)
         row = jnp.arange(len(center_xy))
         seen = inputs.images[row, center_xy[:, 1], center_xy[:, 0]].mean(-1) / 255
-        scores = seen[:, None] * jnp.linspace(0.5, 1, 17)
+        scores = seen[:, None] * jnp.linspace(0.5, 1, 17)[None]
         return Poses(
             points_xy=low + variables["places"] * (high - low),
             keypoint_scores=scores,
@@ -310,7 +310,7 @@ def test_options_that_cannot_be(pose, options, match):
 
 
 def test_methods_in_each_others_place(pose):
-    with pytest.raises(ConfigError, match="'dark' is no detector"):
+    with pytest.raises(ConfigError, match="'places' is no detector"):
         system.find_people(pose[0], pose[0])
     with pytest.raises(ConfigError, match="'fixed' is a detector"):
         system.find_people(fixed_detector(), fixed_detector())

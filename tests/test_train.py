@@ -11,15 +11,18 @@ import pytest
 from pose_jax import (
     checkpoints,
     evaluate,
+    experiment,
     input_pipeline,
     methods,
     train,
     trees,
     writers,
 )
-from pose_jax.datasets import synthetic
+from pose_jax.datasets import coco, synthetic
 from pose_jax.errors import ConfigError, InputError
+from pose_jax.keypoints import LSP
 from pose_jax.method import Mean, Method, PersonView, Phase, Poses, Statistics
+from tests.made_up import made_up_detector, make_table
 
 
 @pytest.fixture(scope="session")
@@ -490,3 +493,88 @@ def test_a_cascade_learns_a_few_people_by_heart(people, tmp_path):
     log = writers.read_metrics(tmp_path / "run")
     first, second = (e["box_error@gt_boxes"] for e in log if "box_error@gt_boxes" in e)
     assert first < 0.001 and second < 0.02
+
+
+# A detector: rows are images, what it finds are boxes.
+
+
+def detector_config(root, monkeypatch, **changes):
+    monkeypatch.setitem(methods.METHODS, "made_up_detector", made_up_detector)
+    config = make_config(
+        root,
+        optimizer={"name": "sgd", "lr": 0.4, "momentum": 0.0},
+        train={
+            "steps": 60,
+            "eval_every_steps": 30,
+            "log_every_steps": 10,
+            "best_metric": "box_AP",
+        },
+    )
+    # Evaluated on what it has learnt by heart.
+    config["data"]["eval"]["split"] = "train2017"
+    config["method"] = {"name": "made_up_detector", "images": 8}
+    config.update(changes)
+    return config
+
+
+def test_a_detector_is_trained_evaluated_and_drawn(
+    people, tmp_path, monkeypatch, capsys
+):
+    config, run = detector_config(people, monkeypatch), tmp_path / "run"
+    metrics = train.train(config, run)
+    table = coco.load(people, "train2017")
+    printed = capsys.readouterr().out
+    assert f": {len(table.images)} images of coco train2017, " in printed
+    assert "box_AP" in printed
+    assert metrics["box_AP"] == 1
+    manifest = checkpoints.load_manifest(run / "model")
+    assert manifest["keypoints"] is None
+    assert manifest["scores"]["box_AP"] == metrics["box_AP"]
+    pictures = {path.name for path in (run / "pictures").glob("*.png")}
+    assert pictures == {
+        "inputs_detector.png", "predictions.png", "worst.png", "curves.png"
+    }  # fmt: skip
+    lines = writers.read_metrics(run)
+    assert [line["step"] for line in lines if "box_AP" in line] == [30, 60]
+    # Started again it trains no step, and what is evaluated already is not again.
+    written = (run / "metrics.jsonl").read_text()
+    stop_before(monkeypatch, 0)
+    assert train.train(config, run) == metrics
+    assert written == (run / "metrics.jsonl").read_text()
+
+
+def test_a_detector_s_loss_that_is_not_finite_names_the_images(
+    people, tmp_path, monkeypatch
+):
+    config = detector_config(
+        people, monkeypatch, optimizer={"name": "sgd", "lr": 1e30, "momentum": 0.0}
+    )
+    with pytest.raises(InputError, match=r"batch's image ids") as error:
+        train.train(config, tmp_path / "run")
+    named = json.loads(str(error.value).split("ids: ")[1].split("]")[0] + "]")
+    ids = set(coco.load(people, "train2017").image_ids.tolist())
+    assert len(named) == 4 and set(named) <= ids
+
+
+def test_a_detector_s_best_metric_is_one_of_boxes(people, monkeypatch):
+    config = detector_config(people, monkeypatch)
+    config["train"]["best_metric"] = "AP@gt_boxes"
+    with pytest.raises(ConfigError, match=r"no 'AP@gt_boxes'.* mean 'box_AP"):
+        train._check_metric_names(train.setup(config))
+
+
+def test_a_detector_may_be_evaluated_on_people_of_other_keypoints(people, monkeypatch):
+    config = detector_config(people, monkeypatch)
+    load = experiment.datasets.load
+    monkeypatch.setattr(
+        experiment.datasets,
+        "load",
+        lambda source: (
+            make_table(keypoint_set=LSP) if source.split == "val2017" else load(source)
+        ),
+    )
+    config["data"]["eval"]["split"] = "val2017"
+    assert train.setup(config).eval_table.keypoints == LSP
+    config["method"] = make_config(people)["method"]
+    with pytest.raises(ConfigError, match="must be the same set"):
+        train.setup(config)

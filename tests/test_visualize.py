@@ -379,3 +379,94 @@ def test_votes_that_do_not_fit_the_image_are_refused(wrong):
     maps[wrong] = maps[wrong][1:]
     with pytest.raises(ValueError, match=f"{visualize.HOUGH[wrong]} must be .* got"):
         visualize.hough(GREY, *maps, COCO)
+
+
+# Boxes.
+
+
+@pytest.mark.parametrize("scale", [1, 3])
+def test_boxes_are_drawn_where_they_are(scale):
+    """The middle of each edge has the box's colour; what is far inside has the image's."""
+    image = np.zeros((60, 80, 3), np.uint8)
+    drawn = visualize.draw_boxes(
+        image,
+        np.array([[10.0, 20, 30, 50]]),
+        truth_xyxy=np.array([[40.0, 5, 70, 40], [5.0, 5, 35, 15]]),
+        crowd=np.array([False, True]),
+        scale=scale,
+    )
+    assert drawn.shape == (60 * scale, 80 * scale, 3) and not image.any()
+
+    def at(x, y):
+        place = (np.array([x, y]) + 0.5) * scale - 0.5
+        x, y = np.round(place).astype(int)
+        return drawn[y, x]
+
+    for x, y in ((10, 35), (30, 35), (20, 20), (20, 50)):
+        np.testing.assert_array_equal(at(x, y), visualize.LEFT)
+    for x, y in ((40, 20), (70, 20), (55, 5), (55, 40)):
+        np.testing.assert_array_equal(at(x, y), visualize.CENTRE)
+    for x, y in ((20, 35), (55, 20), (75, 55)):
+        np.testing.assert_array_equal(at(x, y), 0)
+    assert len(set(at(5, 10).tolist())) == 1 and at(5, 10)[0] > 100  # Grey.
+
+
+def test_an_unsure_box_is_thin_and_the_best_is_on_top():
+    image = np.zeros((60, 80, 3), np.uint8)
+    box = np.array([[20.0, 15, 70, 50]])
+    orange = {}
+    for score in (0.2, 0.6):
+        drawn = visualize.draw_boxes(image, box, scores=np.array([score]))
+        orange[score] = (drawn == visualize.LEFT).all(-1).sum()
+    assert orange[0.6] > 1.5 * orange[0.2] > 0
+    # Its score is written where it begins, over that of a worse one of the same place.
+    both = visualize.draw_boxes(
+        image, np.tile(box, (2, 1)), scores=np.array([0.6, 0.2])
+    )
+    assert (both[40:] == drawn[40:]).all() and (both[16:26, 21:60] > 0).any()
+
+
+@pytest.mark.parametrize(
+    "box",
+    [
+        [-1e9, -1e9, 1e9, 1e9], [np.nan, 0, 1, 1], [5, 5, 1, 1], [np.inf] * 4,
+        [3, 3, 3, 3], [500, 500, 600, 600],
+    ],
+)  # fmt: skip
+def test_any_box_can_be_drawn(box):
+    image = np.full((20, 30, 3), 77, np.uint8)
+    boxes = np.array([box], float)
+    drawn = visualize.draw_boxes(image, boxes, scores=np.ones(1), truth_xyxy=boxes)
+    assert drawn.shape == image.shape
+
+
+@pytest.mark.parametrize(
+    "marks",
+    [
+        {"boxes_xyxy": np.zeros(4)},
+        {"boxes_xyxy": np.zeros((2, 4)), "scores": np.zeros(1)},
+        {"boxes_xyxy": np.zeros((2, 4)), "truth_xyxy": np.zeros((1, 5))},
+        {
+            "boxes_xyxy": np.zeros((2, 4)),
+            "truth_xyxy": np.zeros((1, 4)),
+            "crowd": np.zeros(2, bool),
+        },
+    ],
+)
+def test_boxes_that_do_not_fit_are_refused(marks):
+    with pytest.raises(ValueError, match=r"came for|must be"):
+        visualize.draw_boxes(np.zeros((9, 9, 3), np.uint8), **marks)
+
+
+def test_a_preview_of_a_detector_shows_its_boxes_and_fits_on_a_screen():
+    preview = {
+        "input": np.zeros((2, 800, 960, 3), np.float32),
+        "boxes_xyxy": np.array(
+            [[[100, 200, 500, 700], [0, 0, 0, 0]], [[0, 0, 0, 0], [0, 0, 0, 0]]], float
+        ),
+        "kind": np.array([[1, 0], [0, 0]]),
+    }
+    picture = visualize.preview_sheet(preview, None)
+    assert picture.shape == (400 + 12, 2 * 480 + 18, 3)
+    green = (picture == visualize.CENTRE).all(-1)
+    assert green[:, : 480 + 6].any() and not green[:, 480 + 6 :].any()

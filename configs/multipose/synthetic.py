@@ -4,6 +4,7 @@ r"""MultiPose in small: synthetic people, several a picture, two CPU cores.
   pose-jax train --config configs/multipose/synthetic.py --run runs/multipose_synthetic
   pose-jax eval --run runs/multipose_synthetic \
     --decoder argmax,argmax_offset,hough,hough_subpixel
+  ... --config configs/multipose/synthetic.py:long      # twice as long, for the demo
   ... --config configs/multipose/synthetic.py:smoke     # two steps, on data/smoke
 
 One to four people a picture, upright and seen from the front, who stand before one another.
@@ -66,6 +67,8 @@ def get_config(variant: str = "") -> ConfigDict:
             "checkpoint_every_steps": 500,
         }
     )
+    # Of poses on a detector's boxes.
+    c.evaluation = ConfigDict({"nms": "oks", "nms_threshold": 0.5})
     if variant == "smoke":
         c.data.train.root = c.data.eval.root = "data/smoke"
         c.method.model.options = ConfigDict(
@@ -77,6 +80,8 @@ def get_config(variant: str = "") -> ConfigDict:
         c.train.steps = 2
         c.train.eval_every_steps = 1
         c.train.checkpoint_every_steps = 0
+    elif variant == "long":
+        c.train.steps = 2000
     elif variant:
-        raise ValueError(f"no variant {variant!r}; there is 'smoke'.")
+        raise ValueError(f"no variant {variant!r}; there are 'long' and 'smoke'.")
     return c

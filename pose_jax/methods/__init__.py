@@ -14,9 +14,14 @@ from pose_jax import config as config_lib
 from pose_jax.errors import ConfigError
 from pose_jax.keypoints import KeypointSet
 from pose_jax.method import Method
-from pose_jax.methods import dark, deeppose, multipose
+from pose_jax.methods import dark, deeppose, detector, multipose
 
-METHODS = {"dark": dark, "deeppose": deeppose, "multipose": multipose}
+METHODS = {
+    "dark": dark,
+    "deeppose": deeppose,
+    "detector": detector,
+    "multipose": multipose,
+}
 
 
 def parse(section: Mapping[str, Any], *, decoder: str | None = None):
@@ -47,8 +52,14 @@ def parse(section: Mapping[str, Any], *, decoder: str | None = None):
 
 
 def build(
-    section: Mapping[str, Any], keypoints: KeypointSet, *, decoder: str | None = None
+    section: Mapping[str, Any],
+    keypoints: KeypointSet | None,
+    *,
+    decoder: str | None = None,
 ) -> Method:
-    """Builds the method that a config section describes, for a keypoint set."""
+    """Builds the method that a config section describes, for a keypoint set.
+
+    A detector knows no keypoints, whatever set it is given.
+    """
     module, config = parse(section, decoder=decoder)
     return module.build(config, keypoints)

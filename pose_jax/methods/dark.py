@@ -129,6 +129,7 @@ def build(config: Config, keypoint_set: keypoints.KeypointSet) -> Method:
     for kinds, gives, method in (
         (models.COORDINATES, "coordinates", "deeppose"),
         (models.HEATMAPS_AND_OFFSETS, "offsets too", "multipose"),
+        (models.DETECTORS, "boxes", "detector"),
     ):
         if config.model.name.startswith(kinds):
             raise ConfigError(

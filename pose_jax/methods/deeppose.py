@@ -129,13 +129,14 @@ def build(config: Config, keypoint_set: keypoints.KeypointSet) -> Method:
             f"config.method.inside is a weight, 0 or more; got {config.inside}."
         )
     with_decoder(config, config.decoder)  # Checks the name.
-    for kinds, method in (
-        (models.HEATMAPS, "dark"),
-        (models.HEATMAPS_AND_OFFSETS, "multipose"),
+    for kinds, gives, method in (
+        (models.HEATMAPS, "heatmaps", "dark"),
+        (models.HEATMAPS_AND_OFFSETS, "heatmaps", "multipose"),
+        (models.DETECTORS, "boxes", "detector"),
     ):
         if config.model.name.startswith(kinds):
             raise ConfigError(
-                f"config.method.model.name: {config.model.name!r} gives heatmaps, method "
+                f"config.method.model.name: {config.model.name!r} gives {gives}, method "
                 f"'deeppose' needs coordinates; take another network, or method {method!r}."
             )
     if config.stages > 1 and keypoint_set.torso is None:

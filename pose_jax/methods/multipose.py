@@ -140,6 +140,11 @@ def build(config: Config, keypoint_set: keypoints.KeypointSet) -> Method:
                 f"config.method.{name} must be 0 or a positive number; "
                 f"got {getattr(config, name)}."
             )
+    if config.model.name.startswith(models.DETECTORS):
+        raise ConfigError(
+            f"config.method.model.name: {config.model.name!r} gives boxes, method "
+            "'multipose' needs offsets; take another network, or method 'detector'."
+        )
     if config.model.name.startswith(models.HEATMAPS + models.COORDINATES):
         raise ConfigError(
             f"config.method.model.name: {config.model.name!r} gives no offsets, which "

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import io
 import json
 import math
@@ -99,17 +100,50 @@ def _match(ground_truth, results, sigmas, max_detections):
         values = _numbers(person, "keypoints", 3 * k, "annotation")
         person.setdefault("num_keypoints", int(np.count_nonzero(values[2::3] > 0)))
         _numbers(person, "bbox", 4, "annotation")
-    for index, person in enumerate(found):
-        values = _numbers(person, "keypoints", 3 * k, f"result {index}")
-        width, height = np.ptp(values[0::3]), np.ptp(values[1::3])
-        person["area"] = float(width * height)
+    values = _all_numbers(found, "keypoints", 3 * k)
+    areas = np.ptp(values[:, 0::3], axis=1) * np.ptp(values[:, 1::3], axis=1)
+    # From here on an array each: pycocotools makes one of it for every pair otherwise.
+    for person, area, points in zip(found, areas.tolist(), values, strict=True):
+        person["area"], person["keypoints"] = area, points
     with contextlib.redirect_stdout(io.StringIO()):
         evaluator = _evaluator(truth, people, found, "keypoints")
+        evaluator.computeOks = functools.partial(_oks_of_image, evaluator)
         evaluator.params.maxDets = [max_detections]
         if sigmas is not None:
             evaluator.params.kpt_oks_sigmas = np.asarray(sigmas, np.float64)
         evaluator.evaluate()
     return evaluator
+
+
+def _oks_of_image(evaluator, image_id, category_id):
+    """`COCOeval.computeOks`, the same to the bit, with all detections at once."""
+    params = evaluator.params
+    people = evaluator._gts[image_id, category_id]
+    found = evaluator._dts[image_id, category_id]
+    order = np.argsort([-item["score"] for item in found], kind="mergesort")
+    order = order[: params.maxDets[-1]]
+    if not len(people) or not len(order):
+        return []
+    xyv = np.stack([found[i]["keypoints"] for i in order])
+    x, y = xyv[:, 0::3], xyv[:, 1::3]
+    variances = (params.kpt_oks_sigmas * 2) ** 2
+    oks = np.zeros((len(order), len(people)))
+    for j, person in enumerate(people):
+        truth = np.array(person["keypoints"])
+        labelled = truth[2::3] > 0
+        if labelled.any():
+            dx, dy = x - truth[0::3], y - truth[1::3]
+        else:  # How far beyond the box, enlarged by itself on each side.
+            x0, y0, w, h = person["bbox"]
+            dx = np.maximum(0, x0 - w - x) + np.maximum(0, x - (x0 + w * 2))
+            dy = np.maximum(0, y0 - h - y) + np.maximum(0, y - (y0 + h * 2))
+            labelled = np.ones_like(labelled)
+        area = person["area"] + np.spacing(1)
+        squared = (dx**2 + dy**2) / variances / area / 2
+        # In rows without gaps: the order of the sum is pycocotools'.
+        squared = np.ascontiguousarray(squared[:, labelled])
+        oks[:, j] = np.sum(np.exp(-squared), axis=1) / squared.shape[1]
+    return oks
 
 
 @dataclasses.dataclass(frozen=True)
@@ -215,9 +249,9 @@ def coco_box_ap(ground_truth: GroundTruth, results: Results) -> dict[str, float]
     found = _load_results(results, truth, "bbox")
     for item in objects:
         _numbers(item, "bbox", 4, "annotation")
-    for index, item in enumerate(found):
-        values = _numbers(item, "bbox", 4, f"result {index}")
-        item["area"] = float(values[2] * values[3])
+    values = _all_numbers(found, "bbox", 4)
+    for item, area in zip(found, (values[:, 2] * values[:, 3]).tolist(), strict=True):
+        item["area"] = area
     with contextlib.redirect_stdout(io.StringIO()):
         evaluator = _evaluator(truth, objects, found, "bbox")
         evaluator.evaluate()
@@ -344,6 +378,21 @@ def _numbers(item, field, length, what) -> np.ndarray:
     return values
 
 
+def _all_numbers(results, field, length) -> np.ndarray:
+    """A field of all results as [n, length] float64; refuses the first that is wrong."""
+    try:
+        values = np.array([item[field] for item in results], np.float64)
+        values = values.reshape(len(results), length) if not results else values
+    except (TypeError, ValueError):  # Of several lengths.
+        values = np.zeros(0)
+    if values.shape != (len(results), length) or not np.isfinite(values).all():
+        rows = [
+            _numbers(r, field, length, f"result {i}") for i, r in enumerate(results)
+        ]
+        values = np.stack(rows)
+    return values
+
+
 def _require(item, field, what) -> None:
     if field not in item:
         raise InputError(f'{_name(item, what)}: there is no "{field}".')
@@ -435,6 +484,49 @@ def why_no_ap(ground_truth: GroundTruth, results: Results) -> list[str]:
             "or keypoints in another order."
         )
     return reasons
+
+
+def why_no_box_ap(ground_truth: GroundTruth, results: Results) -> list[str]:
+    """Reasons, in words, for a box AP of 0 or -1 of files that can be read.
+
+    Args:
+      ground_truth, results: as of `coco_box_ap`, which accepted them.
+
+    Returns:
+      At least one line each naming what was counted, and the remedy.
+    """
+    truth, objects = _load_ground_truth(ground_truth)
+    found = _load_results(results, truth, "bbox")
+    counted = [item for item in objects if not item["iscrowd"]]
+    if not counted:
+        return [
+            f"none of the {len(objects)} annotations counts: there is nobody, or crowd "
+            "regions alone. Is it the right file?"
+        ]
+    if not found:
+        return ["there is no box, of no score: a network that has not learnt yet."]
+    images = {item["image_id"] for item in counted}
+    met = [item for item in found if item["image_id"] in images]
+    if not met:
+        return [
+            f"none of the {len(found)} boxes is of one of the {len(images)} images with "
+            f"annotated boxes (results: image_id {found[0]['image_id']!r}, labels: "
+            f"{next(iter(images))!r}): do both number their images alike?"
+        ]
+    sides = [
+        np.median([np.max(item["bbox"][2:]) for item in items])
+        for items in (met, counted)
+    ]
+    if not 0.25 < (sides[0] + 1e-9) / (sides[1] + 1e-9) < 4:
+        return [
+            f"the longer side of boxes is {sides[0]:.3g} pixels in the median, of "
+            f"annotated ones {sides[1]:.3g}: are they (x, y, width, height) in pixels of "
+            "the original image? A network that has not learnt yet is wrong by as much."
+        ]
+    return [
+        f"{len(met)} boxes are of images with annotated ones, in the right range, but none "
+        "is near enough (IoU 0.5) to any: a network that has not learnt yet."
+    ]
 
 
 def _extent(xyv: np.ndarray) -> float:

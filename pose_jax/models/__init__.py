@@ -10,6 +10,8 @@ with `train=True`. Images are [b, h, w, 3], float, normalised. The output is, by
     logits       [b, h, w, k]      multipose: of heatmaps, and
     and offsets  [b, h, w, k, 2]   (x, y) to the keypoint, pixels; h and w are 8n + 1, and
                                    in training auxiliary logits come before the pair
+    boxes        two halves        faster_rcnn: see `faster_rcnn`; what is said above of
+                                   `train` is not of them
 
 "deeppose" needs `rngs={"dropout": key}` to be applied with `train=True`.
 """
@@ -25,6 +27,11 @@ import flax.linen as nn
 
 from pose_jax.errors import ConfigError
 from pose_jax.models.deeppose import DeepPose
+from pose_jax.models.faster_rcnn import (
+    FasterRCNN,
+    FasterRCNNPocket,
+    FasterRCNNPyramid,
+)
 from pose_jax.models.hourglass import Hourglass
 from pose_jax.models.hrnet import HRNet
 from pose_jax.models.layers import NormKind
@@ -33,10 +40,24 @@ from pose_jax.models.pocket import Pocket
 from pose_jax.models.resnet_regression import ResNetRegression
 from pose_jax.models.simple_baseline import SimpleBaseline
 
-__all__ = ["COORDINATES", "HEATMAPS", "HEATMAPS_AND_OFFSETS", "MODELS", "build"]
+__all__ = [
+    "COORDINATES",
+    "DETECTORS",
+    "HEATMAPS",
+    "HEATMAPS_AND_OFFSETS",
+    "MODELS",
+    "build",
+]
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
     "deeppose": DeepPose,
+    "faster_rcnn_18": partial(FasterRCNN, depth=18),
+    "faster_rcnn_50": partial(FasterRCNN, depth=50),
+    "faster_rcnn_101": partial(FasterRCNN, depth=101),
+    "faster_rcnn_fpn_18": partial(FasterRCNNPyramid, depth=18),
+    "faster_rcnn_fpn_50": partial(FasterRCNNPyramid, depth=50),
+    "faster_rcnn_fpn_101": partial(FasterRCNNPyramid, depth=101),
+    "faster_rcnn_pocket": FasterRCNNPocket,
     "hourglass_4": partial(Hourglass, stacks=4),
     "hourglass_8": partial(Hourglass, stacks=8),
     "hrnet_w32": partial(HRNet, width=32),
@@ -66,6 +87,9 @@ COORDINATES = ("deeppose", "resnet_regression_")
 HEATMAPS_AND_OFFSETS = ("multipose_",)
 """What the names of networks that give heatmaps' logits and offsets begin with."""
 
+DETECTORS = ("faster_rcnn_",)
+"""What the names of networks that find boxes begin with; they know no keypoints."""
+
 _DTYPES = ("float32", "bfloat16")
 
 
@@ -74,7 +98,7 @@ def build(name: str, num_keypoints: int = 17, **options: Any) -> nn.Module:
 
     Args:
       name: a key of `MODELS`.
-      num_keypoints: of the output, at least 1.
+      num_keypoints: of the output, at least 1. Detectors have none.
       **options: attributes of the module. All have norm ("batch", "frozen" or "group";
         deeppose takes the first alone) and dtype (of the computation: "float32" or
         "bfloat16"; parameters and outputs stay float32).
@@ -97,7 +121,9 @@ def build(name: str, num_keypoints: int = 17, **options: Any) -> nn.Module:
                 f"model {name!r} has no option {option!r}; did you mean "
                 f"{_nearest(option, known)!r}? Known: {', '.join(known)}."
             )
-    model = make(num_keypoints=num_keypoints, **options)
+    if not name.startswith(DETECTORS):
+        options["num_keypoints"] = num_keypoints
+    model = make(**options)
     for option, value, values in [
         ("norm", model.norm, get_args(NormKind)),
         ("dtype", getattr(model.dtype, "__name__", str(model.dtype)), _DTYPES),

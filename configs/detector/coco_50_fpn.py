@@ -1,0 +1,29 @@
+r"""A detector of today: ResNet-50 with a feature pyramid on COCO (arXiv:1612.03144).
+
+  pose-jax train --config configs/detector/coco_50_fpn.py --run runs/detector_coco_50_fpn \
+    --config.train.init_from=runs/faster_rcnn_fpn_50_imagenet
+  ... --config configs/detector/coco_50_fpn.py:smoke      # two steps, on data/smoke
+
+runs/faster_rcnn_fpn_50_imagenet holds torchvision's ResNet-50 of ImageNet below "backbone".
+Each of the five maps has anchors of one size, 32 to 512 pixels. The training is Detectron's
+"1x" with half its batch: 180,000 steps of eight images at 0.01, a tenth of it after 120,000
+and a hundredth after 160,000. All else as in coco_101.py. Not yet run.
+
+41,347,156 parameters, 23,508,032 of them the ResNet's.
+"""
+
+from _recipes import apply_variant, coco
+from ml_collections import ConfigDict
+
+
+def get_config(variant: str = "") -> ConfigDict:
+    c = coco(
+        model="faster_rcnn_fpn_50",
+        anchor_scales=((32.0,), (64.0,), (128.0,), (256.0,), (512.0,)),
+    )
+    c.optimizer.lr = 0.01
+    c.optimizer.warmup_steps = 1000
+    c.optimizer.weight_decay = 1e-4
+    c.optimizer.drop_steps = (120_000, 160_000)
+    c.train.steps = 180_000
+    return apply_variant(c, variant)

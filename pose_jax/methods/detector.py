@@ -1,0 +1,575 @@
+"""Faster R-CNN for people: proposals, and what is in them.
+
+A network says of every anchor whether a person is there and how the box of that person
+differs from it. The best of these boxes that do not overlap much are proposals; features
+cut from them say again whether this is a person, and how its box differs. Ren et al.,
+NeurIPS 2015, arXiv:1506.01497; the detector of MultiPose (arXiv:1701.01779) is one that
+knows people alone.
+
+Frames: boxes come and go in the image frame; inside they are in pixels of the input, which
+shows the whole image in its upper left corner, as large as `size` and the input's own size
+allow. Every bucket of canvases has one size of input, its own, scaled likewise and rounded
+up to what the network takes: one trace a bucket. The warp has no low-pass filter: an image
+that is reduced by more than 2 is sampled, not averaged.
+
+A box's sides are edges, (0, 0, w, h) all of an image w x h, as COCO's are, and edges are
+half a pixel from the middles of pixels. Both scale and mirror so.
+
+A crowd region is no person to be found, and what lies in it is no background.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+
+from pose_jax import augment, geometry, losses, models, nms
+from pose_jax.codecs import boxes
+from pose_jax.errors import ConfigError
+from pose_jax.keypoints import KeypointSet
+from pose_jax.method import Boxes, ImageView, Mean, Method, Phase
+from pose_jax.methods import _person
+from pose_jax.methods._person import ModelConfig
+
+_RPN_SCALE = (1.0, 1.0, 1.0, 1.0)
+_BOX_SCALE = (10.0, 10.0, 5.0, 5.0)
+_VISIBLE = 0.3
+"""People of whom an augmented view shows less than this share are ignored."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """The method section of a config.
+
+    "Paper" is Faster R-CNN's (arXiv:1506.01497). Pixels are of the input.
+
+    Attributes:
+      model: a network of boxes.
+      size: (short, long) side that the image is resized to fit in; MultiPose's detector
+        has (600, 900) and (800, 1200).
+      buckets: canvas sizes (width, height); an image goes to the smallest it fits in.
+        Each compiles a step of its own.
+      max_people: so many people and crowd regions of an image are known in training.
+      anchor_scales: for each map of the network, the finest first, square roots of the
+        anchors' areas, pixels.
+      anchor_aspects: height over width of the anchors, of every scale.
+      rpn_positive, rpn_negative: IoU from which an anchor is a person's, and below which
+        it is background.
+      rpn_samples, rpn_share: anchors an image in the loss, and which share of them may be
+        people's.
+      pre_nms, post_nms: proposals of a map before, and of an image after suppression, in
+        training.
+      test_pre_nms, test_post_nms: the same afterwards.
+      rpn_nms: IoU above which the worse of two proposals goes.
+      box_positive: IoU from which a proposal is a person; below it is background.
+      box_samples, box_share: proposals an image in the loss, and which share of them may
+        be people. The people's own boxes are among the proposals.
+      rpn_beta, box_beta: where the loss of the numbers of a box turns from a parabola
+        into a line; the box head's numbers are ten and five times as large.
+      score_threshold: boxes of a lower score are not given.
+      box_nms: IoU above which the worse of two boxes goes; MultiPose has 0.6.
+      slots: boxes of an image at most.
+      augment: flip; scale: the image is smaller by a factor of 1 +- scale; translation:
+        where the image is smaller than the input it is somewhere in it, and where it is
+        larger the input shows any part of it, in this share of the room there is; and
+        colours. Nothing else.
+    """
+
+    name: Literal["detector"]
+    model: ModelConfig
+    size: tuple[int, int] = (800, 1200)
+    buckets: tuple[tuple[int, int], ...] = ((640, 480), (480, 640), (640, 640))
+    max_people: int = 32
+    anchor_scales: tuple[tuple[float, ...], ...] = ((64.0, 128.0, 256.0, 512.0),)
+    anchor_aspects: tuple[float, ...] = (0.5, 1.0, 2.0)
+    rpn_positive: float = 0.7
+    rpn_negative: float = 0.3
+    rpn_samples: int = 256
+    rpn_share: float = 0.5
+    pre_nms: int = 2000
+    post_nms: int = 1000
+    test_pre_nms: int = 1000
+    test_post_nms: int = 300
+    rpn_nms: float = 0.7
+    box_positive: float = 0.5
+    box_samples: int = 256
+    box_share: float = 0.25
+    rpn_beta: float = 1 / 9
+    box_beta: float = 1.0
+    score_threshold: float = 0.05
+    box_nms: float = 0.6
+    slots: int = 100
+    augment: augment.AugmentConfig = dataclasses.field(
+        default_factory=lambda: augment.AugmentConfig(flip=0.5)
+    )
+
+
+def with_decoder(config: Config, decoder: str) -> Config:
+    """Refuses: there is one way to read boxes out.
+
+    Raises:
+      ConfigError: always.
+    """
+    del config
+    raise ConfigError(
+        f"method 'detector' has no decoders; got {decoder!r}. Leave the option out."
+    )
+
+
+def build(config: Config, keypoint_set: KeypointSet | None = None) -> Method:
+    """Builds the method; see the module docstring. It knows no keypoints.
+
+    Raises:
+      ConfigError: an option that cannot be, or a network of other outputs.
+    """
+    del keypoint_set
+    _check(config)
+    model = _network(config)
+    view = ImageView(config.size, config.buckets, config.max_people)
+
+    def init(key):
+        variables = model.init(key, jnp.zeros((1, 64, 64, 3)), train=True)
+        return {"batch_stats": {}, **variables}
+
+    def prepare(variables, batch, key):
+        del variables  # No earlier phase, no constants.
+        inputs, labels = batch.inputs, batch.labels
+        draw = key
+        if key is not None:
+            draw = augment.draw(key, batch.epoch, inputs.row, config.augment)
+        images, to_input, region_xyxy = _see(config, model.divisor, inputs, draw)
+        if draw is not None:
+            images = augment.colour(images, draw.colour)
+        people_xyxy = _move(labels.people_xyxy, to_input)
+        seen_xyxy = _clip(people_xyxy, region_xyxy)
+        shown = _area(seen_xyxy) / jnp.maximum(_area(people_xyxy), 1e-6)
+        kind = jnp.where(shown < _VISIBLE, 2, labels.people_kind)
+        kind = jnp.where((shown > 0) & (labels.people_kind > 0), kind, 0)
+        return {
+            "images": _person.normalise(images),
+            "people_xyxy": seen_xyxy,
+            "people_kind": kind,
+            "region_xyxy": region_xyxy,
+            "valid": inputs.valid,
+            "row": inputs.row,
+        }
+
+    def first_half(variables, images, train):
+        """Features, anchors' logits, boxes and numbers; new statistics in training."""
+        outputs = model.apply(
+            variables,
+            images,
+            train=train,
+            method="features_and_proposals",
+            mutable=["batch_stats"] if train else False,
+        )
+        (features, objectness, deltas), updates = outputs if train else (outputs, {})
+        maps = _anchors(config, model, images.shape[2], images.shape[1])
+        anchors_xyxy = jnp.concatenate(maps)
+        if len(anchors_xyxy) != objectness.shape[1]:
+            raise ConfigError(
+                f"config.method: {len(anchors_xyxy)} anchors, and the network gives "
+                f"{objectness.shape[1]}."
+            )
+        return features, anchors_xyxy, objectness, deltas, updates
+
+    def second_half(variables, features, proposals_xyxy, train):
+        return model.apply(
+            variables, features, proposals_xyxy, train=train, method="classify"
+        )
+
+    def propose(images, anchors_xyxy, objectness, deltas, region_xyxy, train):
+        """The best boxes: [b, p, 4], scores [b, p], and which are proposals [b, p]."""
+        before = config.pre_nms if train else config.test_pre_nms
+        after = config.post_nms if train else config.test_post_nms
+        maps = _anchors(config, model, images.shape[2], images.shape[1])
+        ends = [0]
+        for anchors in maps:
+            ends.append(ends[-1] + len(anchors))
+
+        def one(objectness, deltas, region_xyxy):
+            found = []
+            for start, end in itertools.pairwise(ends):
+                scores, best = jax.lax.top_k(
+                    objectness[start:end], min(before, end - start)
+                )
+                box = boxes.decode(
+                    deltas[start:end][best],
+                    anchors_xyxy[start:end][best],
+                    scale=_RPN_SCALE,
+                )
+                box = _clip(box[None], region_xyxy[None])[0]
+                inside = jnp.all(box[:, 2:] - box[:, :2] >= 1, axis=1)
+                keep = nms.box_nms(box, scores, threshold=config.rpn_nms, valid=inside)
+                found.append((box, scores, keep))
+            box, scores, keep = map(jnp.concatenate, zip(*found, strict=True))
+            scores = jnp.where(keep, scores, -jnp.inf)
+            scores, best = jax.lax.top_k(scores, min(after, len(scores)))
+            return box[best], scores, keep[best]
+
+        return jax.vmap(one)(*jax.lax.stop_gradient((objectness, deltas, region_xyxy)))
+
+    def rpn_targets(anchors_xyxy, people_xyxy, people_kind, region_xyxy, valid, key):
+        """Of one image: whose each anchor is, its kind, and which are drawn."""
+        person, kind = boxes.match(
+            anchors_xyxy,
+            people_xyxy,
+            people_kind,
+            positive=config.rpn_positive,
+            negative=config.rpn_negative,
+            force=True,
+        )
+        middle = (anchors_xyxy[:, :2] + anchors_xyxy[:, 2:]) / 2
+        inside = (middle >= region_xyxy[None, :2]) & (middle <= region_xyxy[None, 2:])
+        # Beside the image nothing is to be learnt, but a person's anchor may be there.
+        kind = jnp.where(jnp.all(inside, axis=1) | (kind == 1), kind, -1)
+        kind = jnp.where(valid, kind, -1)
+        picked = boxes.sample(
+            kind, key, count=config.rpn_samples, share=config.rpn_share
+        )
+        return people_xyxy[person], kind, picked
+
+    def head_targets(proposals_xyxy, usable, people_xyxy, people_kind, valid, key):
+        """Of one image: boxes to look at, the person in each, their kinds, which count."""
+        is_person = people_kind == 1
+        candidates = jnp.concatenate([proposals_xyxy, people_xyxy])
+        usable = jnp.concatenate([usable, is_person]) & valid
+        person, kind = boxes.match(
+            candidates,
+            people_xyxy,
+            people_kind,
+            positive=config.box_positive,
+            negative=config.box_positive,
+            force=False,
+        )
+        kind = jnp.where(usable, kind, -1)
+        picked = boxes.sample(
+            kind, key, count=config.box_samples, share=config.box_share
+        )
+        index, counted = boxes.take(picked, count=config.box_samples)
+        return candidates[index], people_xyxy[person[index]], kind[index], counted
+
+    def loss(params, model_state, example, key):
+        variables = {"params": params, "batch_stats": model_state["batch_stats"]}
+        people_xyxy, people_kind = example["people_xyxy"], example["people_kind"]
+        region_xyxy, valid = example["region_xyxy"], example["valid"]
+        rows = jax.vmap(lambda row: jax.random.split(jax.random.fold_in(key, row)))
+        keys = rows(example["row"])
+
+        images = example["images"]
+        features, anchors_xyxy, objectness, deltas, updates = first_half(
+            variables, images, True
+        )
+        wanted, kind, counted = jax.vmap(rpn_targets, in_axes=(None, 0, 0, 0, 0, 0))(
+            anchors_xyxy, people_xyxy, people_kind, region_xyxy, valid, keys[:, 0]
+        )
+        anchors_of_all = jnp.broadcast_to(anchors_xyxy, deltas.shape)
+        rpn = _losses(
+            objectness, deltas, anchors_of_all, wanted, kind, counted,
+            scale=_RPN_SCALE, beta=config.rpn_beta,
+        )  # fmt: skip
+
+        proposals_xyxy, _, usable = propose(
+            images, anchors_xyxy, objectness, deltas, region_xyxy, True
+        )
+        looked_at, wanted, kind, counted = jax.vmap(head_targets)(
+            proposals_xyxy, usable, people_xyxy, people_kind, valid, keys[:, 1]
+        )
+        looked_at = jax.lax.stop_gradient(looked_at)
+        person, deltas = second_half(variables, features, looked_at, True)
+        head = _losses(
+            person, deltas, looked_at, wanted, kind, counted,
+            scale=_BOX_SCALE, beta=config.box_beta,
+        )  # fmt: skip
+
+        means = {
+            "objectness": rpn[0],
+            "proposal": rpn[1],
+            "person": head[0],
+            "box": head[1],
+        }
+        means = {
+            name: Mean(total, jnp.asarray(weight, jnp.float32))
+            for name, (total, weight) in means.items()
+        }
+        total = sum(mean.total / jnp.maximum(mean.weight, 1) for mean in means.values())
+        count = jnp.sum(valid).astype(jnp.float32)
+        new_state = {**model_state}
+        if "batch_stats" in updates:
+            new_state["batch_stats"] = updates["batch_stats"]
+        return total, (new_state, {"loss": Mean(total * count, count), **means})
+
+    def preview(example):
+        return {
+            "input": _person.denormalise(example["images"]),
+            "boxes_xyxy": example["people_xyxy"],
+            "kind": example["people_kind"],
+        }
+
+    def run(variables, inputs):
+        phase = variables["detector"]
+        weights = {name: phase[name] for name in ("params", "batch_stats")}
+        images, to_input, region_xyxy = _see(config, model.divisor, inputs, None)
+        normalised = _person.normalise(images)
+        features, anchors_xyxy, objectness, deltas, _ = first_half(
+            weights, normalised, False
+        )
+        proposals_xyxy, scores, usable = propose(
+            images, anchors_xyxy, objectness, deltas, region_xyxy, False
+        )
+        person, deltas = second_half(weights, features, proposals_xyxy, False)
+        found = boxes.decode(deltas, proposals_xyxy, scale=_BOX_SCALE)
+        found = _clip(found, region_xyxy)
+
+        def best(box, scores, usable):
+            usable &= (scores >= config.score_threshold) & (_area(box) > 0)
+            keep = nms.box_nms(box, scores, threshold=config.box_nms, valid=usable)
+            lacking = max(config.slots - len(scores), 0)
+            box = jnp.pad(box, ((0, lacking), (0, 0)))
+            scores = jnp.pad(jnp.where(keep, scores, -1), (0, lacking))
+            scores = jnp.where(jnp.arange(len(scores)) < len(keep), scores, -1)
+            scores, index = jax.lax.top_k(scores, config.slots)
+            used = scores >= 0
+            return jnp.where(used[:, None], box[index], 0), scores * used, used
+
+        usable &= inputs.valid[:, None]
+        found, person, valid = jax.vmap(best)(found, jax.nn.sigmoid(person), usable)
+        to_image = geometry.invert(to_input)
+        size = inputs.box_xyxy[:, 2:] - inputs.box_xyxy[:, :2]
+        whole = jnp.concatenate([jnp.zeros_like(size), size], axis=1)
+        found = jnp.where(valid[..., None], _move(found, to_image), 0)
+        answer = Boxes(
+            boxes_xyxy=_clip(found, whole), scores=person, valid=valid, row=inputs.row
+        )
+        return answer, {
+            "input": images,
+            "boxes_xyxy": answer.boxes_xyxy,
+            "scores": answer.scores,
+            "valid": answer.valid,
+            "proposals_xyxy": _clip(_move(proposals_xyxy, to_image), whole),
+            "proposal_scores": jax.nn.sigmoid(scores),
+            "proposal_valid": usable,
+        }
+
+    return Method(
+        name="detector",
+        view=view,
+        keypoints=None,
+        phases=(Phase("detector", init, prepare, loss, preview),),
+        predict=lambda variables, inputs: run(variables, inputs)[0],
+        inspect=lambda variables, inputs: run(variables, inputs)[1],
+    )
+
+
+# What the input shows.
+
+
+def _see(config, divisor, inputs, draw):
+    """The network's view of images.
+
+    Args:
+      config: the method's.
+      divisor: of the input's sides.
+      inputs: canvases.
+      draw: how to augment; None: not at all.
+
+    Returns:
+      images in [0, 1], [b, h, w, 3]; the transform of edges image -> input, [b, 2, 3]; and
+      where in the input the image is, x0, y0, x1, y1 [b, 4].
+    """
+    canvas_h, canvas_w = inputs.images.shape[1:3]
+    width, height = input_size(config.size, (canvas_w, canvas_h), divisor)
+    room = jnp.array([[width, height]], jnp.float32)
+    image_size = jnp.maximum(inputs.box_xyxy[:, 2:] - inputs.box_xyxy[:, :2], 1)
+    short, long = config.size
+    factor = jnp.minimum(short / image_size.min(1), long / image_size.max(1))
+    factor = jnp.minimum(factor, jnp.min(room / image_size, axis=1))
+    corner = jnp.zeros_like(image_size)
+    mirrored = jnp.zeros(factor.shape, bool)
+    if draw is not None:
+        factor, mirrored = factor / draw.scale, draw.flip
+        corner = jnp.abs(draw.translation) * (room - factor[:, None] * image_size)
+    shown = factor[:, None] * image_size
+    sign = jnp.where(mirrored, -factor, factor)
+    start = jnp.where(mirrored, corner[:, 0] + shown[:, 0], corner[:, 0])
+    zero = jnp.zeros_like(factor)
+    to_input = jnp.stack(
+        [
+            jnp.stack([sign, zero, start], axis=1),
+            jnp.stack([zero, factor, corner[:, 1]], axis=1),
+        ],
+        axis=1,
+    )
+    # Of the middles of pixels, which are half a pixel from their edges in both frames.
+    half = jnp.stack([(sign - 1) / 2, (factor - 1) / 2], axis=1)
+    of_pixels = to_input.at[..., 2].add(half)
+    canvas_to_input = geometry.compose(of_pixels, inputs.canvas_to_image)
+    images = geometry.warp(inputs.images, canvas_to_input, size=(width, height)) / 255
+    region_xyxy = jnp.concatenate([corner, corner + shown], axis=1)
+    everything = jnp.concatenate([jnp.zeros_like(room), room], axis=1)
+    everything = jnp.broadcast_to(everything, region_xyxy.shape)
+    return images, to_input, _clip(region_xyxy[:, None], everything)[:, 0]
+
+
+def input_size(
+    size: tuple[int, int], canvas: tuple[int, int], divisor: int
+) -> tuple[int, int]:
+    """(width, height) of the network's input for a bucket of canvases.
+
+    Args:
+      size: (short, long) side to fit in.
+      canvas: (width, height) of the bucket.
+      divisor: of both sides.
+    """
+    factor = min(size[0] / min(canvas), size[1] / max(canvas))
+    # Less than a thousandth of a pixel is rounding.
+    width, height = (
+        math.ceil((side * factor - 1e-3) / divisor) * divisor for side in canvas
+    )
+    return width, height
+
+
+def _move(boxes_xyxy, transform):
+    """Boxes [b, n, 4] in another frame: upright, but perhaps mirrored."""
+    corners = boxes_xyxy.reshape(*boxes_xyxy.shape[:2], 2, 2)
+    corners = geometry.transform_points(corners, transform)
+    return jnp.concatenate([corners.min(2), corners.max(2)], axis=-1)
+
+
+def _clip(boxes_xyxy, region_xyxy):
+    """What of boxes [b, n, 4] is in regions [b, 4]."""
+    low, high = region_xyxy[:, None, :2], region_xyxy[:, None, 2:]
+    corners = jnp.clip(
+        boxes_xyxy.reshape(*boxes_xyxy.shape[:2], 2, 2),
+        low[:, :, None],
+        high[:, :, None],
+    )
+    return corners.reshape(boxes_xyxy.shape)
+
+
+def _area(boxes_xyxy):
+    side = jnp.maximum(boxes_xyxy[..., 2:] - boxes_xyxy[..., :2], 0)
+    return side[..., 0] * side[..., 1]
+
+
+# What is to be learnt.
+
+
+def _anchors(config, model, width, height):
+    """The anchors of every map, [n, 4] each."""
+    return [
+        boxes.anchors(
+            size=(-(-width // stride), -(-height // stride)),
+            stride=stride,
+            scales=scales,
+            aspects=config.anchor_aspects,
+            offset=model.offset + 0.5,  # From the middle of a pixel to its edge.
+        )
+        for stride, scales in zip(model.strides, config.anchor_scales, strict=True)
+    ]
+
+
+def _losses(logits, deltas, from_xyxy, wanted_xyxy, kind, counted, *, scale, beta):
+    """(sum, count) of the logistic loss, and of smooth L1 of the numbers of people's boxes.
+
+    Both are divided by how many were drawn, people or not, as in eq. (1) of Faster R-CNN.
+    """
+    positive = counted & (kind == 1)
+    logistic = jax.nn.softplus(logits) - logits * positive
+    target = boxes.encode(wanted_xyxy, from_xyxy, scale=scale)
+    corners = (*deltas.shape[:2], 2, 2)
+    distance = losses.keypoint_smooth_l1(
+        deltas.reshape(corners),
+        target.reshape(corners),
+        weight=jnp.repeat(positive[..., None], 2, axis=-1),
+        beta=beta,
+    )
+    count = jnp.sum(counted)
+    return (
+        (jnp.sum(jnp.where(counted, logistic, 0)), count),
+        (jnp.sum(distance), count),
+    )
+
+
+# What cannot be.
+
+
+def _network(config):
+    name = config.model.name
+    if name in models.MODELS and not name.startswith(models.DETECTORS):
+        raise ConfigError(
+            f"config.method.model.name: {name!r} finds no boxes, which method 'detector' "
+            "needs; take a network called "
+            f"{' or '.join(f'{kind}...' for kind in models.DETECTORS)}."
+        )
+    if "num_anchors" in config.model.options:
+        raise ConfigError(
+            "config.method.model.options.num_anchors follows from anchor_scales and "
+            "anchor_aspects; leave it out."
+        )
+    model = models.build(
+        name,
+        num_anchors=len(config.anchor_scales[0]) * len(config.anchor_aspects),
+        norm=config.model.norm,
+        dtype=jnp.dtype(config.model.dtype),
+        **config.model.options,
+    )
+    if len(config.anchor_scales) != len(model.strides):
+        raise ConfigError(
+            f"config.method.anchor_scales must have {len(model.strides)} tuples, one for "
+            f"each map of {name!r}, of strides {', '.join(map(str, model.strides))}; got "
+            f"{len(config.anchor_scales)}."
+        )
+    return model
+
+
+def _check(config: Config) -> None:
+    def refuse(name, wanted):
+        raise ConfigError(
+            f"config.method.{name} must be {wanted}; got {getattr(config, name)}."
+        )
+
+    counts = (
+        *("max_people", "rpn_samples", "pre_nms", "post_nms"),
+        *("test_pre_nms", "test_post_nms", "box_samples", "slots"),
+    )
+    for name in counts:
+        if getattr(config, name) < 1:
+            refuse(name, "at least 1")
+    for name in ("rpn_beta", "box_beta"):
+        if not 0 < getattr(config, name) < math.inf:
+            refuse(name, "a positive number")
+    for name in ("rpn_share", "rpn_nms", "box_share", "box_nms", "score_threshold"):
+        if not 0 <= getattr(config, name) <= 1:
+            refuse(name, "in [0, 1]")
+    for name in ("rpn_positive", "rpn_negative", "box_positive"):
+        if not 0 < getattr(config, name) <= 1:
+            refuse(name, "in (0, 1]")
+    if config.rpn_negative > config.rpn_positive:
+        refuse("rpn_negative", f"at most rpn_positive, {config.rpn_positive}")
+    if not 1 <= config.size[0] <= config.size[1]:
+        refuse("size", "(short, long), pixels")
+    if not config.buckets or min(map(min, config.buckets)) < 1:
+        refuse("buckets", "one or more (width, height), pixels")
+    scales = [scale for scales in config.anchor_scales for scale in scales]
+    of_maps = {len(scales) for scales in config.anchor_scales}
+    if len(of_maps) != 1 or not scales or not 0 < min(scales) <= max(scales) < math.inf:
+        refuse("anchor_scales", "tuples of positive numbers, as many for each map")
+    aspects = config.anchor_aspects
+    if not aspects or not 0 < min(aspects) <= max(aspects) < math.inf:
+        refuse("anchor_aspects", "one or more positive numbers, height over width")
+    for name in ("rotation", "half_body"):
+        if getattr(config.augment, name):
+            raise ConfigError(
+                f"config.method.augment.{name}: boxes cannot follow; set it to 0."
+            )
+    if not 0 <= config.augment.scale < 1:
+        raise ConfigError(
+            "config.method.augment.scale must be in [0, 1); got "
+            f"{config.augment.scale}."
+        )

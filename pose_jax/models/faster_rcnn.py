@@ -1,0 +1,362 @@
+"""Faster R-CNN (Ren et al., arXiv:1506.01497) for one class: people.
+
+Images [b, h, w, 3], normalised. A network has two halves, and its user makes boxes of the
+first one's outputs in between:
+
+    features_and_proposals(images) -> features, a map [b, h/s, w/s, c] for each stride s;
+        objectness [b, a], logits; deltas [b, a, 4]. The a anchors go over maps, the finest
+        first, rows, columns, and `num_anchors` boxes at each feature.
+    classify(features, boxes_xyxy [b, n, 4]) -> person [b, n], logits; deltas [b, n, 4].
+
+Deltas are as of `codecs.boxes.encode`; both outputs are float32. Feature i of a map is at
+pixel s * i + `offset`. Boxes are in pixels of the input with the edges of the first pixel
+at 0 and 1: a box of all pixels is (0, 0, w, h).
+
+What is below "box_head" and "rpn" sees the anchors and boxes of one method; "backbone" is
+torchvision's ResNet by name.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import ClassVar
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from pose_jax import geometry
+from pose_jax.models.layers import (
+    Conv,
+    DType,
+    Norm,
+    NormKind,
+    check_input,
+    max_pool,
+    space_to_depth,
+    upsample_nearest,
+)
+from pose_jax.models.pocket import Block
+from pose_jax.models.resnet import DEPTHS, ResNet, Stage
+
+_small = nn.initializers.normal(0.01)
+_smaller = nn.initializers.normal(0.001)
+
+
+class Proposer(nn.Module):
+    """The region proposal network, one and the same for all maps.
+
+    Attributes:
+      features: of its 3x3 convolution.
+      num_anchors: boxes at each feature.
+      dtype: of the computation.
+    """
+
+    features: int
+    num_anchors: int
+    dtype: DType
+
+    def setup(self):
+        conv = partial(Conv, use_bias=True, dtype=self.dtype, kernel_init=_small)
+        self.conv = conv(self.features, 3)
+        self.objectness = conv(self.num_anchors, 1)
+        self.deltas = conv(4 * self.num_anchors, 1)
+
+    def __call__(self, maps):
+        objectness, deltas = [], []
+        for x in maps:
+            x = nn.relu(self.conv(x))
+            objectness.append(self.objectness(x).reshape(len(x), -1))
+            deltas.append(self.deltas(x).reshape(len(x), -1, 4))
+        both = jnp.concatenate(objectness, 1), jnp.concatenate(deltas, 1)
+        return tuple(values.astype(jnp.float32) for values in both)
+
+
+class BoxHead(nn.Module):
+    """Two layers and two outputs: crops [b, n, h, w, c] -> [b, n] and [b, n, 4].
+
+    Attributes:
+      features: of both layers.
+      dtype: of the computation.
+    """
+
+    features: int
+    dtype: DType
+
+    @nn.compact
+    def __call__(self, crops):
+        dense = partial(nn.Dense, dtype=self.dtype)
+        x = crops.reshape(*crops.shape[:2], -1)
+        for name in ("fc6", "fc7"):
+            he = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
+            x = nn.relu(dense(self.features, kernel_init=he, name=name)(x))
+        person = dense(1, kernel_init=_small, name="person")(x)[..., 0]
+        deltas = dense(4, kernel_init=_smaller, name="deltas")(x)
+        return person.astype(jnp.float32), deltas.astype(jnp.float32)
+
+
+class _Detector(nn.Module):
+    """What the three networks share; each has `backbone` features and their strides."""
+
+    strides: ClassVar[tuple[int, ...]]
+    offset: ClassVar[float]
+    divisor: ClassVar[int]
+    crop_size: ClassVar[tuple[int, int]]
+
+    def __call__(self, images, train: bool = False):
+        """Both halves, of one box: the whole image. For `init`."""
+        features, objectness, deltas = self.features_and_proposals(images, train)
+        h, w = images.shape[1:3]
+        boxes_xyxy = jnp.array([0, 0, w, h], jnp.float32)
+        boxes_xyxy = jnp.tile(boxes_xyxy, (len(images), 1, 1))
+        return objectness, deltas, *self.classify(features, boxes_xyxy, train)
+
+    def features_and_proposals(self, images, train: bool = False):
+        """The first half; see the module."""
+        check_input(images, divisor=self.divisor)
+        features = self.extract(images, train)
+        return features, *self.rpn(features)
+
+    def classify(self, features, boxes_xyxy, train: bool = False):
+        """The second half; see the module."""
+        del train  # No norm, no dropout.
+        return self.box_head(self.crop(features, boxes_xyxy))
+
+    def extract(self, images, train):
+        raise NotImplementedError
+
+    def crop(self, features, boxes_xyxy):
+        """The features in boxes, [b, n, h, w, c]."""
+        return self._crops(features[0], boxes_xyxy, self.strides[0])
+
+    def _crops(self, maps, boxes_xyxy, stride):
+        crop = partial(
+            geometry.roi_align,
+            size=self.crop_size,
+            stride=stride,
+            offset=self.offset + 0.5,  # From the middle of a pixel to its edge.
+        )
+        return jax.vmap(crop)(maps, boxes_xyxy)
+
+
+class FasterRCNN(_Detector):
+    """One map, of an atrous ResNet: stride 8, as MultiPose's detector has it.
+
+    All four stages are run over the image, the last one too, and a 1x1 convolution leaves
+    256 channels for the proposals and for the head's two layers. The TensorFlow detectors
+    of the time propose from the third stage and run the fourth in every box: there a
+    ResNet stage is run on 300 overlapping crops, here once. (The first form is that of
+    arXiv:1611.10012, the second that of R-FCN, arXiv:1605.06409.)
+
+    Attributes:
+      depth: of the ResNet: 18, 50, 101 or 152.
+      num_anchors: boxes at each feature.
+      norm: of the ResNet: "batch", "frozen" or "group".
+      dtype: of the computation; parameters and outputs are float32.
+      remat: recompute the ResNet's blocks in the backward pass, to save memory.
+      width: channels of the ResNet's first stage.
+      features: channels of the map.
+      head_features: of the layers of the box head.
+    """
+
+    depth: int
+    num_anchors: int = 12
+    norm: NormKind = "batch"
+    dtype: DType = jnp.float32
+    remat: bool = False
+    width: int = 64
+    features: int = 256
+    head_features: int = 1024
+
+    strides = (8,)
+    offset = 0.0
+    divisor = 8
+    crop_size = (7, 7)
+
+    def setup(self):
+        self.backbone = ResNet(
+            self.depth,
+            self.norm,
+            self.dtype,
+            self.remat,
+            self.width,
+            output_stride=8,
+        )
+        self.reduce = Conv(self.features, 1, use_bias=True, dtype=self.dtype)
+        self.rpn = Proposer(self.features, self.num_anchors, self.dtype)
+        self.box_head = BoxHead(self.head_features, self.dtype)
+
+    def extract(self, images, train):
+        return (nn.relu(self.reduce(self.backbone(images, train))),)
+
+
+class ResNetStages(nn.Module):
+    """`ResNet` at output stride 32, by the same names; gives the maps of all stages."""
+
+    depth: int
+    norm: NormKind
+    dtype: DType
+    remat: bool
+    width: int
+
+    @nn.compact
+    def __call__(self, images, train: bool):
+        block, counts = DEPTHS[self.depth]
+        if self.remat:
+            block = nn.remat(block)
+        conv = partial(Conv, dtype=self.dtype)
+        norm = partial(Norm, self.norm, train, dtype=self.dtype)
+        x = conv(self.width, 7, stride=2, name="conv1")(images)
+        x = max_pool(nn.relu(norm(name="bn1")(x)), window=3, stride=2, padding=1)
+        maps = []
+        for i, blocks in enumerate(counts):
+            width, stride = self.width * 2**i, 1 if i == 0 else 2
+            stage = partial(Stage, block, width, blocks, stride, conv, norm)
+            x = stage(name=f"layer{i + 1}")(x)
+            maps.append(x)
+        return maps
+
+
+class Pyramid(nn.Module):
+    """Feature pyramid (Lin et al., arXiv:1612.03144): maps of four strides to five.
+
+    Attributes:
+      features: channels of each map.
+      dtype: of the computation.
+    """
+
+    features: int
+    dtype: DType
+
+    @nn.compact
+    def __call__(self, maps):
+        conv = partial(Conv, self.features, use_bias=True, dtype=self.dtype)
+        above, pyramid = None, []
+        for i in reversed(range(len(maps))):
+            x = conv(1, name=f"lateral{i + 2}")(maps[i])
+            if above is not None:
+                h, w = x.shape[1:3]
+                x = x + upsample_nearest(above, size=(w, h))
+            above = x
+            pyramid.insert(0, conv(3, name=f"output{i + 2}")(x))
+        return (*pyramid, pyramid[-1][:, ::2, ::2])
+
+
+class FasterRCNNPyramid(_Detector):
+    """Maps P2 to P6 of a feature pyramid (arXiv:1612.03144): strides 4 to 64.
+
+    All of them propose. The features of a box come from P2 to P5 by its size, 4 +
+    log2(sqrt(w h) / 224) rounded down. It is cut from all four, and three of the crops are
+    thrown away: shapes that do not depend on the boxes.
+
+    Attributes: as of `FasterRCNN`.
+    """
+
+    depth: int
+    num_anchors: int = 3
+    norm: NormKind = "batch"
+    dtype: DType = jnp.float32
+    remat: bool = False
+    width: int = 64
+    features: int = 256
+    head_features: int = 1024
+
+    strides = (4, 8, 16, 32, 64)
+    offset = 0.0
+    divisor = 32
+    crop_size = (7, 7)
+
+    def setup(self):
+        self.backbone = ResNetStages(
+            self.depth, self.norm, self.dtype, self.remat, self.width
+        )
+        self.pyramid = Pyramid(self.features, self.dtype)
+        self.rpn = Proposer(self.features, self.num_anchors, self.dtype)
+        self.box_head = BoxHead(self.head_features, self.dtype)
+
+    def extract(self, images, train):
+        return self.pyramid(self.backbone(images, train))
+
+    def crop(self, features, boxes_xyxy):
+        size = jnp.maximum(boxes_xyxy[..., 2:] - boxes_xyxy[..., :2], 1)
+        level = jnp.floor(4 + jnp.log2(jnp.sqrt(size[..., 0] * size[..., 1]) / 224))
+        level = jnp.clip(level, 2, 5)[..., None, None, None]
+        return sum(
+            jnp.where(level == i, self._crops(features[i - 2], boxes_xyxy, 2**i), 0)
+            for i in range(2, 6)
+        )
+
+
+class Encoder(nn.Module):
+    """4x4 patches, down to stride 32 and up to stride 8; feature i is at 8i + 1.5."""
+
+    norm: NormKind
+    dtype: DType
+    width: int
+    blocks: tuple[int, int, int]
+
+    @nn.compact
+    def __call__(self, images, train: bool):
+        conv = partial(Conv, dtype=self.dtype)
+        norm = partial(Norm, self.norm, train, dtype=self.dtype)
+        x = space_to_depth(images, 4)
+        x = nn.relu(norm(name="stem_norm")(conv(self.width, 1, name="stem")(x)))
+        down = []
+        for times, blocks in zip((3, 4, 6), self.blocks, strict=True):
+            stage = f"down_{8 * 2 ** len(down)}"
+            x = conv(times * self.width, 3, stride=2, name=f"{stage}_conv")(x)
+            x = nn.relu(norm(name=f"{stage}_norm")(x))
+            for i in range(blocks):
+                x = Block(conv, norm, name=f"{stage}_block_{i}")(x)
+            down.append(x)
+        for stride, lateral in zip((16, 8), down[-2::-1], strict=True):
+            stage, channels = f"up_{stride}", lateral.shape[-1]
+            above = conv(channels, 1, name=f"{stage}_conv")(x)
+            x = conv(channels, 1, name=f"{stage}_lateral")(lateral)
+            h, w = x.shape[1:3]
+            x = x + above.repeat(2, axis=1).repeat(2, axis=2)[:, :h, :w]
+            x = nn.relu(norm(name=f"{stage}_norm")(x))
+            x = Block(conv, norm, name=f"{stage}_block")(x)
+        return x
+
+
+class FasterRCNNPocket(_Detector):
+    """One map of stride 8, for CPUs, demos and tests.
+
+    Not from a paper; built as `Pocket` is. Boxes are cut from fewer channels and in fewer
+    cells, higher than wide as people are, and have a narrower head.
+
+    Attributes:
+      num_anchors: boxes at each feature.
+      norm: "batch", "frozen" or "group".
+      dtype: of the computation; parameters and outputs are float32.
+      width: channels of the 4x4 patches; 3, 4 and 6 times as many at strides 8, 16, 32.
+      blocks: blocks at strides 8, 16 and 32 on the way down.
+      features: channels that the head sees of the map.
+      head_features: of the layers of the box head.
+    """
+
+    num_anchors: int = 3
+    norm: NormKind = "batch"
+    dtype: DType = jnp.float32
+    width: int = 32
+    blocks: tuple[int, int, int] = (1, 2, 2)
+    features: int = 64
+    head_features: int = 256
+
+    strides = (8,)
+    offset = 1.5
+    divisor = 16
+    crop_size = (4, 6)
+
+    def setup(self):
+        self.backbone = Encoder(self.norm, self.dtype, self.width, self.blocks)
+        self.reduce = Conv(self.features, 1, use_bias=True, dtype=self.dtype)
+        self.rpn = Proposer(2 * self.width, self.num_anchors, self.dtype)
+        self.box_head = BoxHead(self.head_features, self.dtype)
+
+    def extract(self, images, train):
+        return (self.backbone(images, train),)
+
+    def crop(self, features, boxes_xyxy):
+        return self._crops(nn.relu(self.reduce(features[0])), boxes_xyxy, 8)

@@ -1,0 +1,485 @@
+"""The leaderboard of a study: one HTML file, made of what the storage knows.
+
+It can be written while the study runs, and on a machine that has none of its runs. Trials
+that differ in their seed alone are one row: their mean, and Student's 95% interval of it.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import math
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pose_jax import pages, sweep
+from pose_jax.pages import tag
+
+MARKED = 6
+"""So many of the best have colours of their own among the learning curves."""
+
+_EVAL_OPTIONS = {
+    "method.decoder": "--decoder",
+    "method.flip_test": "--flip",
+    "evaluation.nms": "--nms",
+    "evaluation.nms_threshold": "--nms-threshold",
+}
+"""What `pose-jax eval` has an option for."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """Trials that differ in their seed alone.
+
+    Attributes:
+      point: values by key, without the seed.
+      trials: all of them, by number.
+      values: of those that are complete.
+    """
+
+    point: Mapping[str, Any]
+    trials: tuple[Any, ...]
+    values: tuple[float, ...]
+
+    @property
+    def mean(self) -> float:
+        return float(np.mean(self.values))
+
+    @property
+    def half_width(self) -> float:
+        """Of the 95% interval of the mean over seeds; NaN for one seed."""
+        n = len(self.values)
+        if n < 2:
+            return math.nan
+        from scipy import stats
+
+        spread = np.std(self.values, ddof=1) / math.sqrt(n)
+        return float(stats.t.ppf(0.975, n - 1) * spread)
+
+    def count(self, *states: str) -> int:
+        return sum(trial.state.name.lower() in states for trial in self.trials)
+
+
+def leaderboard(trials: Sequence[Any], spec: Mapping[str, Any]) -> list[Row]:
+    """Rows with a value, the best first; those that miss seeds come after the whole ones.
+
+    A row of few seeds would else lead by luck, and one whose bad seeds were pruned always.
+    """
+    groups: dict[tuple, list[Any]] = collections.defaultdict(list)
+    for trial in trials:
+        point = {k: trial.params[k] for k in spec["space"] if k in trial.params}
+        point.pop(spec["seeds"], None)
+        groups[tuple(point.items())].append(trial)
+    rows = [
+        Row(
+            dict(point),
+            tuple(mine),
+            tuple(t.value for t in mine if t.state.name == "COMPLETE"),
+        )
+        for point, mine in groups.items()
+    ]
+    rows = [row for row in rows if row.values]
+    most = max((len(row.values) for row in rows), default=0)
+    sign = -1 if spec["direction"] == "maximize" else 1
+    return sorted(rows, key=lambda row: (len(row.values) < most, sign * row.mean))
+
+
+def report(
+    study: str,
+    *,
+    name: str | None = None,
+    out: Path | str | None = None,
+    file: Path | str | None = None,
+) -> Path:
+    """Writes the leaderboard and prints its first lines.
+
+    Args:
+      study, name, out: as of `sweep.run`.
+      file: the HTML to write; None: report.html in the folder of the runs.
+
+    Raises:
+      InputError: no study there.
+    """
+    where = sweep.place(study, name, out)
+    opened, spec = sweep.open_study(where)
+    trials = opened.get_trials(deepcopy=False)
+    rows = leaderboard(trials, spec)
+    path = Path(file) if file is not None else where.out / "report.html"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    title = where.name if where.storage else where.out.resolve().name
+    path.write_text(_page(title, opened, trials, rows, spec), encoding="utf-8")
+    print(text(rows, spec))
+    print(f"leaderboard: {path}")
+    return path
+
+
+def text(rows: Sequence[Row], spec: Mapping[str, Any], count: int = 10) -> str:
+    """The first rows, as text."""
+    if not rows:
+        return "no trial is complete yet"
+    keys = _varied(rows)
+    lines = [["rank", spec["metric"], "95%", "seeds", *map(_short(keys).get, keys)]]
+    for rank, row in enumerate(rows[:count], 1):
+        half = row.half_width
+        lines.append(
+            [
+                str(rank),
+                f"{row.mean:.4g}",
+                "–" if half != half else f"±{half:.2g}",
+                str(len(row.values)),
+                *(pages.number(row.point[key]) for key in keys),
+            ]
+        )
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join(
+        "  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip()
+        for line in lines
+    )
+
+
+def _varied(rows: Sequence[Row]) -> list[str]:
+    """Keys that have more than one value; all of them where nothing varies."""
+    keys = list(rows[0].point)
+    varied = [k for k in keys if len({row.point.get(k) for row in rows}) > 1]
+    return varied or keys
+
+
+def _short(keys: Sequence[str]) -> dict[str, str]:
+    """Keys without their sections, where that leaves them different."""
+    last = [key.rpartition(".")[2] for key in keys]
+    return {
+        key: name if last.count(name) == 1 else key
+        for key, name in zip(keys, last, strict=True)
+    }
+
+
+def winner(row: Row, spec: Mapping[str, Any]) -> str:
+    """The command line of a row, ready to copy."""
+    if not spec["eval_only"]:
+        words = [*spec["overrides"], *sweep.words(row.point)]
+        command = ["pose-jax", "train", "--config", spec["config"], *words]
+        return shlex.join([*command, "--run", "runs/best"])
+    command = ["pose-jax", "eval", "--run", spec["eval_only"]]
+    rest = []
+    for key, value in row.point.items():
+        if key in _EVAL_OPTIONS:
+            command += [_EVAL_OPTIONS[key], str(value)]
+        else:
+            rest.append(f"--config.{key}={value}")
+    line = shlex.join(command)
+    if rest:
+        line += f"\n# and in a config of the run: {shlex.join(rest)}"
+    return line
+
+
+# ---------------------------------------------------------------------------------- page
+
+
+def _page(title: str, study, trials, rows: Sequence[Row], spec) -> str:
+    sections = [
+        _first(trials, rows, spec),
+        _ranked(rows, spec),
+        _curves(trials, rows, spec),
+        _importances(study, trials, spec),
+        _coordinates(trials, spec),
+        _trials(trials, spec),
+        _about(spec),
+    ]
+    names = {
+        "winner": "Winner", "leaderboard": "Leaderboard", "curves": "Curves",
+        "importances": "Importances", "coordinates": "Parallel coordinates",
+        "trials": "Trials", "study": "Study",
+    }  # fmt: skip
+    links = [tag("a", words, href=f"#{key}") for key, words in names.items()]
+    base = spec["config"] or f"the network of {spec['eval_only']}"
+    body = tag(
+        "main",
+        tag("h1", title),
+        tag("p", f"{spec['direction']} {spec['metric']} of {base}", class_="subtitle"),
+        tag("nav", *links),
+        *sections,
+    )
+    return pages.document(f"{title}: pose_jax sweep", body)
+
+
+def _first(trials, rows: Sequence[Row], spec) -> pages.Html:
+    states = collections.Counter(trial.state.name.lower() for trial in trials)
+    words = {"complete": "complete", "pruned": "pruned", "fail": "failed"}
+    words |= {"running": "unfinished"}
+    tiles = [
+        tag("div", tag("b", states[state]), tag("span", word), class_="tile")
+        for state, word in words.items()
+        if states[state] or state == "complete"
+    ]
+    if not rows:
+        content = [tag("p", "No trial is complete yet.")]
+    else:
+        best = rows[0]
+        half = best.half_width
+        value = f"{best.mean:.4g}" + ("" if half != half else f" ± {half:.2g}")
+        tiles.insert(
+            0,
+            tag("div", tag("b", value), tag("span", spec["metric"]), class_="tile"),
+        )
+        content = [tag("pre", winner(best, spec))]
+        if not spec["eval_only"]:
+            runs = [
+                t.user_attrs.get("run", "") for t in best.trials if t.value is not None
+            ]
+            content.append(
+                tag("p", f"Trained already: {', '.join(filter(None, runs))}.")
+            )
+    return pages.section(
+        "winner", "Winner", tag("div", *tiles, class_="tiles"), *content
+    )
+
+
+def _ranked(rows: Sequence[Row], spec) -> pages.Html:
+    if not rows:
+        return pages.section("leaderboard", "Leaderboard", tag("p", "Empty."))
+    keys = _varied(rows)
+    most = max(len(row.values) for row in rows)
+    made = []
+    for rank, row in enumerate(rows, 1):
+        half = row.half_width
+        low, high = row.mean - half, row.mean + half
+        unlike = [
+            f"{count} {word}"
+            for states, word in (
+                (("pruned",), "pruned"),
+                (("fail",), "failed"),
+                (("running", "waiting"), "unfinished"),
+            )
+            if (count := row.count(*states))
+        ]
+        made.append(
+            [
+                rank,
+                *(pages.number(row.point[key]) for key in keys),
+                f"{row.mean:.4g}",
+                "–" if half != half else f"{low:.4g} to {high:.4g}",
+                ", ".join([str(len(row.values)), *unlike]),
+                " ".join(str(trial.number) for trial in row.trials),
+            ]
+        )
+    head = ["rank", *keys, spec["metric"], "95% interval", "seeds", "trials"]
+    words = (
+        f"Means over {spec['seeds']!r}; the interval is Student's, of the mean, and says "
+        "nothing of the people who were evaluated on. "
+    )
+    if any(len(row.values) < most for row in rows):
+        words += f"Rows of fewer than {most} come last."
+    return pages.section(
+        "leaderboard", "Leaderboard",
+        tag("p", words, class_="aside"), pages.table(head, made),
+    )  # fmt: skip
+
+
+def _label(point: Mapping[str, Any], keys: Sequence[str]) -> str:
+    short = _short(keys)
+    return " ".join(f"{short[k]}={pages.number(point[k])}" for k in keys)
+
+
+def _curves(trials, rows: Sequence[Row], spec) -> pages.Html:
+    known = [trial for trial in trials if len(trial.intermediate_values) > 1]
+    if not known:
+        words = "No trial was evaluated on its way."
+        return pages.section("curves", "Learning curves", tag("p", words))
+    keys = _varied(rows) if rows else []
+    best = {
+        trial.number: (place, row)
+        for place, row in enumerate(rows[:MARKED])
+        for trial in row.trials
+    }
+
+    def draw(axes):
+        labelled = set()
+        for trial in sorted(known, key=lambda t: t.number in best):
+            steps, values = zip(*sorted(trial.intermediate_values.items()), strict=True)
+            place, row = best.get(trial.number, (None, None))
+            if row is None:
+                axes.plot(steps, values, color=pages.INK, alpha=0.2, lw=1)
+                continue
+            label = (
+                None if place in labelled else f"{place + 1}: {_label(row.point, keys)}"
+            )
+            labelled.add(place)
+            marker = "o" if len(steps) < 15 else ""
+            colour = pages.COLOURS[place]
+            axes.plot(steps, values, color=colour, label=label, marker=marker, ms=3)
+        axes.set_xlabel("batch")
+        if labelled:
+            axes.figure.legend(loc="outside lower center", ncols=1)
+
+    chart = pages.chart(spec["metric"], draw, 2.6 + 0.2 * min(len(rows), MARKED))
+    words = f"In colour: all seeds of the best {min(MARKED, len(rows))}."
+    return pages.section(
+        "curves", "Learning curves",
+        tag("p", words, class_="aside"), tag("div", chart, class_="charts large"),
+    )  # fmt: skip
+
+
+def importances(study, trials, spec) -> dict[str, float]:
+    """Shares of the keys in what makes a trial one of the best (PED-ANOVA,
+    arXiv:2304.10255); {} where too few are complete."""
+    import optuna
+
+    complete = [t for t in trials if t.state.name == "COMPLETE"]
+    keys = [k for k in spec["space"] if len({t.params[k] for t in complete}) > 1]
+    if len(complete) < 4 or len(keys) < 2:
+        return {}
+    evaluator = optuna.importance.PedAnovaImportanceEvaluator()
+    try:
+        return optuna.importance.get_param_importances(
+            study, evaluator=evaluator, params=keys
+        )
+    except (ValueError, RuntimeError):
+        return {}
+
+
+def _importances(study, trials, spec) -> pages.Html:
+    found = importances(study, trials, spec)
+    if not found or not sum(found.values()):
+        words = "They need four complete trials and two keys that vary."
+        return pages.section("importances", "Importances", tag("p", words))
+    names = sorted(found, key=lambda key: found[key])
+
+    def draw(axes):
+        axes.barh(names, [100 * found[name] for name in names], color=pages.COLOURS[0])
+        axes.set_xlabel("%")
+        axes.grid(axis="y", visible=False)
+
+    words = (
+        "How much the best tenth of the trials differs from all, by key (PED-ANOVA). The "
+        "seed's share is what luck looks like."
+    )
+    chart = pages.chart("share of the importance", draw, 0.9 + 0.28 * len(names))
+    return pages.section(
+        "importances", "Importances",
+        tag("p", words, class_="aside"), tag("div", chart, class_="charts large"),
+    )  # fmt: skip
+
+
+def heights(values: Sequence[Any], at: Mapping[str, Any]) -> tuple[list[float], dict]:
+    """Where values stand on an axis from 0 to 1, and its marks, place to text."""
+    texts = at.get("texts")
+    numbers = _numbers(texts if texts else values)
+    if texts and (numbers is None or len(texts) > len(set(numbers))):
+        order = {t: i / max(len(texts) - 1, 1) for i, t in enumerate(texts)}
+        return [order[v] for v in values], {p: t for t, p in order.items()}
+    assert numbers is not None
+    ends = sorted(numbers) if texts else [at["low"], at["high"]]
+    low, high = ends[0], ends[-1]
+    log = at.get("log") or (low > 0 and high / low > 30)
+    scale = math.log if log else float
+
+    def place(value: float) -> float:
+        return (scale(value) - scale(low)) / ((scale(high) - scale(low)) or 1)
+
+    marks = ends if texts else [low, high]
+    return (
+        [place(float(v)) for v in values],
+        {place(mark): pages.number(mark) for mark in marks},
+    )
+
+
+def _numbers(values: Sequence[Any]) -> list[float] | None:
+    try:
+        return [float(value) for value in values]
+    except (TypeError, ValueError):
+        return None
+
+
+def _coordinates(trials, spec) -> pages.Html:
+    complete = [t for t in trials if t.state.name == "COMPLETE"]
+    keys = [k for k in spec["space"] if len({t.params.get(k) for t in complete}) > 1]
+    if len(complete) < 2 or not keys:
+        words = "They need two complete trials that differ."
+        return pages.section("coordinates", "Parallel coordinates", tag("p", words))
+    axes_of = {
+        k: heights([t.params[k] for t in complete], spec["space"][k]) for k in keys
+    }
+    values = np.array([t.value for t in complete])
+    low, high = float(values.min()), float(values.max())
+    last = (values - low) / ((high - low) or 1)
+    sign = 1 if spec["direction"] == "maximize" else -1
+
+    def draw(axes):
+        from matplotlib import colormaps
+
+        lines = np.array([*(places for places, _ in axes_of.values()), last]).T
+        good = last if sign > 0 else 1 - last
+        for i in np.argsort(good):  # The best on top.
+            axes.plot(lines[i], color=colormaps["viridis"](good[i]), lw=1.2, alpha=0.8)
+        marks = [marks for _, marks in axes_of.values()]
+        marks.append({0.0: f"{low:.4g}", 1.0: f"{high:.4g}"})
+        for x, at in enumerate(marks):
+            axes.axvline(x, color=pages.INK, lw=0.8)
+            for y, words in at.items():
+                axes.text(x + 0.03, y, words, fontsize=7, va="center")
+        names = [*_short(keys).values(), spec["metric"].split("@")[0]]
+        axes.set_xticks(range(len(names)), names, rotation=20, ha="right")
+        axes.set_yticks([])
+        axes.set_xlim(-0.1, len(names) - 0.6)
+        axes.grid(visible=False)
+        for side in axes.spines.values():
+            side.set_visible(False)
+
+    chart = pages.chart("a line a complete trial, the best brightest", draw, 3.2)
+    return pages.section(
+        "coordinates", "Parallel coordinates", tag("div", chart, class_="charts large")
+    )
+
+
+def _trials(trials, spec) -> pages.Html:
+    head = ["trial", "state", spec["metric"], "batches", "minutes", *spec["space"]]
+    made = []
+    for trial in trials:
+        last = trial.last_step
+        value = trial.value
+        if value is None and last is not None:
+            value = trial.intermediate_values[last]
+        state = "failed" if trial.state.name == "FAIL" else trial.state.name.lower()
+        reason = trial.user_attrs.get("reason")
+        took = trial.duration
+        made.append(
+            [
+                trial.number,
+                f"{state}: {reason}" if reason else state,
+                pages.number(value),
+                pages.number(last),
+                "–" if took is None else f"{took.total_seconds() / 60:.1f}",
+                *(pages.number(trial.params.get(key)) for key in spec["space"]),
+            ]
+        )
+    words = (
+        "Minutes are from the first start of a trial to its end, pauses included. Of those "
+        "that are not complete: the last value."
+    )
+    return pages.section(
+        "trials", "Trials", tag("p", words, class_="aside"), pages.table(head, made)
+    )
+
+
+def _about(spec) -> pages.Html:
+    facts = {
+        "config": " ".join([spec["config"], *spec["overrides"]]) or "–",
+        "network read out": spec["eval_only"] or "–",
+        "metric": f"{spec['direction']} {spec['metric']}",
+        "sampler": f"{spec['sampler']}, seed {spec['seed']}",
+        "pruner": spec["pruner"],
+        **{key: _space(at) for key, at in spec["space"].items()},
+    }
+    return pages.section("study", "Study", pages.facts(facts))
+
+
+def _space(at: Mapping[str, Any]) -> str:
+    if "texts" in at:
+        return ("each of " if at["every"] else "one of ") + ", ".join(at["texts"])
+    how = ", log scale" if at["log"] else ""
+    step = f", step {at['step']:g}" if at["step"] else ""
+    return f"{at['low']:g} to {at['high']:g}{how}{step}"
