@@ -53,8 +53,7 @@ def read_image(path: Path) -> np.ndarray:
       InputError: missing, or not an image.
     """
     try:
-        # Pillow warns of large images, and refuses those twice as large.
-        with warnings.catch_warnings(action="ignore"), Image.open(path) as image:
+        with Image.open(path) as image:
             return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
     except FileNotFoundError:
         raise InputError(f"{path}: no such file.") from None
@@ -306,10 +305,20 @@ def predict_run(
     if boxes is not None and detector is not None:
         raise ConfigError("boxes are given or come from a detector, not both.")
     people = load(run, detector, **options)
-    if boxes is None and detector is None:
+    # Pillow warns of large images, and refuses those twice as large.
+    large = {"action": "ignore", "category": Image.DecompressionBombWarning}
+    with warnings.catch_warnings(**large):
+        return _predict_files(
+            people, [Path(image) for image in images], boxes, Path(out)
+        )
+
+
+def _predict_files(
+    people: Estimator, images: Sequence[Path], boxes: Path | None, out: Path
+) -> int:
+    detected = people.system is not None
+    if boxes is None and not detected:
         print("no --boxes: each image is taken as one person")
-    out = Path(out)
-    images = [Path(image) for image in images]
     given = None
     if boxes is not None:
         given = dict(
@@ -334,16 +343,14 @@ def predict_run(
             found = people(readable, *zip(*map(given.get, readable), strict=True))
         else:
             found = people(readable)
-        if detector is not None:
+        if detected:
             for path, left in zip(readable, people.overflow, strict=True):
                 if left:
                     _note(f"{path}: {left} more boxes than slots; give --slots.")
         out.mkdir(parents=True, exist_ok=True)
         for path, image, persons in zip(readable, pixels, found, strict=True):
-            boxed = given is not None or detector is not None
-            drawn = _drawn(
-                image, persons, people.keypoints, boxed, detector is not None
-            )
+            boxed = given is not None or detected
+            drawn = _drawn(image, persons, people.keypoints, boxed, detected)
             visualize.save_png(out / f"{path.stem}.png", drawn)
             results += [_result(path, person) for person in persons]
         done += len(readable)

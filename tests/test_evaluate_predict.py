@@ -466,3 +466,129 @@ def test_a_read_out_that_no_config_names_is_called_what_it_is(
     monkeypatch.setattr(runs.LoadedRun, "method", lambda self, decoder, flip: decoder)
     assert list(evaluate._variants(loaded, (), ())) == [name]
     assert list(evaluate._variants(loaded, ("shift",), ())) == ["shift"]
+
+
+def test_predict_with_a_detector_equals_eval_on_its_boxes(
+    detector_run, run, root, tmp_path, capsys
+):
+    assert cli.main(["eval", "--run", str(detector_run)]) == 0
+    boxes = str(detector_run / "eval/images/detections.json")
+    argv = ["eval", "--run", str(run), "--boxes", boxes, "--nms-threshold", "0.5"]
+    assert cli.main(argv) == 0
+    evaluated = json.loads((run / "eval/detections/dark/predictions.json").read_text())
+    out = tmp_path / "out"
+    images = sorted((root / "val2017").glob("*.jpg"))
+    argv = ["predict", *map(str, images), "--run", str(run), "--slots", "3"]
+    argv += ["--detector", str(detector_run), "--out", str(out)]
+    assert cli.main(argv) == 0
+    predicted = json.loads((out / "predictions.json").read_text())
+    assert len(predicted) == len(evaluated) > 6
+
+    def by_score(results):
+        return sorted(results, key=lambda r: (r["image_id"], -r["score"]))
+
+    for ours, theirs in zip(by_score(predicted), by_score(evaluated), strict=True):
+        assert ours["image_id"] == theirs["image_id"]
+        np.testing.assert_allclose(ours["score"], theirs["score"], rtol=1e-3)
+        np.testing.assert_allclose(ours["keypoints"], theirs["keypoints"], atol=0.05)
+    for path in images:
+        assert (out / f"{path.stem}.png").exists()
+
+
+def make_strange_images(folder):
+    """Files that are odd, and files that are wrong."""
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 255, (60, 80, 3), np.uint8)
+    image = Image.fromarray(pixels)
+    image.save(folder / "good.png")
+    Image.new("RGB", (1, 1)).save(folder / "tiny.png")
+    Image.new("L", (4000, 3000), 90).save(folder / "large.png")
+    image.convert("L").save(folder / "grey.png")
+    image.convert("CMYK").save(folder / "cmyk.jpg")
+    image.save(folder / "whole.jpg")
+    data = (folder / "whole.jpg").read_bytes()
+    (folder / "truncated.jpg").write_bytes(data[: len(data) // 2])
+    others = [image.rotate(90), image.rotate(180)]
+    image.save(folder / "moving.gif", save_all=True, append_images=others)
+    (folder / "text.jpg").write_text("no image")
+    good = ["good.png", "tiny.png", "large.png", "grey.png", "cmyk.jpg", "moving.gif"]
+    return good, ["truncated.jpg", "text.jpg", "absent.png"]
+
+
+def test_strange_images_are_looked_at_and_wrong_ones_named(
+    detector_run, run, tmp_path, capsys
+):
+    good, bad = make_strange_images(tmp_path)
+    out = tmp_path / "out"
+    names = [bad[0], *good[:3], bad[1], *good[3:], bad[2]]
+    argv = ["predict", *(str(tmp_path / name) for name in names), "--run", str(run)]
+    argv += ["--detector", str(detector_run), "--out", str(out), "--oks-nms", "1"]
+    assert cli.main(argv) == 1
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == len(bad) + 1
+    for name, line in zip([bad[0], bad[1], "moving.gif", bad[2]], lines, strict=True):
+        assert name in line
+    assert "has 3 pictures" in lines[2]
+    found = json.loads((out / "predictions.json").read_text())
+    assert {person["file_name"] for person in found} == set(good)
+    assert all(np.isfinite(person["keypoints"]).all() for person in found)
+    assert sorted(path.stem for path in out.glob("*.png")) == sorted(
+        name.split(".")[0] for name in good
+    )
+
+
+@pytest.mark.slow
+def test_an_image_of_a_hundred_megapixels(detector_run, run, tmp_path, capsys):
+    Image.new("L", (12_000, 9_000), 90).save(tmp_path / "huge.png")
+    argv = ["predict", str(tmp_path / "huge.png"), "--run", str(run)]
+    argv += ["--detector", str(detector_run), "--out", str(tmp_path / "out")]
+    assert cli.main(argv) == 0
+    assert not capsys.readouterr().err
+
+
+def test_an_image_of_nobody_gives_an_empty_list(detector_run, run, root):
+    people = pose_jax.load(run, detector=detector_run, slots=3)
+    variables = people.system._variables[0]["detector"]["params"]
+    assert variables["scores"].shape == (6, 3)
+    pixels = np.zeros((50, 60, 3), np.uint8)
+    found = people([pixels] * 6)
+    assert [bool(persons) for persons in found] == [
+        bool((variables["scores"][i] > 0).any()) for i in range(6)
+    ]
+    assert people([]) == []
+    # Boxes that are given are those that are looked at.
+    (persons,) = people([pixels], boxes=[np.array([[1.0, 2, 30, 40]])])
+    np.testing.assert_array_equal(persons[0].box_xyxy, [1, 2, 30, 40])
+
+
+def test_boxes_without_a_slot_are_said(detector_run, run, root, tmp_path, capsys):
+    images = sorted(map(str, (root / "val2017").glob("*.jpg")))
+    argv = ["predict", *images, "--run", str(run), "--detector", str(detector_run)]
+    assert cli.main([*argv, "--slots", "1", "--out", str(tmp_path)]) == 0
+    err = capsys.readouterr().err
+    table = coco.load(root, "val2017")
+    more = [len(table.people_of_image(i)) - 1 for i in range(6)]
+    assert any(more)
+    assert len(err.strip().splitlines()) == sum(n > 0 for n in more)
+    assert "1 more boxes than slots" in err
+
+
+def test_runs_in_each_others_place_are_one_line(detector_run, run, capsys):
+    for argv, code, word in (
+        (["--run", str(run), "--detector", str(run)], 1, "method 'dark', no detector"),
+        (["--run", str(detector_run)], 1, "is a detector and gives no poses"),
+        (["--run", str(run), "--slots", "3"], 2, "'slots'"),
+        (
+            ["--run", str(run), "--detector", str(detector_run), "--boxes", "b.json"],
+            2,
+            "not both",
+        ),
+        (
+            ["--run", str(run), "--detector", str(detector_run), "--slots", "0"],
+            2,
+            "slots must be at least 1",
+        ),
+    ):
+        assert cli.main(["predict", "a.jpg", *argv]) == code
+        err = capsys.readouterr().err
+        assert word in err and len(err.strip().splitlines()) == 1

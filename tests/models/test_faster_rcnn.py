@@ -33,7 +33,6 @@ SMALL = {  # Small enough to run. **options -> a module.
         models.build,
         "faster_rcnn_pocket",
         width=8,
-        blocks=(1, 1, 1),
         features=8,
         head_features=8,
     ),
