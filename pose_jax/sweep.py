@@ -998,9 +998,11 @@ class _Training:
             env["CUDA_VISIBLE_DEVICES"] = self.task.device
         with open(self.run / "output.txt", "ab") as output:
             # The lock is the training's too: whoever finds the trial waits for both to end.
+            # A group of its own: Ctrl-C is for the parent. Not a session, which Linux would
+            # give a share of the processor that has nothing to do with ours.
             process = subprocess.Popen(
                 _bound(command), stdout=output, stderr=subprocess.STDOUT,
-                stdin=subprocess.DEVNULL, env=env, start_new_session=True,
+                stdin=subprocess.DEVNULL, env=env, process_group=0,
                 pass_fds=[self.claim.file.fileno()],
             )  # fmt: skip
         try:
@@ -1325,7 +1327,7 @@ def _workers(tasks: Sequence[Task], stop: StopRequest, watch: _Watch) -> None:
                 processes[number] = subprocess.Popen(
                     _bound([sys.executable, "-m", "pose_jax.sweep", task.to_json()]),
                     stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
-                    start_new_session=True,
+                    process_group=0,
                 )  # fmt: skip
         while processes and not stop.requested:
             time.sleep(tasks[0].times.poll)

@@ -53,7 +53,10 @@ _CLASSIFIER = re.compile(
 )
 """What a network for ImageNet has beside the backbone of one for poses."""
 _FAMILIES = ("simple_baseline_", "hrnet_", "hourglass_")
-_STARTED = ("resnet_regression_", "multipose_18", "multipose_50", "multipose_101")
+_STARTED = (
+    "resnet_regression_", "multipose_18", "multipose_50", "multipose_101",
+    "faster_rcnn_18", "faster_rcnn_50", "faster_rcnn_101", "faster_rcnn_fpn_",
+)  # fmt: skip
 """Networks that were published as a backbone alone."""
 
 
@@ -404,6 +407,12 @@ def convert(
     k = None if backbone else _num_keypoints(state_dict, model)
     chosen = _keypoint_set(keypoint_set, k)
     multipose = model.startswith(models.HEATMAPS_AND_OFFSETS)
+    detector = model.startswith(models.DETECTORS)
+    if detector and input_size is not None:
+        raise ConfigError(
+            f"--input-size: {model} is a detector, whose input has the size of an image; "
+            "leave it out."
+        )
     if input_size is None:
         input_size = (256, 256) if chosen.name == "mpii" else (192, 256)
         input_size = (96, 128) if hourglass else input_size
@@ -427,7 +436,7 @@ def convert(
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
     manifest = {
         "method": method,
-        "keypoints": chosen.to_json(),
+        "keypoints": None if detector else chosen.to_json(),
         "input": {"batch_size": 32},
         # Where the user keeps the data is not known: root is for `eval --data` to say.
         "data": {"name": chosen.name, "root": "", "split": _SPLITS[chosen.name]},
@@ -449,7 +458,8 @@ def convert(
             "flax": flax.__version__,
         },
     }
-    checkpoints.save_model(out / "model", {"pose": variables}, manifest)
+    phase = "detector" if detector else "pose"
+    checkpoints.save_model(out / "model", {phase: variables}, manifest)
     return _said(file, out, state_dict, manifest, len(flatten(variables)))
 
 
@@ -473,6 +483,15 @@ def _method(
             )
         if model.startswith(models.COORDINATES):
             return {"name": "deeppose", **network, "stages": 1}
+        if model.startswith(models.DETECTORS):
+            anchors = ((64.0, 128.0, 256.0, 512.0),)
+            if "fpn" in model:
+                anchors = ((32.0,), (64.0,), (128.0,), (256.0,), (512.0,))
+            return {
+                "name": "detector",
+                "model": network["model"],
+                "anchor_scales": anchors,
+            }
         return {"name": "multipose", **network}
     hourglass = model.startswith("hourglass_")
     if sigma is None:
@@ -508,7 +527,6 @@ def _keypoint_set(name: str | None, k: int | None) -> keypoints.KeypointSet:
 def _said(file: Path, out: Path, state_dict, manifest, used: int) -> str:
     method, converted = manifest["method"], manifest["converted"]
     counters = sum(key.endswith(_COUNTER) for key in state_dict)
-    width, height = method["input_size"]
     lines = [
         f"{file}: {used} tensors of {method['model']['name']}; ignored: "
         f"{counters} counters ({_COUNTER})"
@@ -521,6 +539,7 @@ def _said(file: Path, out: Path, state_dict, manifest, used: int) -> str:
             f"to start from it: --config.train.init_from={out}",
         ]
     else:
+        width, height = method["input_size"]
         lines += [
             f"keypoints {manifest['keypoints']['name']}, input {height}x{width}, sigma "
             f"{method['sigma']:g}, trained on {converted['channels']}",

@@ -13,6 +13,7 @@ from pose_jax import (
     evaluate,
     info,
     keypoints,
+    methods,
     models,
     runs,
     weights,
@@ -97,7 +98,10 @@ def test_a_backbone_expects_torchvision_s_names_without_the_classifier(depth, co
         assert all(path.names[1] == "backbone" for path in found.values())
 
 
-@pytest.mark.parametrize("name", ["resnet_regression_18", "multipose_18"])
+@pytest.mark.parametrize(
+    "name",
+    ["resnet_regression_18", "multipose_18", "faster_rcnn_18", "faster_rcnn_fpn_18"],
+)
 def test_a_backbone_has_the_same_values_whatever_it_is_for(name):
     state_dict = published.values(published.resnet(18, width=8))
     found, expected = (
@@ -527,6 +531,29 @@ def test_a_backbone_starts_a_network_and_is_none_itself(tmp_path, capsys):
         err = capsys.readouterr().err
         assert err.count("\n") == 1 and "backbone alone" in err
     assert "published weights" in info.info(tmp_path / "run")["data"]["train"]
+
+
+@pytest.mark.parametrize("name", ["faster_rcnn_18", "faster_rcnn_fpn_18"])
+def test_a_backbone_starts_detectors(name, tmp_path):
+    shapes, options = published.resnet(18, width=8, classes=10), {"width": 8}
+    torch_writer.write(tmp_path / "resnet18.pth", published.values(shapes), "zip")
+    file, out = tmp_path / "resnet18.pth", tmp_path / "run"
+    with pytest.raises(ConfigError, match=r"--input-size: .* is a detector"):
+        weights.convert(
+            file, name, out, backbone=True, options=options, input_size=(64, 64)
+        )
+    weights.convert(file, name, out, backbone=True, options=options)
+    loaded, manifest = checkpoints.load_model(out / "model")
+    assert manifest["keypoints"] is None and set(loaded) == {"detector"}
+    section = manifest["method"]
+    method = methods.build(section, None)
+    own = jax.eval_shape(method.phases[0].init, jax.random.key(0))
+    for part in ("params", "batch_stats"):
+        found, wanted = (v[part]["backbone"] for v in (loaded["detector"], own))
+        assert jax.tree.structure(found) == jax.tree.structure(wanted)
+        assert jax.tree.all(
+            jax.tree.map(lambda a, b: a.shape == b.shape, found, wanted)
+        )
 
 
 @pytest.mark.parametrize(

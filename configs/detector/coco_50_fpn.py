@@ -1,10 +1,12 @@
 r"""A detector of today: ResNet-50 with a feature pyramid on COCO (arXiv:1612.03144).
 
+  pose-jax weights convert resnet50.pth --model faster_rcnn_fpn_50 --backbone \
+    --out runs/faster_rcnn_fpn_50_imagenet
   pose-jax train --config configs/detector/coco_50_fpn.py --run runs/detector_coco_50_fpn \
     --config.train.init_from=runs/faster_rcnn_fpn_50_imagenet
   ... --config configs/detector/coco_50_fpn.py:smoke      # two steps, on data/smoke
 
-runs/faster_rcnn_fpn_50_imagenet holds torchvision's ResNet-50 of ImageNet below "backbone".
+resnet50.pth is torchvision's ResNet-50 of ImageNet.
 Each of the five maps has anchors of one size, 32 to 512 pixels. The training is Detectron's
 "1x" with half its batch: 180,000 steps of eight images at 0.01, a tenth of it after 120,000
 and a hundredth after 160,000. All else as in coco_101.py. Not yet run.

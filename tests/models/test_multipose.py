@@ -251,7 +251,12 @@ def test_what_depends_on_the_keypoints_is_below_head(name):
 
 
 def test_every_network_gives_one_kind_of_output():
-    kinds = (models.HEATMAPS, models.COORDINATES, models.HEATMAPS_AND_OFFSETS)
+    kinds = (
+        models.HEATMAPS,
+        models.COORDINATES,
+        models.HEATMAPS_AND_OFFSETS,
+        models.DETECTORS,
+    )
     for name in models.MODELS:
         assert sum(name.startswith(kind) for kind in kinds) == 1, name
 
