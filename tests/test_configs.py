@@ -1,5 +1,6 @@
-"""Every file in configs/ trains, evaluates and predicts for two steps as `:smoke`; all of
-its variants can be built, and its docstring says how to run it."""
+"""Every file in configs/ trains, evaluates and predicts for two steps as `:smoke`, some of
+them in the slow tests alone; all of its variants can be built, and its docstring says how
+to run it."""
 
 import re
 from pathlib import Path
@@ -15,6 +16,16 @@ FILES = sorted(
     f
     for f in FOLDER.rglob("*.py")
     if not f.name.startswith("_") and f.parent.name != "sweeps"
+)
+# The smoke runs of all others take minutes together: `make test-slow`.
+SOON = ("demo.py", "coco_subset.py", "deeppose/synthetic.py", "dark/synthetic.py")
+each_smoke = pytest.mark.parametrize(
+    "file",
+    [
+        pytest.param(file, marks=() if str(file).endswith(SOON) else pytest.mark.slow)
+        for file in FILES
+    ],
+    ids=lambda f: str(f.relative_to(FOLDER)),
 )
 each_file = pytest.mark.parametrize(
     "file", FILES, ids=lambda f: str(f.relative_to(FOLDER))
@@ -35,7 +46,7 @@ def passed():
     return set()
 
 
-@each_file
+@each_smoke
 def test_smoke(file, root, passed, tmp_path, monkeypatch, capsys):
     smoke = config.load(f"{file}:smoke")
     if config.to_json(smoke) in passed:
