@@ -279,6 +279,7 @@ train._statistics, train._loop = statistics, loop
 """
 
 
+@pytest.mark.slow
 def test_a_cascade_killed_in_every_stage_is_the_one_that_was_not(folder, tmp_path):
     """And the errors of a stage are measured once, not again after each death."""
     home = tmp_path / "home"
