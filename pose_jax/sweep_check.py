@@ -1,0 +1,116 @@
+"""What is checked of a sweep before it starts: each end and each choice, on its config.
+
+A study that would fail in its last trial for a key that is misspelled fails here, in one
+line, and nothing has been made.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from pose_jax import config as config_lib
+from pose_jax.errors import ConfigError
+from pose_jax.sweep_space import Choice, Sweep, as_override, as_tuples, corners, words
+
+
+def check(file: str, sweep: Sweep, config: str, overrides: Sequence[str]) -> dict:
+    """Tries each end and each choice on the config: keys, types, what the method says.
+
+    Args:
+      file: the sweep's, for messages.
+      sweep: the sweep.
+      config: the config file.
+      overrides: that all trials have.
+
+    Returns:
+      What a study keeps of it: plain values.
+
+    Raises:
+      ConfigError: one line that names the key, with the nearest that there is.
+      InputError: the evaluation data cannot be read.
+    """
+    base = config_lib.load(config, overrides)
+    from pose_jax import datasets, experiment, measures, methods
+
+    built = config_lib.build(experiment.Config, base)
+    methods.parse(built.method)
+    table = None
+    for point in corners(sweep.space):
+        try:
+            loaded = config_lib.load(config, [*overrides, *words(point)])
+            for key, value in point.items():
+                got = _at(loaded, key)
+                if as_tuples(got) != as_tuples(value):
+                    raise ConfigError(
+                        f"config.{key}: {value!r} would be read as {got!r}."
+                    )
+            trial = config_lib.build(experiment.Config, loaded)
+            methods.parse(trial.method)
+            if table is None:  # Once the keys are right: reading may take a while.
+                table = datasets.load(built.data.eval)
+            method = methods.build(trial.method, table.keypoints)
+        except ConfigError as error:
+            raise ConfigError(f"{file}: {error}") from error
+    steps = sum(_steps(trial, phase.name) for phase in method.phases)
+    if sweep.pruner != "none" and not 0 < built.train.eval_every_steps < steps:
+        raise ConfigError(
+            f"{file}: pruner {sweep.pruner!r} needs evaluations on the way; "
+            f"config.train.eval_every_steps is {built.train.eval_every_steps}, and there "
+            f"are {steps} steps."
+        )
+    return {
+        **described(sweep),
+        "metric": full_metric(
+            file, sweep.metric, measures.names(table, boxes=method.keypoints is None)
+        ),
+        "config": config,
+        "overrides": list(overrides),
+        "base": json.loads(config_lib.to_json(base)),
+        "resource": [max(built.train.eval_every_steps, 1), steps],
+        "eval_only": "",
+    }
+
+
+def full_metric(file: str, given: str, names: Sequence[str]) -> str:
+    """The metric that a sweep means."""
+    found = [name for name in names if name == given or name.startswith(f"{given}@")]
+    if len(found) == 1 or given in names:
+        return given if given in names else found[0]
+    if found:
+        raise ConfigError(
+            f"{file}: metric {given!r} may be any of {', '.join(found)}: name one."
+        )
+    near = difflib.get_close_matches(given, names, n=1, cutoff=0.0)
+    raise ConfigError(
+        f"{file}: the evaluation gives no {given!r}. Did you mean {near[0]!r}?"
+    )
+
+
+def _at(config: Any, key: str) -> Any:
+    for part in key.split("."):
+        config = config[part]
+    return config
+
+
+def _steps(config: Any, phase: str) -> int:
+    own = config.phases.get(phase, {}).get("train", {})
+    return own.get("steps", config.train.steps)
+
+
+def described(sweep: Sweep) -> dict[str, Any]:
+    """A sweep as plain values, for the storage."""
+    grids = sweep.grids()
+    space = {
+        key: {
+            "texts": [as_override(value) for value in values.values],
+            "every": key in grids,
+        }
+        if isinstance(values, Choice)
+        else dataclasses.asdict(values)
+        for key, values in sweep.space.items()
+    }
+    return {**dataclasses.asdict(sweep), "space": space}

@@ -1,0 +1,148 @@
+"""A trained network read out in other ways: trials that train nothing.
+
+Decoders, flip tests, rescoring and NMS need no other weights: each trial is an evaluation
+of one run, and the poses of a method are predicted once for all that comes after them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from pose_jax import config as config_lib
+from pose_jax.errors import ConfigError, InputError
+from pose_jax.sweep_check import described, full_metric
+from pose_jax.sweep_space import (
+    Choice,
+    Range,
+    Sweep,
+    as_override,
+    corners,
+    did_you_mean,
+)
+from pose_jax.sweep_study import Claim, Claims, suggest
+
+EVALUATED: Mapping[str, tuple[str, ...]] = {
+    "dark": (
+        "decoder", "sigma", "kernel_size", "flip_test", "padding", "rescore_threshold",
+    ),
+    "deeppose": ("decoder", "flip_test"),
+    "multipose": ("decoder", "radius", "rescoring", "flip_test", "padding"),
+}  # fmt: skip
+"""Keys of a method's section that a trained network can be read out with, by method."""
+
+EVALUATION = ("evaluation.nms", "evaluation.nms_threshold")
+"""Keys of what comes after the network, for any method."""
+
+
+def check_evaluated(file: str, sweep: Sweep, run: str, boxes: str) -> tuple[dict, Any]:
+    """As `check`, of a trained run whose network is only read out.
+
+    Returns:
+      What a study keeps, and `Readouts` of the run.
+    """
+    from pose_jax import measures
+
+    readouts = Readouts(run, boxes)
+    if readouts.loaded.keypoints is None:
+        raise ConfigError(f"{run} is a detector: it can be read out in one way only.")
+    name = readouts.loaded.manifest["method"]["name"]
+    known = [f"method.{key}" for key in EVALUATED.get(name, ())] + [*EVALUATION]
+    for key in sweep.space:
+        if key not in known:
+            raise ConfigError(
+                f"{file}: {key!r} is not of the evaluation alone, a network of method "
+                f"{name!r} has to be trained for it.{did_you_mean(key, known)} There "
+                f"are {', '.join(known)}."
+            )
+    for point in corners(sweep.space):
+        try:
+            readouts.method(point)
+        except ConfigError as error:
+            raise ConfigError(f"{file}: {error}") from error
+    if sweep.pruner != "none":
+        raise ConfigError(f"{file}: an evaluation cannot be pruned.")
+    spec = {
+        **described(sweep),
+        "metric": full_metric(file, sweep.metric, measures.names(readouts.table)),
+        "config": "",
+        "overrides": [],
+        "base": readouts.loaded.manifest["method"],
+        "resource": [1, 1],
+        "eval_only": str(run),
+    }
+    return spec, readouts
+
+
+class Readouts:
+    """A trained network, measured in other ways; nothing is trained."""
+
+    def __init__(self, run: str, boxes: str):
+        from pose_jax import runs
+        from pose_jax import sharding as sharding_lib
+
+        self.loaded = runs.load(run)
+        self.table = self.loaded.eval_table(boxes=boxes)
+        self.mesh = sharding_lib.make_mesh()
+        # Poses of a method: what comes after them is cheap.
+        self.known: dict[str, Any] = {}
+
+    def method(self, point: Mapping[str, Any]):
+        """The method and the evaluation that a point of the space asks for.
+
+        Raises:
+          ConfigError: it cannot be.
+        """
+        from pose_jax import evaluate, methods
+
+        section = dict(self.loaded.manifest["method"])
+        evaluation = dict(self.loaded.manifest.get("evaluation") or {})
+        for key, value in point.items():
+            part, _, name = key.partition(".")
+            {"method": section, "evaluation": evaluation}[part][name] = value
+        return (
+            methods.build(section, self.loaded.keypoints),
+            config_lib.build(evaluate.EvaluationConfig, evaluation, "evaluation"),
+            json.dumps(section, sort_keys=True, default=str),
+        )
+
+    def measure(self, point: Mapping[str, Any]) -> dict[str, float]:
+        """Metrics by full name."""
+        from pose_jax import evaluate, measures
+
+        method, evaluation, name = self.method(point)
+        if name not in self.known:
+            predictor = evaluate.Predictor(method, self.mesh)
+            self.known[name] = predictor(
+                self.loaded.variables, self.table, self.loaded.input
+            )
+        poses = evaluate.suppress(self.table, self.known[name], evaluation)
+        return measures.measure(self.table, poses)
+
+
+def measured(sweep: Sweep, readouts: Readouts) -> Callable[[Claims, Claim], None]:
+    """Finishes trials by reading out the network."""
+
+    def finish(claims: Claims, claim: Claim) -> None:
+        drawn = suggest(claim.trial, claims.spec["space"])
+        point = {key: _value(sweep.space[key], value) for key, value in drawn.items()}
+        try:
+            metrics = readouts.measure(point)
+        except InputError as error:
+            return claims.tell(claim.trial, "fail", reason=str(error))
+        value = metrics[claims.spec["metric"]]
+        if value != value:
+            return claims.tell(claim.trial, "fail", reason="the metric is not a number")
+        claim.trial.report(value, 1)
+        claim.trial.set_user_attr("metrics", metrics)
+        claims.tell(claim.trial, "complete", value)
+
+    return finish
+
+
+def _value(values: Choice | Range, drawn: Any) -> Any:
+    """A drawn value as the sweep file has it."""
+    if isinstance(values, Range):
+        return drawn
+    return next(value for value in values.values if as_override(value) == drawn)

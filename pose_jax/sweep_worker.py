@@ -1,0 +1,291 @@
+"""A worker: takes a trial at a time and trains it, in a process and a run of its own.
+
+The training is `pose-jax train` in OUT/trials/0007. The worker reads its log, tells Optuna
+of the evaluations, and ends it where it is pruned or the worker is asked to stop.
+
+  python -m pose_jax.sweep_worker TASK      as `pose_jax.sweep.run` starts it; TASK is json
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from pose_jax.interrupts import StopRequest
+from pose_jax.sweep_space import words
+from pose_jax.sweep_study import (
+    Claim,
+    Claims,
+    Left,
+    Place,
+    Times,
+    lock,
+    open_study,
+    suggest,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """What a worker is started with."""
+
+    place: Place
+    trials: int
+    config: str
+    cores: tuple[int, ...] = ()
+    device: str = ""
+    command: tuple[str, ...] = (sys.executable, "-m", "pose_jax", "train")
+    times: Times = dataclasses.field(default_factory=Times)
+
+    def to_json(self) -> str:
+        return json.dumps(dataclasses.asdict(self), default=str)
+
+    @classmethod
+    def from_json(cls, text: str) -> Task:
+        given = json.loads(text)
+        kept = given["place"] | {"out": Path(given["place"]["out"])}
+        return cls(
+            place=Place(**kept),
+            trials=given["trials"],
+            config=given["config"],
+            cores=tuple(given["cores"]),
+            device=given["device"],
+            command=tuple(given["command"]),
+            times=Times(**given["times"]),
+        )
+
+
+RESTARTS = 2
+"""So often a training that was killed, or stopped by somebody else, is started again."""
+
+_TO_STOP = 600.0
+"""Seconds that a training has to save its state."""
+
+
+def work(
+    task: Task,
+    stop: StopRequest,
+    finish: Callable[[Claims, Claim], None] | None = None,
+) -> None:
+    """Takes trials until all are done, or it is asked to stop.
+
+    Args:
+      task: the worker's.
+      stop: asked between trials, and while one is trained.
+      finish: brings a trial to its end, or raises Left; None trains it.
+    """
+    study, spec = open_study(task.place)
+    if task.cores:
+        # JAX makes as many threads as there are cores that it may use.
+        with contextlib.suppress(AttributeError, OSError):
+            os.sched_setaffinity(0, task.cores)
+    claims = Claims(study, spec, task.place, task.trials, task.times)
+    while not stop.requested:
+        claim = claims.next()
+        if claim == "done":
+            return
+        if claim == "wait":
+            time.sleep(task.times.poll)
+            continue
+        with claim.file, contextlib.suppress(Left):
+            if finish is not None:
+                finish(claims, claim)
+            else:
+                _Training(claims, claim, task, stop).finish()
+
+
+class _Training:
+    """One trial, from wherever it is to its end."""
+
+    def __init__(self, claims: Claims, claim: Claim, task: Task, stop: StopRequest):
+        self.claims = claims
+        self.claim = claim
+        self.task = task
+        self.trial = trial = claim.trial
+        self.stop = stop
+        self.spec = claims.spec
+        self.run = claims.run(trial.number)
+        self.reported = set(claims.state(trial).intermediate_values)
+        self.log_size = -1
+        self.last_beat = time.monotonic()
+
+    def finish(self) -> None:
+        """Trains, and says how it ended.
+
+        Raises:
+          Left: it did not end here.
+        """
+        restarts = 0
+        while True:
+            if self.trial.user_attrs.get("pruned"):
+                return self._tell("pruned")
+            scores = _model_scores(self.run)
+            if scores is not None:
+                self._report()
+                value = scores.get(self.spec["metric"])
+                if not isinstance(value, int | float):
+                    reason = f"the model has no score {self.spec['metric']!r}"
+                    return self._tell("fail", reason=reason)
+                return self._tell("complete", value)
+            self._wait_for_others()
+            code = self._train()
+            if code is None or _model_scores(self.run) is not None:
+                continue
+            if code > 0:
+                return self._tell("fail", reason=self._reason(code))
+            restarts += 1
+            if restarts > RESTARTS:
+                how = (
+                    f"killed by {signal.Signals(-code).name}"
+                    if code
+                    else "stopped without a model"
+                )
+                return self._tell("fail", reason=f"{how} {restarts} times")
+
+    def _wait_for_others(self) -> None:
+        """A training that was left by another worker ends before this one begins."""
+        while (held := lock(self.run / "lock")) is None:
+            self._go_on()
+            time.sleep(self.task.times.poll)
+        held.close()
+
+    def _go_on(self) -> None:
+        """Raises Left where it is not ours to go on."""
+        if self.stop.requested:
+            raise Left
+        if time.monotonic() - self.last_beat >= self.task.times.beat:
+            self.last_beat = time.monotonic()
+            if not self.claims.beat(self.trial):
+                raise Left
+
+    def _train(self) -> int | None:
+        """Starts or resumes the training and watches it; its exit code, None if it was
+        pruned."""
+        overrides = words(suggest(self.trial, self.spec["space"]))
+        command = [
+            *self.task.command, "--config", self.task.config,
+            "--run", str(self.run), *self.spec["overrides"], *overrides,
+        ]  # fmt: skip
+        env = dict(os.environ)
+        if self.task.device:
+            env["CUDA_VISIBLE_DEVICES"] = self.task.device
+        with open(self.run / "output.txt", "ab") as output:
+            # The lock is the training's too: whoever finds the trial waits for both to end.
+            # A group of its own: Ctrl-C is for the parent. Not a session, which Linux would
+            # give a share of the processor that has nothing to do with ours.
+            process = subprocess.Popen(
+                bound(command), stdout=output, stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL, env=env, process_group=0,
+                pass_fds=[self.claim.file.fileno()],
+            )  # fmt: skip
+        try:
+            while True:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(self.task.times.poll)
+                done = process.poll() is not None
+                news = self._report()
+                if done:
+                    return process.returncode
+                self._go_on()
+                if news and self.spec["pruner"] != "none" and self.trial.should_prune():
+                    self.trial.set_user_attr("pruned", True)
+                    return None
+        finally:
+            _end(process)
+
+    def _report(self) -> bool:
+        """Tells Optuna of the evaluations that are new in the log; whether any are."""
+        log = self.run / "metrics.jsonl"
+        size = log.stat().st_size if log.exists() else -1
+        if size == self.log_size:
+            return False
+        self.log_size, before = size, len(self.reported)
+        for step, value in curve(self.run, self.spec["metric"]):
+            if step not in self.reported:
+                self.reported.add(step)
+                self.trial.report(value, step)
+        return len(self.reported) > before
+
+    def _reason(self, code: int) -> str:
+        """What the training said last, in a line."""
+        text = (self.run / "output.txt").read_text(encoding="utf-8", errors="replace")
+        lines = [line.strip() for line in text.splitlines() if line.strip()]
+        said = [line for line in lines if line.startswith("pose-jax: error: ")]
+        last = (said or lines or ["it said nothing"])[-1]
+        return f"exit code {code}: {last.removeprefix('pose-jax: error: ')}"
+
+    def _tell(self, how: str, value: float | None = None, reason: str = "") -> None:
+        self.claims.tell(self.trial, how, value, reason)
+
+
+def curve(run: Path, metric: str) -> list[tuple[int, float]]:
+    """A metric of a run's evaluations over its batches, counted through all phases."""
+    from pose_jax import writers
+
+    found: dict[int, float] = {}
+    before, phase, last = 0, None, 0
+    for entry in writers.read_metrics(run):
+        if entry["phase"] != phase:
+            before, phase, last = before + last, entry["phase"], 0
+        last = max(last, entry["step"])
+        value = entry.get(metric)
+        if isinstance(value, int | float):
+            found[before + entry["step"]] = float(value)
+    return sorted(found.items())
+
+
+def _model_scores(run: Path) -> dict[str, Any] | None:
+    """The scores of a finished training."""
+    try:
+        text = (run / "model" / "manifest.json").read_text(encoding="utf-8")
+        return json.loads(text).get("scores") or {}
+    except (OSError, ValueError):
+        return None
+
+
+def _end(process: subprocess.Popen) -> int:
+    """Lets a training save its state and end."""
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(_TO_STOP)
+        except subprocess.TimeoutExpired:
+            process.kill()
+    return process.wait()
+
+
+_LAUNCH = """
+import ctypes, os, signal, sys
+ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+if os.getppid() != int(sys.argv[1]):
+    sys.exit(143)
+os.execvp(sys.argv[2], sys.argv[2:])
+"""
+
+
+def bound(command: Sequence[str]) -> list[str]:
+    """A command that gets SIGTERM when this process dies, however that dies, on Linux."""
+    if not sys.platform.startswith("linux"):
+        return list(command)
+    # Not by preexec_fn: JAX's threads do not outlive the fork that it needs.
+    return [sys.executable, "-c", _LAUNCH, str(os.getpid()), *command]
+
+
+def main(argv: Sequence[str]) -> int:
+    """A worker, started by `run`."""
+    with StopRequest() as stop:
+        work(Task.from_json(argv[0]), stop)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
