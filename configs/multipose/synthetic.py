@@ -4,7 +4,7 @@ r"""MultiPose in small: synthetic people, several a picture, two CPU cores.
   pose-jax train --config configs/multipose/synthetic.py --run runs/multipose_synthetic
   pose-jax eval --run runs/multipose_synthetic \
     --decoder argmax,argmax_offset,hough,hough_subpixel
-  ... --config configs/multipose/synthetic.py:long      # for the demo: 2000 steps, delta 3
+  ... --config configs/multipose/synthetic.py:long      # the demo's: 2000 steps, delta 3
   ... --config configs/multipose/synthetic.py:smoke     # two steps, on data/smoke
 
 One to four people a picture, upright and seen from the front, who stand before one another.
@@ -83,6 +83,7 @@ def get_config(variant: str = "") -> ConfigDict:
     elif variant == "long":
         c.train.steps = 2000
         c.method.delta = 3.0  # What the ablation found better.
+        c.method.flip_test = "plain"
     elif variant:
         raise ValueError(f"no variant {variant!r}; there are 'long' and 'smoke'.")
     return c

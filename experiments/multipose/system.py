@@ -181,8 +181,8 @@ def report(
         [
             "Boxes (all images, IoU-NMS 0.6):",
             markdown(
-                ["box AP", "AP50", "AP75", "AR"],
-                [[f"{boxes[name]:.3f}" for name in names]],
+                ["box AP", "AP50", "AP75"],
+                [[f"{boxes[name]:.3f}" for name in SHOWN]],
             ),
             "Poses, ranked by (7), OKS-NMS 0.5:",
             markdown(["", *names], of_boxes),
@@ -197,7 +197,7 @@ def report(
             _paper(),
         ]
     )
-    figures = {f"box_{name}": boxes[name] for name in names}
+    figures = {f"box_{name}": boxes[name] for name in SHOWN}
     figures |= {f"{name}@gt_boxes": in_boxes[f"{name}@gt_boxes"] for name in names}
     figures |= {f"{name}@detections": detected[f"{name}@detections"] for name in names}
     return text, figures
