@@ -62,7 +62,7 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module", autouse=True)
 def names():
     """The metrics that are asked for: to find all of them is to measure something."""
-    found = ("AP@gt_boxes", "pixel_error@gt_boxes")
+    found = ("AP@gt_boxes", "PCK@0.2@gt_boxes", "pixel_error@gt_boxes")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(measures, "names", lambda table, boxes=False: found)
         yield
