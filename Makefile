@@ -82,7 +82,7 @@ demo-multipose: $(VENV)/.base
 		--slots 8 --out $(CROWD_RUN)/predictions \
 		$$(ls $(CROWD_DATA)/val2017/* | head -n $(DEMO_PICTURES))
 	$(POSE_JAX) eval --run $(CROWD_RUN)/detector
-	$(POSE_JAX) eval --run $(CROWD_RUN)/pose \
+	$(POSE_JAX) eval --run $(CROWD_RUN)/pose --flip none,plain \
 		--boxes $(CROWD_RUN)/detector/eval/images/detections.json
 	@echo "pictures: $(CROWD_RUN)/*/pictures and $(CROWD_RUN)/predictions"
 

@@ -83,7 +83,6 @@ def get_config(variant: str = "") -> ConfigDict:
     elif variant == "long":
         c.train.steps = 2000
         c.method.delta = 3.0  # What the ablation found better.
-        c.method.flip_test = "plain"
     elif variant:
         raise ValueError(f"no variant {variant!r}; there are 'long' and 'smoke'.")
     return c
