@@ -124,14 +124,14 @@ def _data_synth(parser: _Parser) -> Run:
     )
 
     def run(args: argparse.Namespace) -> None:
-        from pose_jax.datasets import synthetic
+        from pose_jax.data.synthetic import scenes
 
         options = {} if args.size is None else {"size": args.size}
         options["difficulty"] = args.difficulty
         # A process is worth its start for a hundred pictures or more.
         options["workers"] = min(os.cpu_count() or 1, 1 + args.n // 100)
         print(
-            synthetic.write_dataset(
+            scenes.write_dataset(
                 args.out, n=args.n, seed=args.seed, val=args.val, **options
             )
         )
@@ -147,9 +147,9 @@ def _data_show(parser: _Parser) -> Run:
 
     def run(args: argparse.Namespace) -> None:
         config = _config(args)
-        from pose_jax import data
+        from pose_jax.training import preview
 
-        data.show(config, args.out, args.rows)
+        preview.show(config, args.out, args.rows)
 
     return run
 
@@ -193,7 +193,7 @@ def _data_check(parser: _Parser) -> Run:
                 "--config says all but --images; the rest goes with ROOT."
             )
         config = None if args.config is None else _config(args)
-        from pose_jax.datasets import check
+        from pose_jax.data.check import run as check
 
         if config is not None:
             found, need_images = check.config_sources(config), True
@@ -226,8 +226,8 @@ def _data_prepare(parser: _Parser) -> Run:
         single = (args.format, args.root, args.split)
         if not (all(single) if args.config is None else not any(single)):
             raise ConfigError("give either --config or --format, --root and --split.")
-        from pose_jax import config, datasets
-        from pose_jax.datasets import store
+        from pose_jax import config
+        from pose_jax import data as data_lib
 
         sources = [dict(zip(("name", "root", "split"), single, strict=True))]
         if args.config is not None:
@@ -235,8 +235,8 @@ def _data_prepare(parser: _Parser) -> Run:
             sources = [dict(data[use]) for use in data]
         for i, section in enumerate(sources):
             if section not in sources[:i]:
-                source = config.build(datasets.SourceConfig, section, "config.data")
-                print(store.prepare_source(source, args.out, args.name))
+                source = config.build(data_lib.SourceConfig, section, "config.data")
+                print(data_lib.prepare_source(source, args.out, args.name))
 
     return run
 

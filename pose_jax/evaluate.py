@@ -18,10 +18,11 @@ import jax
 import numpy as np
 from PIL import Image
 
-from pose_jax import canvases, input_pipeline, measures, nms, runs, visualize
 from pose_jax import config as config_lib
+from pose_jax import measures, nms, runs, visualize
 from pose_jax import sharding as sharding_lib
-from pose_jax.datasets.table import Table
+from pose_jax.data import canvas, readers
+from pose_jax.data.table import Table
 from pose_jax.errors import ConfigError, InputError
 from pose_jax.method import Boxes, Method, PersonView, Poses, Variables
 
@@ -48,7 +49,7 @@ class Predictor:
         self,
         variables: Variables,
         table: Table,
-        config: input_pipeline.InputConfig,
+        config: readers.InputConfig,
         rows: np.ndarray | None = None,
         between_batches: Callable[[], None] | None = None,
     ) -> Poses | Boxes:
@@ -65,7 +66,7 @@ class Predictor:
         Returns:
           NumPy leaves, one entry per row, in the order of `rows`.
         """
-        plan = input_pipeline.Plan(
+        plan = readers.Plan(
             table=table,
             view=self.method.view,
             config=config,
@@ -75,7 +76,7 @@ class Predictor:
             process_count=jax.process_count(),
         )
         parts = []
-        for batch in input_pipeline.batches(plan):
+        for batch in readers.batches(plan):
             if between_batches is not None:
                 between_batches()
             inputs = sharding_lib.put_batch(batch.inputs, self.mesh)
@@ -183,7 +184,7 @@ def evaluate(
     predictor: Predictor,
     variables: Variables,
     table: Table,
-    config: input_pipeline.InputConfig,
+    config: readers.InputConfig,
     evaluation: EvaluationConfig | None = None,
     *,
     between_batches: Callable[[], None] | None = None,
@@ -322,7 +323,7 @@ def draw_run(
     table: Table,
     found: Poses | Boxes,
     variables: Variables,
-    config: input_pipeline.InputConfig,
+    config: readers.InputConfig,
 ) -> Path:
     """Draws RUN/pictures: what was predicted, the worst of it, what the network saw of a
     few people (heatmaps.png, the votes of an offset field, hough.png, or the stages of a
@@ -370,7 +371,7 @@ def draw_image(
       image: number of the image.
       side: the picture's longer side; None: that of the image.
     """
-    pixels = canvases.decode(table, image)
+    pixels = canvas.decode(table, image)
     if isinstance(found, Boxes):
         (place,) = np.flatnonzero(found.row == image)
         # Lines and scores are drawn after scaling, to be seen in a small picture.
@@ -438,7 +439,7 @@ def _worst(table: Table, poses: Poses, count: int = 12) -> np.ndarray:
     cells, titles = [], []
     for i in np.argsort(-relative)[:count]:
         row = poses.row[i]
-        image = canvases.decode(table, table.image[row])
+        image = canvas.decode(table, table.image[row])
         for points, marks in (
             (true_xy[i], {"visibility": visibility[i]}),
             (poses.points_xy[i], {"scores": poses.keypoint_scores[i]}),
@@ -470,14 +471,14 @@ def _scaled(image: np.ndarray, side: int) -> np.ndarray:
 def _inspected(predictor, table, poses, variables, config, count: int = 12):
     """What the method shows of itself, of a few rows; NumPy leaves."""
     pick = np.linspace(0, len(poses.row) - 1, min(count, len(poses.row))).astype(int)
-    plan = input_pipeline.Plan(
+    plan = readers.Plan(
         table=table,
         view=predictor.method.view,
         config=dataclasses.replace(config, batch_size=len(pick)),
         rows=poses.row[pick],
         training=False,
     )
-    inputs = next(iter(input_pipeline.batches(plan))).inputs
+    inputs = next(iter(readers.batches(plan))).inputs
     # Once only: compiling it well would take longer than it runs.
     inspect = jax.jit(
         predictor.method.inspect,

@@ -9,8 +9,10 @@ from typing import Any
 import jax
 
 from pose_jax import config as config_lib
-from pose_jax import datasets, evaluate, input_pipeline, methods, optim
-from pose_jax.datasets.table import Table
+from pose_jax import data as data_lib
+from pose_jax import evaluate, methods, optim
+from pose_jax.data import readers
+from pose_jax.data.table import Table
 from pose_jax.errors import ConfigError
 from pose_jax.method import Method
 
@@ -19,8 +21,8 @@ from pose_jax.method import Method
 class DataConfig:
     """What to train on and what to evaluate on."""
 
-    train: datasets.SourceConfig
-    eval: datasets.SourceConfig
+    train: data_lib.SourceConfig
+    eval: data_lib.SourceConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,7 +68,7 @@ class Config:
 
     method: Mapping[str, Any]
     data: DataConfig
-    input: input_pipeline.InputConfig
+    input: readers.InputConfig
     optimizer: optim.OptimizerConfig
     train: TrainConfig
     phases: Mapping[str, Any] = dataclasses.field(default_factory=dict)
@@ -86,9 +88,9 @@ class Setup:
     eval_table: Table
     sections: dict[str, tuple[optim.OptimizerConfig, TrainConfig]]
 
-    def train_plan(self) -> input_pipeline.Plan:
+    def train_plan(self) -> readers.Plan:
         """The order of the training rows, for this process."""
-        return input_pipeline.Plan(
+        return readers.Plan(
             table=self.train_table,
             view=self.method.view,
             config=self.config.input,
@@ -108,8 +110,8 @@ def setup(config: Mapping[str, Any]) -> Setup:
     """
     built = config_lib.build(Config, config, "config")
     methods.parse(built.method)  # Before the data are read.
-    train_table = datasets.load(built.data.train)
-    eval_table = datasets.load(built.data.eval)
+    train_table = data_lib.load(built.data.train)
+    eval_table = data_lib.load(built.data.eval)
     method = methods.build(built.method, train_table.keypoints)
     same = train_table.keypoints == eval_table.keypoints
     if method.keypoints is not None and not same:

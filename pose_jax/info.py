@@ -13,8 +13,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from pose_jax import checkpoints, datasets, experiment, keypoints, methods
+from pose_jax import checkpoints, experiment, keypoints, methods
 from pose_jax import config as config_lib
+from pose_jax import data as data_lib
 from pose_jax.errors import InputError
 from pose_jax.keypoints import KeypointSet
 from pose_jax.method import ImageView, Inputs, Method, Phase
@@ -152,7 +153,7 @@ def _one_image(width: int, height: int) -> Inputs:
     )
 
 
-def _data(sources: Mapping[str, datasets.SourceConfig]):
+def _data(sources: Mapping[str, data_lib.SourceConfig]):
     """What the data of a config are, in words, and their keypoint set.
 
     Of data that are not there, the set that their kind usually has; None where that is not
@@ -163,7 +164,7 @@ def _data(sources: Mapping[str, datasets.SourceConfig]):
     keypoint_set = next(filter(None, usual), None)
     for use, source in sources.items():
         try:
-            table = datasets.load(source)
+            table = data_lib.load(source)
         except InputError as error:
             words[use] = f"not readable: {error}"
             continue

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 from pose_jax import metrics as metrics_lib
-from pose_jax.datasets.table import Table
+from pose_jax.data.table import Table
 from pose_jax.keypoints import LIMBS
 from pose_jax.method import Boxes, Poses
 from pose_jax.metrics.coco import why_no_ap, why_no_box_ap

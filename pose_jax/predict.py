@@ -20,7 +20,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from pose_jax import evaluate, runs, visualize
 from pose_jax import sharding as sharding_lib
 from pose_jax import system as system_lib
-from pose_jax.datasets import table as table_lib
+from pose_jax.data import table as table_lib
 from pose_jax.errors import ConfigError, InputError
 from pose_jax.keypoints import KeypointSet
 

@@ -33,12 +33,9 @@ import numpy as np
 
 import pose_jax
 from pose_jax import (
-    canvases,
     checkpoints,
-    datasets,
     evaluate,
     experiment,
-    input_pipeline,
     measures,
     methods,
     pages,
@@ -47,9 +44,11 @@ from pose_jax import (
     writers,
 )
 from pose_jax import config as config_lib
+from pose_jax import data as data_lib
 from pose_jax import metrics as metrics_lib
 from pose_jax import sharding as sharding_lib
-from pose_jax.datasets.table import Table
+from pose_jax.data import canvas, readers
+from pose_jax.data.table import Table
 from pose_jax.errors import ConfigError, InputError
 from pose_jax.keypoints import KeypointSet
 from pose_jax.method import Boxes, PersonView, Poses
@@ -295,7 +294,7 @@ def _look(
     loaded = runs.load(run)
     method = loaded.method()
     table = loaded.eval_table(data=data)
-    rows = input_pipeline.default_rows(table, method.view, training=False)
+    rows = readers.default_rows(table, method.view, training=False)
     picked = rows[_evenly(len(rows), people)]
     # One device takes batches of any size; the readers give the same pixels.
     mesh = sharding_lib.make_mesh(jax.devices()[:1])
@@ -406,14 +405,14 @@ def _some(order: np.ndarray, of_a_kind: int) -> list[int]:
 
 
 def _inspect(method, variables, table, config, rows) -> dict[str, np.ndarray]:
-    plan = input_pipeline.Plan(
+    plan = readers.Plan(
         table=table,
         view=method.view,
         config=dataclasses.replace(config, batch_size=len(rows)),
         rows=rows,
         training=False,
     )
-    inputs = next(iter(input_pipeline.batches(plan))).inputs
+    inputs = next(iter(readers.batches(plan))).inputs
     # Once only: compiling it well would take longer than it runs.
     quick = {"xla_backend_optimization_level": 0}
     inspect = jax.jit(method.inspect, compiler_options=quick)
@@ -755,7 +754,7 @@ def _person(people: _People, place: int) -> pages.Html:
     table, poses = people.table, people.poses
     row = poses.row[place]
     true_xy, visibility = people.truth(place)
-    image = canvases.decode(table, table.image[row])
+    image = canvas.decode(table, table.image[row])
     window, corner, scale = _crop(image, table.boxes_xyxy[row], true_xy[visibility > 0])
     who = f"image {table.image_ids[table.image[row]]}, annotation {table.ids[row]}"
     draw = lambda points, **marks: visualize.draw_pose(
@@ -1195,8 +1194,8 @@ def _described(table: Table) -> str:
 
 def _fingerprint(section: Mapping[str, Any]) -> str:
     try:
-        source = config_lib.build(datasets.SourceConfig, section, "config.data")
-        return _described(datasets.load(source))
+        source = config_lib.build(data_lib.SourceConfig, section, "config.data")
+        return _described(data_lib.load(source))
     except InputError as error:
         return f"not readable now: {error}"
 

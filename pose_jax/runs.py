@@ -17,9 +17,11 @@ import jax
 from absl import logging
 
 import pose_jax
-from pose_jax import checkpoints, datasets, input_pipeline, methods
+from pose_jax import checkpoints, methods
 from pose_jax import config as config_lib
-from pose_jax.datasets.table import Table
+from pose_jax import data as data_lib
+from pose_jax.data import readers
+from pose_jax.data.table import Table
 from pose_jax.errors import ConfigError, InputError
 from pose_jax.keypoints import KeypointSet
 from pose_jax.method import Method, Variables
@@ -154,7 +156,7 @@ class LoadedRun:
     variables: Variables
     manifest: dict[str, Any]
     keypoints: KeypointSet | None
-    input: input_pipeline.InputConfig
+    input: readers.InputConfig
 
     @property
     def decoder(self) -> str:
@@ -205,8 +207,8 @@ class LoadedRun:
                     f"run's is {section['name']!r}."
                 )
             section["options"] = {**section.get("options", {}), "detections": boxes}
-        table = datasets.load(
-            config_lib.build(datasets.SourceConfig, section, "manifest.data")
+        table = data_lib.load(
+            config_lib.build(data_lib.SourceConfig, section, "manifest.data")
         )
         if self.keypoints is not None and table.keypoints != self.keypoints:
             raise InputError(
@@ -236,6 +238,6 @@ def load(run: Path | str) -> LoadedRun:
         manifest=manifest,
         keypoints=keypoints and KeypointSet.from_json(keypoints),
         input=config_lib.build(
-            input_pipeline.InputConfig, manifest["input"], "manifest.input"
+            readers.InputConfig, manifest["input"], "manifest.input"
         ),
     )

@@ -34,7 +34,7 @@ def check(file: str, sweep: Sweep, config: str, overrides: Sequence[str]) -> dic
       InputError: the evaluation data cannot be read.
     """
     base = config_lib.load(config, overrides)
-    from pose_jax import datasets, experiment, measures, methods
+    from pose_jax import data, experiment, measures, methods
 
     built = config_lib.build(experiment.Config, base)
     methods.parse(built.method)
@@ -51,7 +51,7 @@ def check(file: str, sweep: Sweep, config: str, overrides: Sequence[str]) -> dic
             trial = config_lib.build(experiment.Config, loaded)
             methods.parse(trial.method)
             if table is None:  # Once the keys are right: reading may take a while.
-                table = datasets.load(built.data.eval)
+                table = data.load(built.data.eval)
             method = methods.build(trial.method, table.keypoints)
         except ConfigError as error:
             raise ConfigError(f"{file}: {error}") from error

@@ -24,9 +24,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int32
 
-from pose_jax import input_pipeline, nms
+from pose_jax import nms
 from pose_jax import sharding as sharding_lib
-from pose_jax.datasets.table import Table
+from pose_jax.data import readers
+from pose_jax.data.table import Table
 from pose_jax.errors import ConfigError
 from pose_jax.method import ImageView, Inputs, Method, PersonView, Poses, Variables
 
@@ -201,7 +202,7 @@ class System:
         pose_variables: Variables,
         *,
         mesh,
-        config: input_pipeline.InputConfig,
+        config: readers.InputConfig,
         **options,
     ) -> None:
         """Args:
@@ -229,14 +230,14 @@ class System:
         Returns:
           NumPy leaves, an entry per image, in the table's order.
         """
-        plan = input_pipeline.Plan(
+        plan = readers.Plan(
             table=table,
             view=self.detector.view,
             config=self.config,
             rows=np.arange(len(table.images), dtype=np.int32),
         )
         parts = []
-        for batch in input_pipeline.batches(plan):
+        for batch in readers.batches(plan):
             inputs = sharding_lib.put_batch(batch.inputs, self.mesh)
             # The batch before is fetched while this one is computed.
             parts.append((batch.inputs.valid, self._people(*self._variables, inputs)))

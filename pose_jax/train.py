@@ -25,7 +25,6 @@ import jax.numpy as jnp
 from pose_jax import (
     checkpoints,
     evaluate,
-    input_pipeline,
     interrupts,
     measures,
     optim,
@@ -34,7 +33,8 @@ from pose_jax import (
     writers,
 )
 from pose_jax import sharding as sharding_lib
-from pose_jax.datasets.table import Table
+from pose_jax.data import readers
+from pose_jax.data.table import Table
 from pose_jax.errors import ConfigError, InputError, Stopped
 from pose_jax.experiment import Setup, TrainConfig, setup
 from pose_jax.method import Boxes, Mean, PersonView, Phase, Poses, Variables, View
@@ -186,7 +186,7 @@ def _loop(
     train = s.sections[phase.name][1]
     plan = s.train_plan()
     start = int(state.step)
-    batches = input_pipeline.batches(plan, start, train.steps)
+    batches = readers.batches(plan, start, train.steps)
     progress = writers.Progress(train.steps, start, label=phase.name)
     window, pending, evaluation = _Window(), None, None
 
@@ -490,7 +490,7 @@ def _statistics(phase: Phase, earlier, s: Setup, mesh, shapes_only: bool = False
     """The phase's constants: one pass over the training rows, without augmentation."""
     if phase.statistics is None:
         return {}
-    batches = input_pipeline.batches(s.train_plan(), 0, s.train_plan().steps_per_epoch)
+    batches = readers.batches(s.train_plan(), 0, s.train_plan().steps_per_epoch)
     if shapes_only:  # The values are in the checkpoint.
         return jax.eval_shape(
             lambda batch: phase.statistics.finish(
@@ -525,7 +525,7 @@ def _start_from(
 
 def _draw_inputs(phase: Phase, earlier, state: TrainState, s: Setup, run: Path, key):
     """RUN/pictures/inputs_<phase>.png: what the network is about to be shown."""
-    batch = next(input_pipeline.batches(s.train_plan(), 0, 1))
+    batch = next(readers.batches(s.train_plan(), 0, 1))
     variables = {**earlier, phase.name: {"constants": state.constants}}
     example = _once(phase.prepare)(variables, batch, augment_key(key))
     preview = jax.device_get(phase.preview(example))

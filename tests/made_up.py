@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from pose_jax import keypoints
-from pose_jax.datasets.table import Table
+from pose_jax.data.table import Table
 from pose_jax.method import Boxes, ImageView, Mean, Method, Phase, Poses
 
 

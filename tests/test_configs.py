@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pose_jax import cli, config, experiment, keypoints, methods
-from pose_jax.datasets import synthetic
+from pose_jax.data.synthetic import scenes
 
 FOLDER = Path(__file__).parents[1] / "configs"
 # Those that begin with "_" are for others to import; sweeps are no configs.
@@ -36,7 +36,7 @@ each_file = pytest.mark.parametrize(
 def root(tmp_path_factory):
     """data/smoke, as the configs' docstrings have it."""
     root = tmp_path_factory.mktemp("smoke")
-    synthetic.write_dataset(root / "data" / "smoke", n=4, val=3, seed=0)
+    scenes.write_dataset(root / "data" / "smoke", n=4, val=3, seed=0)
     return root
 
 

@@ -14,7 +14,6 @@ from pose_jax import (
     checkpoints,
     cli,
     evaluate,
-    input_pipeline,
     measures,
     methods,
     predict,
@@ -23,8 +22,9 @@ from pose_jax import (
     visualize,
 )
 from pose_jax import sharding as sharding_lib
-from pose_jax.datasets import coco, synthetic
-from pose_jax.datasets.table import Table
+from pose_jax.data import coco, readers
+from pose_jax.data.synthetic import scenes
+from pose_jax.data.table import Table
 from pose_jax.errors import ConfigError, InputError
 from pose_jax.keypoints import COCO, LSP
 from pose_jax.method import Boxes
@@ -48,7 +48,7 @@ INPUT = {"batch_size": 4, "canvas_size": (320, 256), "reader": "numpy"}
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
     root = tmp_path_factory.mktemp("people") / "data"
-    synthetic.write_dataset(root, n=1, val=6, seed=1)
+    scenes.write_dataset(root, n=1, val=6, seed=1)
     return root
 
 
@@ -175,13 +175,13 @@ def test_every_row_counts_once_and_keeps_its_place(root, run):
     rows = table.labelled_rows()
     found = {}
     for size in (4, 8):
-        config = input_pipeline.InputConfig(size, (320, 256), "numpy")
+        config = readers.InputConfig(size, (320, 256), "numpy")
         found[size] = predictor(loaded.variables, table, config)
     np.testing.assert_array_equal(found[4].row, rows)
     np.testing.assert_array_equal(found[8].row, rows)
     np.testing.assert_allclose(found[4].points_xy, found[8].points_xy, atol=1e-2)
     shuffled = np.random.default_rng(0).permutation(rows)
-    config = input_pipeline.InputConfig(4, (320, 256), "numpy")
+    config = readers.InputConfig(4, (320, 256), "numpy")
     again = predictor(loaded.variables, table, config, shuffled)
     np.testing.assert_array_equal(again.row, shuffled)
 
@@ -294,14 +294,14 @@ def test_a_method_of_votes_is_drawn_as_it_shows_itself(root):
         COCO,
     )
     table = coco.load(root, "val2017")
-    plan = input_pipeline.Plan(
+    plan = readers.Plan(
         table=table,
         view=method.view,
-        config=input_pipeline.InputConfig(2, (320, 256), "numpy"),
+        config=readers.InputConfig(2, (320, 256), "numpy"),
         rows=table.labelled_rows()[:2],
         training=False,
     )
-    inputs = next(iter(input_pipeline.batches(plan))).inputs
+    inputs = next(iter(readers.batches(plan))).inputs
     variables = {"pose": jax.eval_shape(method.phases[0].init, jax.random.key(0))}
     shapes = jax.eval_shape(method.inspect, variables, inputs)
     seen = {name: np.zeros(leaf.shape, leaf.dtype) for name, leaf in shapes.items()}
@@ -340,7 +340,7 @@ def test_every_image_counts_once_over_canvases_of_several_sizes(batch_size):
     variables = {"detector": right_answers(table)}
     method = build_detector(DetectorConfig("made_up_detector", images=7))
     predictor = evaluate.Predictor(method, sharding_lib.make_mesh())
-    config = input_pipeline.InputConfig(batch_size, reader="numpy")
+    config = readers.InputConfig(batch_size, reader="numpy")
     metrics, boxes = evaluate.evaluate(predictor, variables, table, config)
     np.testing.assert_array_equal(boxes.row, np.arange(7))
     assert predictor.traces == 2
@@ -419,7 +419,7 @@ def test_a_detector_is_measured_on_data_of_any_keypoints(detector_run, monkeypat
     loaded = runs.load(detector_run)
     assert loaded.keypoints is None and loaded.method().keypoints is None
     other = make_table(keypoint_set=LSP)
-    monkeypatch.setattr(runs.datasets, "load", lambda source: other)
+    monkeypatch.setattr(runs.data_lib, "load", lambda source: other)
     assert loaded.eval_table() is other
 
 

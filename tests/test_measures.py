@@ -8,7 +8,7 @@ import pytest
 import scipy.io
 
 from pose_jax import evaluate, keypoints, measures
-from pose_jax.datasets.table import Table
+from pose_jax.data.table import Table
 from pose_jax.method import Boxes
 from tests.made_up import detections, make_poses, make_table, right_answers
 

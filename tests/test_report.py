@@ -29,7 +29,8 @@ from pose_jax import (
     writers,
 )
 from pose_jax import sharding as sharding_lib
-from pose_jax.datasets import coco, synthetic
+from pose_jax.data import coco
+from pose_jax.data.synthetic import scenes
 from pose_jax.keypoints import COCO, KeypointSet
 from pose_jax.method import Poses
 from tests.made_up import made_up_detector, right_answers
@@ -111,7 +112,7 @@ def make_config(root):
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
     root = tmp_path_factory.mktemp("people") / "data"
-    synthetic.write_dataset(root, n=4, val=7, seed=1)
+    scenes.write_dataset(root, n=4, val=7, seed=1)
     return root
 
 

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from pose_jax import checkpoints, trees
-from pose_jax.datasets import synthetic
+from pose_jax.data.synthetic import scenes
 
 CONFIG = """
 from ml_collections import ConfigDict
@@ -54,7 +54,7 @@ def get_config(variant=""):
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("resume")
-    synthetic.write_dataset(folder / "data", n=8, val=3, seed=0)
+    scenes.write_dataset(folder / "data", n=8, val=3, seed=0)
     (folder / "config.py").write_text(CONFIG.format(root=str(folder / "data")))
     return folder
 
@@ -246,7 +246,8 @@ def get_config(variant=""):
 DYING = """
 import os
 from pathlib import Path
-from pose_jax import input_pipeline, train
+from pose_jax.data import readers
+from pose_jax import train
 
 places, deaths = [], {deaths!r}
 done = Path({done!r})

@@ -6,7 +6,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from pose_jax import checkpoints, runs
-from pose_jax.datasets import synthetic
+from pose_jax.data.synthetic import scenes
 from pose_jax.errors import ConfigError, InputError
 from pose_jax.keypoints import COCO, LSP
 from tests.made_up import make_table
@@ -74,7 +74,7 @@ def loaded(root, **manifest) -> runs.LoadedRun:
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
     root = tmp_path_factory.mktemp("people") / "data"
-    synthetic.write_dataset(root, n=2, val=1, seed=0)
+    scenes.write_dataset(root, n=2, val=1, seed=0)
     return root
 
 
@@ -126,6 +126,6 @@ def test_a_run_without_keypoints_is_a_detector_s(tmp_path):
 @pytest.mark.parametrize("keypoint_set", [COCO, LSP])
 def test_a_detector_takes_data_of_any_keypoints(keypoint_set, root, monkeypatch):
     table = make_table(keypoint_set=keypoint_set)
-    monkeypatch.setattr(runs.datasets, "load", lambda source: table)
+    monkeypatch.setattr(runs.data_lib, "load", lambda source: table)
     run = runs.LoadedRun({}, loaded(root).manifest, None, None)
     assert run.eval_table() is table

@@ -7,16 +7,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pose_jax import evaluate, input_pipeline, methods, nms, system
+from pose_jax import evaluate, methods, nms, system
 from pose_jax import sharding as sharding_lib
-from pose_jax.datasets import table as table_lib
+from pose_jax.data import readers
+from pose_jax.data import table as table_lib
 from pose_jax.errors import ConfigError
 from pose_jax.keypoints import COCO, FLIC, LSP
 from pose_jax.method import Boxes, ImageView, Method, PersonView, Poses
 
 SIZES = [(90, 70), (70, 90), (64, 64), (80, 60)]  # (w, h): two canvas sizes.
 BUCKETS = ((96, 72), (72, 96))
-CONFIG = input_pipeline.InputConfig(batch_size=4, canvas_size=(96, 96), reader="numpy")
+CONFIG = readers.InputConfig(batch_size=4, canvas_size=(96, 96), reader="numpy")
 POSE = {
     "name": "dark",
     "model": {"name": "pocket", "options": {"width": 8, "blocks": (0, 0, 0)}},
@@ -280,13 +281,13 @@ def test_scores_of_a_method_without_keypoint_scores_are_the_boxes(images, boxes)
 
 def test_rows_of_padding_hold_nobody(images, boxes, pose):
     method, variables = pose
-    plan = input_pipeline.Plan(
+    plan = readers.Plan(
         table=table_lib.from_boxes(images[:1], None, keypoints=COCO),
         view=fixed_detector().view,
         config=dataclasses.replace(CONFIG, batch_size=2),
         rows=np.array([0], np.int32),
     )
-    inputs = next(iter(input_pipeline.batches(plan))).inputs
+    inputs = next(iter(readers.batches(plan))).inputs
     assert inputs.valid.tolist() == [True, False]
     people = system.find_people(fixed_detector(), method)(
         {"boxes": jnp.asarray(boxes)}, variables, inputs

@@ -8,17 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pose_jax import (
-    checkpoints,
-    evaluate,
-    experiment,
-    input_pipeline,
-    methods,
-    train,
-    trees,
-    writers,
-)
-from pose_jax.datasets import coco, synthetic
+from pose_jax import checkpoints, evaluate, experiment, methods, train, trees, writers
+from pose_jax.data import coco, readers
+from pose_jax.data.synthetic import scenes
 from pose_jax.errors import ConfigError, InputError
 from pose_jax.keypoints import LSP
 from pose_jax.method import Mean, Method, PersonView, Phase, Poses, Statistics
@@ -28,7 +20,7 @@ from tests.made_up import made_up_detector, make_table
 @pytest.fixture(scope="session")
 def people(tmp_path_factory):
     root = tmp_path_factory.mktemp("people")
-    synthetic.write_dataset(root / "data", n=8, val=5, seed=0)
+    scenes.write_dataset(root / "data", n=8, val=5, seed=0)
     return str(root / "data")
 
 
@@ -69,7 +61,7 @@ class Stop(Exception):
 
 def stop_before(monkeypatch, step):
     """Lets training read no batch from `step` on."""
-    real = input_pipeline.batches
+    real = readers.batches
 
     def batches(plan, start=0, stop=None):
         for number, batch in enumerate(real(plan, start, stop), start):
@@ -77,7 +69,7 @@ def stop_before(monkeypatch, step):
                 raise Stop
             yield batch
 
-    monkeypatch.setattr(input_pipeline, "batches", batches)
+    monkeypatch.setattr(readers, "batches", batches)
 
 
 @pytest.fixture(scope="module")
@@ -565,9 +557,9 @@ def test_a_detector_s_best_metric_is_one_of_boxes(people, monkeypatch):
 
 def test_a_detector_may_be_evaluated_on_people_of_other_keypoints(people, monkeypatch):
     config = detector_config(people, monkeypatch)
-    load = experiment.datasets.load
+    load = experiment.data_lib.load
     monkeypatch.setattr(
-        experiment.datasets,
+        experiment.data_lib,
         "load",
         lambda source: (
             make_table(keypoint_set=LSP) if source.split == "val2017" else load(source)

@@ -18,7 +18,7 @@ from pose_jax import (
     runs,
     weights,
 )
-from pose_jax.datasets import synthetic
+from pose_jax.data.synthetic import scenes
 from pose_jax.errors import ConfigError, InputError
 from pose_jax.methods import _person
 from pose_jax.models import layers
@@ -389,7 +389,7 @@ def test_models_without_published_weights_say_so():
 @pytest.fixture(scope="module")
 def people(tmp_path_factory):
     root = tmp_path_factory.mktemp("people") / "data"
-    synthetic.write_dataset(root, n=1, val=3, seed=1)
+    scenes.write_dataset(root, n=1, val=3, seed=1)
     return root
 
 

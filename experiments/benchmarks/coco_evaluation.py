@@ -23,7 +23,7 @@ import jax
 import numpy as np
 
 from pose_jax import evaluate, measures
-from pose_jax.datasets.table import Table
+from pose_jax.data.table import Table
 from pose_jax.keypoints import COCO
 from pose_jax.method import Boxes, Poses
 

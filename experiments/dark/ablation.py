@@ -19,7 +19,7 @@ from pathlib import Path
 
 from experiments.dark import decoders
 from experiments.dark.decoders import DECODERS, Values
-from pose_jax.datasets import synthetic
+from pose_jax.data.synthetic import scenes
 from pose_jax.errors import InputError
 
 ENCODINGS = ("biased", "unbiased")
@@ -47,9 +47,9 @@ def train(
 ) -> dict[tuple[str, str], list[Path]]:
     """Trains all networks; returns the runs of each encoding and size, by seed."""
     if smoke:
-        synthetic.write_dataset(Path("data/smoke"), n=4, val=3, seed=0)
+        scenes.write_dataset(Path("data/smoke"), n=4, val=3, seed=0)
     else:
-        done = synthetic.write_dataset(
+        done = scenes.write_dataset(
             Path("data/synthetic-easy"),
             n=6000,
             val=1000,

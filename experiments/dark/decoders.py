@@ -17,7 +17,7 @@ import numpy as np
 
 from pose_jax import compare, evaluate, runs
 from pose_jax import sharding as sharding_lib
-from pose_jax.datasets.table import Table
+from pose_jax.data.table import Table
 from pose_jax.method import Poses
 
 DECODERS = {

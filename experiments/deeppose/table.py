@@ -20,7 +20,7 @@ from pathlib import Path
 from experiments.dark.decoders import SAMPLES, markdown, resample, with_interval
 from pose_jax import evaluate, measures, plots, runs
 from pose_jax import sharding as sharding_lib
-from pose_jax.datasets.table import Table
+from pose_jax.data.table import Table
 from pose_jax.errors import InputError
 from pose_jax.keypoints import LIMBS
 from pose_jax.method import Poses

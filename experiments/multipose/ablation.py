@@ -39,8 +39,8 @@ from experiments.dark.decoders import (
 from pose_jax import config as config_lib
 from pose_jax import evaluate, runs
 from pose_jax import sharding as sharding_lib
-from pose_jax.datasets import synthetic
-from pose_jax.datasets.table import Table
+from pose_jax.data.synthetic import scenes
+from pose_jax.data.table import Table
 from pose_jax.errors import InputError
 from pose_jax.method import Poses
 
@@ -129,9 +129,9 @@ def train(
       The runs of each network, by seed.
     """
     if smoke:
-        synthetic.write_dataset(Path("data/smoke"), n=4, val=3, seed=0)
+        scenes.write_dataset(Path("data/smoke"), n=4, val=3, seed=0)
     else:
-        done = synthetic.write_dataset(
+        done = scenes.write_dataset(
             Path("data/synthetic-crowd"),
             n=5000,
             val=500,

@@ -30,7 +30,7 @@ from experiments.multipose.ablation import PAPER
 from pose_jax import evaluate, measures, runs, system
 from pose_jax import metrics as metrics_lib
 from pose_jax import sharding as sharding_lib
-from pose_jax.datasets.table import Table
+from pose_jax.data.table import Table
 from pose_jax.errors import InputError
 from pose_jax.method import Poses
 

@@ -31,7 +31,8 @@ import jaxlib
 import numpy as np
 import optax
 
-from pose_jax import input_pipeline, keypoints, methods, optim, train
+from pose_jax import keypoints, methods, optim, train
+from pose_jax.data import readers
 from tests.made_up import make_table
 
 FOLDER = Path(__file__).parent
@@ -193,9 +194,9 @@ def compute(name: str) -> dict[str, Any]:
     """What a case gives on this machine, as its file has it."""
     table = _table()
     method = methods.build(CASES[name], table.keypoints)
-    config = input_pipeline.InputConfig(3, canvas_size=(144, 120), reader="numpy")
-    plan = input_pipeline.Plan(table, method.view, config, training=True, seed=1)
-    batch = next(input_pipeline.numpy_batches(plan, 0, 1))
+    config = readers.InputConfig(3, canvas_size=(144, 120), reader="numpy")
+    plan = readers.Plan(table, method.view, config, training=True, seed=1)
+    batch = next(readers.numpy_batches(plan, 0, 1))
     # Plain momentum: Adam's first step is the sign of the gradient, at zero anything.
     optimizer = optim.OptimizerConfig(
         name="sgd", lr=1e-3, ema_decay=0.9, ema_warmup=True
@@ -207,7 +208,7 @@ def compute(name: str) -> dict[str, Any]:
             phase, number, variables, batch, optimizer
         )
     inputs = next(
-        input_pipeline.numpy_batches(input_pipeline.Plan(table, method.view, config))
+        readers.numpy_batches(readers.Plan(table, method.view, config))
     ).inputs
     predicted = jax.device_get(jax.jit(method.predict)(variables, inputs))
     predictions = {

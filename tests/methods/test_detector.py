@@ -10,8 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pose_jax import input_pipeline, keypoints, methods, metrics, models, optim
-from pose_jax.datasets import coco, synthetic
+from pose_jax import keypoints, methods, metrics, models, optim
+from pose_jax.data import coco, readers
+from pose_jax.data.synthetic import scenes
 from pose_jax.errors import ConfigError
 from pose_jax.method import Batch, Inputs, Labels
 from pose_jax.methods import detector
@@ -742,7 +743,7 @@ def test_the_other_methods_refuse_a_detectors_network(section):
 @pytest.mark.slow
 def test_a_network_learns_a_few_pictures_by_heart(tmp_path):
     """Reading, resizing, matching, both losses and the way back fit together."""
-    synthetic.write_dataset(tmp_path, n=8, val=1, seed=0, difficulty="crowd")
+    scenes.write_dataset(tmp_path, n=8, val=1, seed=0, difficulty="crowd")
     table = coco.load(tmp_path)
     method = build(
         model={"name": "faster_rcnn_pocket", "options": {"width": 16}},
@@ -757,8 +758,8 @@ def test_a_network_learns_a_few_pictures_by_heart(tmp_path):
         augment={"flip": 0.5},
     )
     phase = method.phases[0]
-    config = input_pipeline.InputConfig(batch_size=8, reader="numpy", cache_mb=64)
-    plan = input_pipeline.Plan(table, method.view, config, training=True)
+    config = readers.InputConfig(batch_size=8, reader="numpy", cache_mb=64)
+    plan = readers.Plan(table, method.view, config, training=True)
     variables = jax.jit(phase.init)(jax.random.key(0))
     tx, _ = optim.make_optimizer(
         optim.OptimizerConfig(lr=3e-3, schedule="cosine"), 150, variables["params"]
@@ -775,11 +776,11 @@ def test_a_network_learns_a_few_pictures_by_heart(tmp_path):
         return params, state["batch_stats"], opt_state
 
     state = variables["params"], variables["batch_stats"], tx.init(variables["params"])
-    for i, batch in enumerate(input_pipeline.batches(plan, 0, 150)):
+    for i, batch in enumerate(readers.batches(plan, 0, 150)):
         state = step(*state, batch, jax.random.fold_in(jax.random.key(1), i))
     variables = {"detector": {"params": state[0], "batch_stats": state[1]}}
-    plan = input_pipeline.Plan(table, method.view, config, training=False)
-    (batch,) = input_pipeline.batches(plan)
+    plan = readers.Plan(table, method.view, config, training=False)
+    (batch,) = readers.batches(plan)
     boxes = jax.device_get(jax.jit(method.predict)(variables, batch.inputs))
     results = [
         {

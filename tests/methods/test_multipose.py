@@ -10,17 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pose_jax import (
-    evaluate,
-    input_pipeline,
-    keypoints,
-    methods,
-    models,
-    train,
-    visualize,
-)
+from pose_jax import evaluate, keypoints, methods, models, train, visualize
 from pose_jax.codecs import offsets
-from pose_jax.datasets import synthetic
+from pose_jax.data import readers
+from pose_jax.data.synthetic import scenes
 from pose_jax.errors import ConfigError
 from pose_jax.method import Batch, Inputs, Labels
 from pose_jax.methods import _person, multipose
@@ -924,7 +917,7 @@ def make_config(root, model, **changes):
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory):
     root = tmp_path_factory.mktemp("people") / "data"
-    synthetic.write_dataset(root, n=6, val=3, seed=0)  # 12 people.
+    scenes.write_dataset(root, n=6, val=3, seed=0)  # 12 people.
     return str(root)
 
 
@@ -933,10 +926,8 @@ def test_trained_and_evaluated_with_several_decoders(pictures, tmp_path, monkeyp
     model = {"name": "multipose_18", "options": {"width": 4}}
     config = make_config(pictures, model)
     s = train.setup(config)
-    plan = input_pipeline.Plan(
-        s.train_table, s.method.view, s.config.input, training=True
-    )
-    others = [b.labels.others_visibility for b in input_pipeline.batches(plan, 0, 3)]
+    plan = readers.Plan(s.train_table, s.method.view, s.config.input, training=True)
+    others = [b.labels.others_visibility for b in readers.batches(plan, 0, 3)]
     assert others[0].shape == (4, 8, 17)
     assert np.mean([(seen > 0).any((1, 2)) for seen in others]) > 0.3
 

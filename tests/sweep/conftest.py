@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from pose_jax import measures, sweep, sweep_worker
-from pose_jax.datasets import synthetic
+from pose_jax.data.synthetic import scenes
 from tests.sweep.studies import DEMO, QUICK, STEPS, write
 
 # A training that can be watched: a line of the log a step, which is its checkpoint too.
@@ -52,7 +52,7 @@ def folder(tmp_path_factory):
     """People, and trainings that are none: of no time; and of which all, or those of a low
     rate, wait after their third step until there is a file "gate" beside them."""
     folder = tmp_path_factory.mktemp("sweep")
-    synthetic.write_dataset(folder / "data", n=2, val=1, seed=0)
+    scenes.write_dataset(folder / "data", n=2, val=1, seed=0)
     for name, waits in (("quick", 0), ("gated", 10), ("gated_low", 0.05)):
         text = FAKE.replace("STEPS", str(STEPS)).replace("WAITS", str(waits))
         (folder / f"{name}.py").write_text(text)

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from pose_jax import datasets, measures, sweep_check, sweep_readout, sweep_space
+from pose_jax import data, measures, sweep_check, sweep_readout, sweep_space
 from pose_jax.errors import ConfigError
 from pose_jax.sweep import Sweep, grid
 from tests.sweep.studies import DEMO, LR, ROOT, SHIPPED
@@ -13,10 +13,8 @@ from tests.sweep.studies import DEMO, LR, ROOT, SHIPPED
 @pytest.fixture(scope="module", autouse=True)
 def names(folder):
     """All metrics of these people, looked up once."""
-    source = datasets.SourceConfig(
-        name="coco", root=str(folder / "data"), split="val2017"
-    )
-    found = measures.names(datasets.load(source))
+    source = data.SourceConfig(name="coco", root=str(folder / "data"), split="val2017")
+    found = measures.names(data.load(source))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(measures, "names", lambda table, boxes=False: found)
         yield

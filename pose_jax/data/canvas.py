@@ -1,0 +1,170 @@
+"""Canvases: which window of an image a row sees, decoding, and cutting it out.
+
+A canvas is a uint8 RGB window of an image, reduced by an integer r where it must be:
+canvas pixel p shows the mean of r x r image pixels centred on r*p + offset + (r-1)/2.
+A window is x, y, r, canvas width, canvas height; int32 [n, 5]. NumPy and Pillow only.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from PIL import Image
+
+from pose_jax.data.table import Table, encoded
+from pose_jax.errors import InputError
+from pose_jax.method import ImageView, PersonView
+
+
+def person_windows(
+    table: Table, view: PersonView, canvas_size: tuple[int, int], training: bool
+) -> np.ndarray:
+    """The window of each person, [n, 5].
+
+    The whole image where it fits. Else a window around the padded box (times `reach` in
+    training), reduced by the smallest integer that makes it fit, but not so far that
+    the canvas shows the padded box more coarsely than the network's input will.
+    """
+    canvas = np.array(canvas_size, np.int64)
+    image = table.image_sizes[table.image].astype(np.int64)
+    center, padded = person_box(
+        table.boxes_xyxy, aspect=view.aspect, padding=view.padding
+    )
+    half = padded * ((view.reach if training else 1.0) / 2)
+    coarsest = np.floor((padded / np.array(view.size)).min(-1)).astype(np.int64)
+    coarsest = np.maximum(coarsest, 1)
+
+    def needed(r):  # [n, 1] -> first and one past the last image pixel, [n, 2] each
+        # One canvas pixel more on either side: bilinear taps and rounding of floats.
+        first = np.clip(np.floor(center - half) - r, 0, image)
+        last = np.clip(np.floor(center + half) + 2 + r, 0, image)
+        return first.astype(np.int64), last.astype(np.int64)
+
+    r = np.ones(len(table), np.int64)
+    whole = (image <= canvas).all(-1)
+    while True:
+        first, last = needed(r[:, None])
+        fits = last - first <= r[:, None] * canvas  # [n, 2]
+        grow = ~whole & ~fits.all(-1) & (r < coarsest)
+        if not grow.any():
+            break
+        r += grow
+    # Where an axis fits, all of the window in the middle; else what there is room for.
+    covered = r[:, None] * canvas
+    inside = (first + last - covered) // 2
+    cut = np.floor(np.clip(center, 0, image) - covered / 2 + 0.5).astype(np.int64)
+    corner = np.where(fits, inside, cut)
+    corner = np.clip(corner, 0, np.maximum(image - covered, 0))
+    return np.concatenate(
+        [corner, r[:, None], np.broadcast_to(canvas, corner.shape)], -1
+    ).astype(np.int32)
+
+
+def image_windows(table: Table, view: ImageView) -> np.ndarray:
+    """The window of each image, [m, 5]: always the whole image.
+
+    In the smallest bucket that holds it; where none does, reduced until one does.
+    """
+    buckets = np.array(sorted(view.buckets, key=lambda b: (b[0] * b[1], b)), np.int64)
+    sizes = table.image_sizes.astype(np.int64)
+    r = np.ones(len(sizes), np.int64)
+    while True:
+        cells = -(-sizes // r[:, None])
+        fits = (cells[:, None] <= buckets).all(-1)  # [m, buckets]
+        if fits.any(-1).all():
+            break
+        r += ~fits.any(-1)
+    bucket = buckets[fits.argmax(-1)]
+    return np.concatenate([np.zeros_like(sizes), r[:, None], bucket], -1).astype(
+        np.int32
+    )
+
+
+def person_box(
+    boxes_xyxy: np.ndarray, *, aspect: float | None, padding: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """`geometry.person_box` on the host, in float64, for a whole table at once."""
+    center = (boxes_xyxy[:, :2] + boxes_xyxy[:, 2:]) / 2
+    size = np.maximum(boxes_xyxy[:, 2:] - boxes_xyxy[:, :2], 1)
+    if aspect is not None:
+        size = np.maximum(size, size[:, ::-1] * (aspect, 1 / aspect))
+    return center, size * padding
+
+
+def decode(table: Table, image: int) -> np.ndarray:
+    """An image as uint8 [h, w, 3], as it is stored (no EXIF rotation, alpha dropped).
+
+    Raises:
+      InputError: it cannot be read, or has not the size that the table says.
+    """
+    source = table.images[image]
+    if isinstance(source, np.ndarray):
+        pixels = source
+    else:
+        try:
+            with Image.open(encoded(source)) as opened:
+                if opened.mode.startswith("I;16"):  # convert() would clip, not scale.
+                    high = (np.asarray(opened) >> 8).astype(np.uint8)
+                    pixels = np.repeat(high[:, :, None], 3, axis=-1)
+                else:
+                    pixels = np.asarray(opened.convert("RGB"))
+        except InputError:  # Of a packed store: says what to do.
+            raise
+        except Exception as error:  # Pillow has no common class for these.
+            raise InputError(
+                f"{_where(table, image)} cannot be read: {error}. Fetch it again, or "
+                "leave it out."
+            ) from None
+    check_size(table, image, pixels)
+    return pixels
+
+
+def check_size(table: Table, image: int, pixels: np.ndarray) -> None:
+    """Refuses an image that is not of the size for which its labels were made."""
+    height, width = pixels.shape[:2]
+    listed = tuple(table.image_sizes[image].tolist())
+    if (width, height) != listed:
+        raise InputError(
+            f"{_where(table, image)} is {width}x{height}, the annotations say "
+            f"{listed[0]}x{listed[1]}. Is it the original file?"
+        )
+
+
+def _where(table: Table, image: int) -> str:
+    source = table.images[image]
+    name = "pixels" if isinstance(source, np.ndarray) else source
+    return f"{name} (image id {table.image_ids[image]})"
+
+
+def cut(pixels: np.ndarray, window: np.ndarray, out: np.ndarray) -> None:
+    """Fills a canvas [h, w, 3] with a window (x, y, r, ...) of an image, zero outside.
+
+    The image goes on as zeros, so border cells that hang over are dimmed, exactly as a
+    bilinear warp dims there.
+    """
+    x, y, r = (int(v) for v in window[:3])
+    height, width = out.shape[:2]
+    seen = pixels[y : y + r * height, x : x + r * width]
+    if r > 1:
+        seen = _reduce(seen, r)
+    h, w = seen.shape[:2]
+    out[:h, :w] = seen
+    out[h:] = 0
+    out[:h, w:] = 0
+
+
+def _reduce(pixels: np.ndarray, r: int) -> np.ndarray:
+    """Means of r x r pixels, halves rounded up, int32; zeros beyond the border."""
+    h, w = (-(-side // r) for side in pixels.shape[:2])
+    lacking = (h * r - pixels.shape[0], w * r - pixels.shape[1])
+    if any(lacking):
+        pixels = np.pad(pixels, ((0, lacking[0]), (0, lacking[1]), (0, 0)))
+    # Rows first: contiguous, and in 16 bits while r <= 257.
+    rows = pixels.reshape(h, r, w * r * 3)
+    columns = np.zeros((h, w * r * 3), np.uint16 if r <= 257 else np.uint32)
+    for i in range(r):
+        columns += rows[:, i]
+    columns = columns.reshape(h, w, r, 3)
+    total = np.zeros((h, w, 3), np.int32)
+    for i in range(r):
+        total += columns[:, :, i]
+    return (2 * total + r * r) // (2 * r * r)

@@ -1,0 +1,330 @@
+"""COCO person keypoints, in the files' own format, as a Table.
+
+Both common layouts are read: `ROOT/train2017/*.jpg` and `ROOT/images/train2017/*.jpg`,
+each with `ROOT/annotations/person_keypoints_<split>.json`. Your own data in this format
+is read the same way: pass its keypoint set, and its json if it has another name.
+
+Points keep the files' 0-based pixel coordinates; boxes become (x, y, x + w, y + h).
+Nothing is filtered: people without keypoints and crowd regions are rows too
+(`Table.labelled_rows` picks those that can be learnt from).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from absl import logging
+
+from pose_jax.data.table import Table
+from pose_jax.errors import ConfigError, InputError
+from pose_jax.keypoints import COCO, SETS, KeypointSet
+
+
+def load(
+    root: str | Path,
+    split: str = "train2017",
+    *,
+    annotations: str | Path | None = None,
+    detections: str | Path | None = None,
+    keypoints: KeypointSet | str = COCO,
+    missing: Literal["error", "skip"] = "error",
+) -> Table:
+    """Reads one split.
+
+    Args:
+      root: the folder that holds the images' folder and `annotations/`.
+      split: name of the images' folder, "train2017" or "val2017".
+      annotations: the json, if not `annotations/person_keypoints_<split>.json`.
+      detections: a COCO results json of boxes (`image_id`, `category_id`, `bbox`,
+        `score`). Its person boxes replace the people of the annotation file, without
+        keypoints; `box_source` is then "detections", `truth` the annotated people.
+      keypoints: the set that the json follows, or the name of one in `keypoints.SETS`.
+      missing: what to do about listed images that are not there: "error" refuses,
+        "skip" leaves them and their people out and logs how many.
+
+    Raises:
+      InputError: a file is absent or broken, or does not fit `keypoints`.
+    """
+    keypoints = _keypoint_set(keypoints)
+    root = Path(root)
+    if annotations is None:
+        path = root / "annotations" / f"person_keypoints_{split}.json"
+    else:
+        path = Path(annotations)
+    data = _read_json(path, dict, "`annotations=` names another")
+    folder = _image_folder(root, split)
+
+    category, names = _person_category(data, path)
+    if len(names) != len(keypoints) or tuple(names) != keypoints.names:
+        raise InputError(
+            f"{path}: category {category} has {len(names)} keypoints "
+            f"({', '.join(names)}); keypoint set {keypoints.name} has {len(keypoints)} "
+            f"({', '.join(keypoints.names)}). Pass the set that the file follows."
+        )
+
+    images, lost = _images(data, path, folder, missing)
+    number = {int(image["id"]): i for i, image in enumerate(images)}
+    people = []
+    for i, person in enumerate(_field(data, "annotations", list, path)):
+        where = f"{path}: annotation {_name(person, i)}"
+        if _field(person, "category_id", int, where) != category:
+            continue
+        image_id = _field(person, "image_id", int, where)
+        if image_id in number:
+            people.append(_person(person, number[image_id], len(keypoints), where))
+        elif image_id not in lost:
+            raise InputError(
+                f"{where}: image_id {image_id} is not among the images. Mend the file."
+            )
+
+    table = Table(
+        name=f"coco {split}",
+        keypoints=keypoints,
+        images=tuple(folder / image["file_name"] for image in images),
+        image_ids=np.array([image["id"] for image in images], np.int64),
+        image_sizes=np.array(
+            [(image["width"], image["height"]) for image in images], np.int32
+        ).reshape(-1, 2),
+        box_scores=np.ones(len(people)),
+        **_columns(people, len(keypoints)),
+    )
+    if detections is not None:
+        table = with_detections(table, number, lost, Path(detections), category)
+    return table
+
+
+def _keypoint_set(keypoints: KeypointSet | str) -> KeypointSet:
+    if isinstance(keypoints, KeypointSet):
+        return keypoints
+    if keypoints not in SETS:
+        raise ConfigError(
+            f"keypoints: no set {keypoints!r}; there are {', '.join(map(repr, SETS))}."
+        )
+    return SETS[keypoints]
+
+
+def _columns(people: list[dict[str, Any]], k: int) -> dict[str, Any]:
+    """The columns of the Table that come from single annotations."""
+    triples = np.array([p["keypoints"] for p in people], np.float64).reshape(-1, k, 3)
+    xywh = np.array([p["bbox"] for p in people], np.float64).reshape(-1, 4)
+    return {
+        "image": np.array([p["image"] for p in people], np.int32),
+        "ids": np.array([p["id"] for p in people], np.int64),
+        "boxes_xyxy": np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], -1),
+        "points_xy": triples[..., :2].copy(),
+        "visibility": triples[..., 2].astype(np.int32),
+        "areas": np.array([p["area"] for p in people], np.float64),
+        "crowd": np.array([p["crowd"] for p in people], bool),
+    }
+
+
+def _person(
+    person: Mapping[str, Any], image: int, k: int, where: str
+) -> dict[str, Any]:
+    """One annotation, checked. People without keypoints get k unlabelled ones."""
+    triples = person.get("keypoints")
+    if triples is None:
+        triples = [0] * (3 * k)
+    elif not _finite(triples, 3 * k):
+        raise InputError(
+            f"{where}: keypoints must be {3 * k} finite numbers (x, y, visibility for "
+            f"each of {k}); got {_short(triples)}."
+        )
+    elif not set(triples[2::3]) <= {0, 1, 2}:
+        raise InputError(f"{where}: keypoints: visibility must be 0, 1 or 2.")
+    area = _field(person, "area", (int, float), where)
+    if not _is_finite(area):
+        raise InputError(f"{where}: area must be finite; got {_short(area)}.")
+    crowd = person.get("iscrowd", 0)
+    if crowd not in (0, 1):
+        raise InputError(
+            f"{where}: iscrowd must be 0 or 1; got {_short(crowd)}. Mend the file."
+        )
+    return {
+        "image": image,
+        "id": _field(person, "id", int, where),
+        "bbox": _box(person, where),
+        "keypoints": triples,
+        "area": area,
+        "crowd": bool(crowd),
+    }
+
+
+def with_detections(
+    table: Table, number: Mapping[int, int], lost: set[int], path: Path, category: int
+) -> Table:
+    people, scores, unlisted, empty = [], [], 0, 0
+    k = len(table.keypoints)
+    for i, row in enumerate(_read_json(path, list, "name another")):
+        where = f"{path}: detection {i}"
+        if _field(row, "category_id", int, where) != category:
+            continue
+        image_id = _field(row, "image_id", int, where)
+        if image_id not in number:
+            unlisted += image_id not in lost
+            continue
+        box = _box(row, where)
+        score = _field(row, "score", (int, float), where)
+        if not _is_finite(score):
+            raise InputError(f"{where}: score must be finite; got {_short(score)}.")
+        if min(box[2:]) <= 0:
+            empty += 1
+            continue
+        person = {"image": number[image_id], "id": 0, "bbox": box, "crowd": False}
+        people.append(person | {"keypoints": [0] * 3 * k, "area": box[2] * box[3]})
+        scores.append(score)
+    if unlisted or empty:
+        logging.warning(
+            "%s: left out %d boxes of images that %s does not list, %d empty boxes.",
+            path, unlisted, table.name, empty,
+        )  # fmt: skip
+    return dataclasses.replace(
+        table,
+        box_scores=np.array(scores, np.float64),
+        box_source="detections",
+        labelled=False,
+        truth=table,
+        **_columns(people, k),
+    )
+
+
+def _images(
+    data: Mapping[str, Any], path: Path, folder: Path, missing: str
+) -> tuple[list[Mapping[str, Any]], set[int]]:
+    """The listed images that exist, in the file's order, and the ids of the others."""
+    if missing not in ("error", "skip"):
+        raise ValueError(f'missing must be "error" or "skip"; got {missing!r}.')
+    images, lost, examples, seen = [], set(), [], set()
+    present = set(os.listdir(folder))
+    for i, image in enumerate(_field(data, "images", list, path)):
+        where = f"{path}: image {_name(image, i)}"
+        image_id = _field(image, "id", int, where)
+        name = _field(image, "file_name", str, where)
+        for side in ("width", "height"):
+            if _field(image, side, int, where) < 1:
+                raise InputError(f"{where}: {side} must be positive.")
+        if image_id in seen:
+            raise InputError(f"{where}: two images have this id. Mend the file.")
+        seen.add(image_id)
+        if name in present or _is_file(folder / name):
+            images.append(image)
+        else:
+            lost.add(image_id)
+            examples += [name] if len(examples) < 3 else []
+    if lost:
+        found = f"{len(lost)} of {len(seen)} images of {path} are not in {folder}"
+        if missing == "error":
+            raise InputError(
+                f"{found}: {', '.join(examples)}{', ...' if len(lost) > 3 else ''}. "
+                'Complete the folder, or pass missing="skip" to go without them.'
+            )
+        logging.warning("%s; they are left out with their people.", found)
+    return images, lost
+
+
+def _image_folder(root: Path, split: str) -> Path:
+    candidates = (root / split, root / "images" / split)
+    for folder in candidates:
+        if folder.is_dir():
+            return folder
+    raise InputError(
+        f"No images of {split}: neither {candidates[0]} nor {candidates[1]} is a "
+        "folder. Unpack the images there, or give the folder that holds them as root."
+    )
+
+
+def _person_category(data: Mapping[str, Any], path: Path) -> tuple[int, list[str]]:
+    """Id and keypoint names of the category "person", or of the only one with any."""
+    categories = []
+    for i, category in enumerate(_field(data, "categories", list, path)):
+        _field(category, "id", int, f"{path}: category {_name(category, i)}")
+        if category.get("keypoints"):
+            _field(category, "keypoints", list, f"{path}: category {category['id']}")
+            categories.append(category)
+    named = [c for c in categories if c.get("name") == "person"] or categories
+    if len(named) != 1:
+        raise InputError(
+            f"{path}: {len(named)} categories have keypoints; one is needed. Use the "
+            "person_keypoints_*.json, not the instances_*.json."
+        )
+    return named[0]["id"], [" ".join(str(n).split()) for n in named[0]["keypoints"]]
+
+
+def _read_json(path: Path, kind: type, remedy: str) -> Any:
+    try:
+        data = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise InputError(f"{path} does not exist; {remedy}.") from None
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}.") from None
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path} is not JSON ({error}). Fetch it again.") from None
+    if not isinstance(data, kind):
+        raise InputError(
+            f"{path} holds a JSON {type(data).__name__}, not a {kind.__name__}: is it "
+            "another kind of file?"
+        )
+    return data
+
+
+def _field(row: Any, name: str, kind: Any, where: Any) -> Any:
+    """A required field of one row of a json, of the kind it must have.
+
+    Integers must fit into 64 bits, those that are an image's side into 31.
+    """
+    value = row.get(name) if isinstance(row, Mapping) else None
+    right = isinstance(value, kind) and not isinstance(value, bool)
+    if right and kind is int:
+        right = abs(value) < (2**31 if name in ("width", "height") else 2**63)
+    if not right:
+        got = "is missing" if value is None else f"cannot be {_short(value)}"
+        raise InputError(f"{where}: {name} {got}. Mend the file.")
+    return value
+
+
+def _box(row: Mapping[str, Any], where: str) -> list[float]:
+    box = _field(row, "bbox", list, where)
+    if not _finite(box, 4):
+        raise InputError(
+            f"{where}: bbox must be 4 finite numbers (x, y, width, height); got "
+            f"{_short(box)}."
+        )
+    return box
+
+
+def _finite(values: Any, count: int) -> bool:
+    return (
+        isinstance(values, list)
+        and len(values) == count
+        and all(type(v) in (int, float) and _is_finite(v) for v in values)
+    )
+
+
+def _is_finite(value: float) -> bool:
+    """Of a number of any size: NaN compares as False."""
+    return abs(value) <= sys.float_info.max
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # A name that no file can have.
+        return False
+
+
+def _name(row: Any, i: int) -> str:
+    """How to point at a row of a json: by its id, else by its place."""
+    has_id = isinstance(row, Mapping) and "id" in row
+    return f"id {_short(row['id'])}" if has_id else f"number {i}"
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 40 else f"{text[:37]}..."

@@ -1,0 +1,210 @@
+"""Leeds Sports Pose and its extension: `joints.mat` and `images/`, one person an image.
+
+The two look alike and mean opposite things:
+
+               axes of `joints`                    the flag          images
+  LSP          (x, y, flag), joint, image          1 = occluded      im0001.jpg
+  LSP-extended joint, (x, y, flag), image          1 = labelled      im00001.jpg
+
+LSP labels hidden joints too (visibility 1), and benchmarks count them. In LSP-extended
+flag 0 is a joint that nobody labelled, and its numbers mean nothing. A file of the one is
+refused by the reader of the other.
+
+Coordinates are taken as they are: measured against the labels of LSP's original-size
+images they are 0-based, with at most one pixel of doubt. Image ids and annotation ids are
+the images' numbers, from 1.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from pose_jax.data import _matlab
+from pose_jax.data.table import Table
+from pose_jax.errors import ConfigError, InputError
+from pose_jax.keypoints import LSP
+
+BoxSource = Literal["joint_boxes", "image"]
+
+_LSP_AXES = (3, len(LSP))
+_EXTENDED_AXES = (len(LSP), 3)
+_READER = {
+    _LSP_AXES: 'LSP, where flag 1 is an occluded joint (data set "lsp", lsp.load)',
+    _EXTENDED_AXES: "LSP-extended, where flag 1 is a labelled joint (data set "
+    '"lsp_extended", lsp.load_extended)',
+}
+
+
+def load(
+    root: str | Path,
+    split: str = "train",
+    *,
+    boxes: BoxSource = "joint_boxes",
+    centric: Literal["PC", "OC"] = "PC",
+    annotations: str | Path | None = None,
+    missing: Literal["error", "skip"] = "error",
+) -> Table:
+    """Reads LSP, or its edition of original-size images.
+
+    Args:
+      root: the folder that holds `joints.mat` and `images/`.
+      split: "train" (images 1 to 1000), "test" (1001 to 2000), "all", or numbers of
+        images, both ends included: "1001-1500".
+      boxes: what stands for the person boxes that LSP does not have: "joint_boxes", the
+        extent of the joints (no side under 8 pixels); "image", all of it, as DeepPose.
+      centric: left and right as the person's ("PC", `joints.mat`, as released) or the
+        observer's ("OC", `joints-OC.mat`). Scores of the two do not compare.
+      annotations: the .mat, if it has another name.
+      missing: what to do about images that are not there: "error" refuses, "skip" leaves
+        them out and logs how many.
+
+    Raises:
+      ConfigError: an option has no such value.
+      InputError: a file is absent or broken, or is LSP-extended's.
+    """
+    _matlab.one_of("centric", centric, ("PC", "OC"))
+    file = {"PC": "joints.mat", "OC": "joints-OC.mat"}[centric]
+    path = Path(root) / file if annotations is None else Path(annotations)
+    joints = _read(path, _LSP_AXES).transpose(2, 1, 0)  # [n, 14, 3]
+    named = {"train": (1, 1000), "test": (1001, 2000), "all": (1, len(joints))}
+    return _table(
+        f"lsp {split}",
+        Path(root) / "images",
+        "im{:04d}.jpg",
+        path,
+        joints,
+        _numbers(split, named, len(joints), path),
+        np.where(joints[..., 2] == 1, 1, 2),
+        boxes,
+        missing,
+        centric,
+    )
+
+
+def load_extended(
+    root: str | Path,
+    split: str = "train",
+    *,
+    boxes: BoxSource = "joint_boxes",
+    annotations: str | Path | None = None,
+    missing: Literal["error", "skip"] = "error",
+) -> Table:
+    """Reads LSP-extended. Its labels are person-centric, and some are plainly wrong.
+
+    Args:
+      root: the folder that holds `joints.mat` and `images/`.
+      split: "train" or "all" (everything: the set has no test half), or numbers of
+        images, both ends included: "5501-6000".
+      boxes: as of `load`. People with fewer than two labelled joints have no box of
+        joints: they are rows, but neither learnt from nor measured.
+      annotations: the .mat, if it is not `joints.mat`.
+      missing: as of `load`.
+
+    Raises:
+      ConfigError: an option has no such value.
+      InputError: a file is absent or broken, or is LSP's.
+    """
+    path = Path(root) / "joints.mat" if annotations is None else Path(annotations)
+    joints = _read(path, _EXTENDED_AXES).transpose(2, 0, 1)  # [n, 14, 3]
+    named = {"train": (1, len(joints)), "all": (1, len(joints))}
+    return _table(
+        f"lsp_extended {split}",
+        Path(root) / "images",
+        "im{:05d}.jpg",
+        path,
+        joints,
+        _numbers(split, named, len(joints), path),
+        np.where(joints[..., 2] == 1, 2, 0),
+        boxes,
+        missing,
+        "PC",
+    )
+
+
+def _table(
+    name: str,
+    folder: Path,
+    pattern: str,
+    path: Path,
+    joints: np.ndarray,
+    numbers: np.ndarray,
+    visibility: np.ndarray,
+    boxes: str,
+    missing: str,
+    centric: str,
+) -> Table:
+    _matlab.one_of("boxes", boxes, ("joint_boxes", "image"))
+    joints, visibility = joints[numbers - 1], visibility[numbers - 1]
+    broken = (visibility > 0) & ~np.isfinite(joints[..., :2]).all(-1)
+    if broken.any():
+        row, joint = np.argwhere(broken)[0]
+        raise InputError(
+            f"{path}: image {numbers[row]}: {LSP.names[joint]} is labelled but not "
+            "finite. Mend the file."
+        )
+    return _matlab.people_table(
+        name=name,
+        keypoints=LSP,
+        folder=folder,
+        files=[pattern.format(n) for n in numbers],
+        image_ids=numbers,
+        image=np.arange(len(numbers)),
+        ids=numbers,
+        points_xy=joints[..., :2],
+        visibility=visibility,
+        box_source=boxes,
+        missing=missing,
+        centric=centric,
+    )
+
+
+def _read(path: Path, axes: tuple[int, int]) -> np.ndarray:
+    """`joints` in the file's axes, which must be these, and an image axis."""
+    joints = _matlab.variable(path, "joints")
+    if joints.ndim == 2:  # MATLAB drops the last axis of a single image.
+        joints = joints[..., None]
+    shape = " x ".join(map(str, joints.shape))
+    if joints.ndim != 3 or joints.shape[:2] not in _READER:
+        raise InputError(
+            f"{path}: `joints` is {shape}; {axes[0]} x {axes[1]} x images is needed. "
+            "Is it another data set?"
+        )
+    if joints.shape[:2] != axes:
+        raise InputError(
+            f"{path}: `joints` is {shape}: these are the axes of "
+            f"{_READER[joints.shape[:2]]}. Read it as that."
+        )
+    joints = np.asarray(joints, np.float64)
+    flags = np.take(joints, 2, axis=axes.index(3))
+    if not np.isin(flags, (0, 1)).all():
+        raise InputError(
+            f"{path}: the flags of `joints` must be 0 or 1. Mend the file."
+        )
+    return joints
+
+
+def _numbers(
+    split: str, named: Mapping[str, tuple[int, int]], count: int, path: Path
+) -> np.ndarray:
+    """The image numbers, from 1, that a split means."""
+    span = re.fullmatch(r"(\d+)-(\d+)", split)
+    if split in named:
+        first, last = named[split]
+    elif span:
+        first, last = int(span[1]), int(span[2])
+    else:
+        words = ", ".join(f'"{word}"' for word in named)
+        raise ConfigError(
+            f'split must be {words} or numbers of images, such as "1-100"; '
+            f"got {split!r}."
+        )
+    if not 1 <= first <= last <= count:
+        raise ConfigError(
+            f'split "{split}" means images {first} to {last}; {path} has 1 to {count}.'
+        )
+    return np.arange(first, last + 1)

@@ -1,0 +1,382 @@
+"""MPII Human Pose, in the three forms in which its annotations are passed on.
+
+  mpii_human_pose_v1_u12_1.mat   the official file: everybody with joints, all images
+  train.json, valid.json, ...    rows of {image, center, scale, joints, joints_vis}; the
+                                 common 22246 and 2958 people
+  mpii_annotations.json(.gz)     rows with joint_self, objpos, scale_provided and
+                                 isValidation; the same people
+
+All three are 1-based: every coordinate here is one less. Visibility: the official file
+and `joint_self` know hidden joints (1); `joints_vis` is 1 for every labelled joint, and
+so those are all 2.
+
+A person's box is the square of side 200 * scale about (center_x, center_y + 15 * scale).
+With a view's usual padding of 1.25 it is the crop that MPII's numbers are measured with.
+`center` and `scale` must be raw: files in which both are already moved and widened (the
+.h5 of the hourglass code) are not read.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from absl import logging
+
+from pose_jax.data import _matlab
+from pose_jax.data.table import Table
+from pose_jax.errors import InputError
+from pose_jax.keypoints import MPII
+
+_OFFICIAL = "mpii_human_pose_v1_u12_1.mat"
+_BOTH = ("mpii_annotations.json", "mpii_annotations.json.gz")
+_FILES = {
+    "train": ("train.json", *_BOTH, _OFFICIAL),
+    "valid": ("valid.json", *_BOTH, _OFFICIAL),
+    "all": ("trainval.json", *_BOTH, _OFFICIAL),
+    "test": ("test.json", _OFFICIAL),
+}
+"""Where to look for a split, in this order."""
+
+HEAD_SHARE = 0.6
+"""PCKh's head size is this share of the diagonal of the head box."""
+
+
+def load(
+    root: str | Path,
+    split: Literal["train", "valid", "all", "test"] = "train",
+    *,
+    annotations: str | Path | None = None,
+    missing: Literal["error", "skip"] = "error",
+) -> Table:
+    """Reads one split; people in the file's order.
+
+    Args:
+      root: the folder that holds `images/`, and the annotations in it or in `annot/`.
+      split: "train", "valid" (the validation split of the literature), "all" (both) or
+        "test" (positions without joints). The official file knows only training and test
+        images: "train" and "valid" need the images' names of the validation split, one a
+        line, in `valid_images.txt` beside it; everybody with joints in those images is
+        then valid, which is more than the common 2958.
+      annotations: the file, if it is not found; a json of rows is taken whole.
+      missing: what to do about images that are not there: "error" refuses, "skip" leaves
+        them and their people out and logs how many.
+
+    Returns:
+      A Table whose ids count the rows of the split from 1 (official file: all people of
+      the file), so that id n is row n - 1 of `gt_valid.mat`; the id of an image is that
+      of the first row that shows it. `head_sizes` come from the official file's head
+      boxes, or for "valid" from a `gt_valid.mat` beside the json with the same rows,
+      whose joints go before the json's in the few people in whom they differ;
+      otherwise they are None, and PCKh cannot be measured. People without position and
+      scale have the box (0, 0, 0, 0): they are rows, but not learnt from.
+
+    Raises:
+      ConfigError: an option has no such value.
+      InputError: a file is absent or broken, or does not have the split.
+    """
+    _matlab.one_of("split", split, tuple(_FILES))
+    root = Path(root)
+    path = _find(root, split) if annotations is None else Path(annotations)
+    if path.suffix == ".mat":
+        people = _official(path, split)
+    else:
+        people = _json(path, split)
+    logging.info("mpii %s: %d people of %s", split, len(people), path)
+
+    files, first, image = _matlab.distinct([p["file"] for p in people])
+    ids = np.array([p["id"] for p in people], np.int64)
+    raw_xy = np.array([p["points"] for p in people], np.float64).reshape(-1, 16, 2)
+    visibility = np.array([p["visibility"] for p in people], np.int32).reshape(-1, 16)
+    if path.suffix == ".mat":
+        head_sizes = np.array([p["head"] for p in people], np.float64)
+    else:
+        raw_xy, head_sizes = _gt_valid(
+            path.parent / "gt_valid.mat", split, raw_xy, visibility
+        )
+    image_sizes = None
+    if people and all("size" in p for p in people):
+        image_sizes = np.array([p["size"] for p in people], np.int32)[first]
+    return _matlab.people_table(
+        name=f"mpii {split}",
+        keypoints=MPII,
+        folder=root / "images",
+        files=files,
+        image_ids=ids[first],
+        image=image,
+        ids=ids,
+        points_xy=raw_xy - 1,
+        visibility=visibility,
+        boxes_xyxy=np.array([_box(p) for p in people], np.float64).reshape(-1, 4),
+        box_source="gt_boxes",
+        image_sizes=image_sizes,
+        missing=missing,
+        head_sizes=head_sizes if split != "test" else None,
+        labelled=split != "test",
+    )
+
+
+def _find(root: Path, split: str) -> Path:
+    folders = (root / "annot", root, root / "mpii_human_pose_v1_u12_2")
+    for name in _FILES[split]:
+        for folder in folders:
+            if (folder / name).is_file():
+                return folder / name
+    raise InputError(
+        f"No annotations of mpii {split} in {root} or {root / 'annot'}: none of "
+        f"{', '.join(_FILES[split])}. `annotations=` names another file."
+    )
+
+
+def _box(person: Mapping[str, Any]) -> tuple[float, float, float, float]:
+    """From the raw, 1-based centre and the scale."""
+    if person["center"] is None or person["scale"] is None:
+        return (0.0, 0.0, 0.0, 0.0)
+    (x, y), scale = person["center"], person["scale"]
+    x, y, half = x - 1, y + 15 * scale - 1, 100 * scale
+    return (x - half, y - half, x + half, y + half)
+
+
+# --------------------------------------------------------------------- the official file
+
+
+def _official(path: Path, split: str) -> list[dict[str, Any]]:
+    release = _matlab.structs(_matlab.variable(path, "RELEASE"))
+    if not release:
+        raise InputError(f"{path}: RELEASE is no struct. Fetch the file again.")
+    images = _matlab.structs(_matlab.field(release[0], "annolist"))
+    trains = np.ravel(_matlab.field(release[0], "img_train"))
+    if not images or len(images) != len(trains):
+        raise InputError(
+            f"{path}: annolist has {len(images)} images and img_train {len(trains)}; "
+            "they must be equally many. Fetch the file again."
+        )
+    valid = _valid_names(path, split)
+    people, number, bare = [], 0, 0
+    for i, (image, train) in enumerate(zip(images, trains, strict=True), 1):
+        where = f"{path}: annolist({i})"
+        name = _image_name(image, where)
+        part = "test" if train != 1 else "valid" if name in valid else "train"
+        wanted = split == part or (split == "all" and part != "test")
+        for j, rect in enumerate(_matlab.structs(_matlab.field(image, "annorect")), 1):
+            number += 1
+            if not wanted:
+                continue
+            person = _official_person(rect, f"{where}.annorect({j})")
+            if any(person["visibility"]) or (person["center"] and person["scale"]):
+                people.append(person | {"file": name, "id": number})
+            else:
+                bare += 1
+    if bare:
+        logging.warning(
+            "%s: %d people of %s have neither joints nor a position; they are left out.",
+            path, bare, split,
+        )  # fmt: skip
+    return people
+
+
+def _valid_names(path: Path, split: str) -> set[str]:
+    """Names of the images of the validation split, where it must be told apart."""
+    if split in ("all", "test"):
+        return set()
+    names = path.parent / "valid_images.txt"
+    try:
+        return set(names.read_text().split())
+    except FileNotFoundError:
+        raise InputError(
+            f"{path} does not say which images are for validation, and {names} does not "
+            'exist. Put the names there, one a line, or read split "all".'
+        ) from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{names} cannot be read as text: {error}.") from None
+
+
+def _image_name(image: np.void, where: str) -> str:
+    inner = _matlab.structs(_matlab.field(image, "image"))
+    name = _matlab.text(_matlab.field(inner[0], "name")) if inner else None
+    if name is None:
+        raise InputError(f"{where}.image.name is missing. Fetch the file again.")
+    return name
+
+
+def _official_person(rect: np.void, where: str) -> dict[str, Any]:
+    """One annorect. Every field may be empty, or absent from its struct array."""
+    points, visibility = np.zeros((16, 2)), [0] * 16
+    for annopoints in _matlab.structs(_matlab.field(rect, "annopoints"))[:1]:
+        for point in _matlab.structs(_matlab.field(annopoints, "point")):
+            x, y, joint, visible = (
+                _matlab.number(_matlab.field(point, name))
+                for name in ("x", "y", "id", "is_visible")
+            )
+            if x is None or y is None or joint is None:
+                continue
+            if joint not in range(16):
+                raise InputError(
+                    f"{where}: a point has the id {joint:g}; there are joints 0 to 15. "
+                    "Fetch the file again."
+                )
+            points[int(joint)] = x, y
+            visibility[int(joint)] = 2 if visible == 1 else 1
+    center = None
+    for position in _matlab.structs(_matlab.field(rect, "objpos"))[:1]:
+        x, y = (_matlab.number(_matlab.field(position, name)) for name in "xy")
+        center = None if x is None or y is None else (x, y)
+    scale = _matlab.number(_matlab.field(rect, "scale"))
+    corners = [_matlab.number(_matlab.field(rect, n)) for n in ("x1", "y1", "x2", "y2")]
+    known = [c for c in corners if c is not None]
+    head = 0.0
+    if len(known) == 4:
+        head = HEAD_SHARE * math.hypot(known[2] - known[0], known[3] - known[1])
+    return {
+        "points": points,
+        "visibility": visibility,
+        "center": center,
+        "scale": scale if scale is not None and scale > 0 else None,
+        "head": head,
+    }
+
+
+# ------------------------------------------------------------------------------ the jsons
+
+
+def _json(path: Path, split: str) -> list[dict[str, Any]]:
+    rows = _read_json(path)
+    if not any("isValidation" in row for row in rows):
+        return [
+            _common_person(row, f"{path}: row {i}", split) | {"id": i + 1}
+            for i, row in enumerate(rows)
+        ]
+    if split == "test":
+        raise InputError(f"{path} has people of training and validation, none of test.")
+    people = []
+    for i, row in enumerate(rows):
+        where = f"{path}: row {i}"
+        part = "valid" if _numbers(row, "isValidation", (), where) else "train"
+        if split in (part, "all"):
+            people.append(_both_person(row, where) | {"id": len(people) + 1})
+    return people
+
+
+def _common_person(row: Mapping[str, Any], where: str, split: str) -> dict[str, Any]:
+    """A row of train.json and its like; those of the test split have no joints."""
+    points, visibility = np.zeros((16, 2)), np.zeros(16, np.int32)
+    place = _place(row, "center", "scale", where)
+    if split != "test":
+        points = _numbers(row, "joints", (16, 2), where)
+        flags = _numbers(row, "joints_vis", (16,), where)
+        visibility = np.where((flags != 0) & (points > 0).any(-1), 2, 0)
+    elif None in place.values():  # Without labels the box is all there is.
+        raise InputError(f"{where}: center and scale are unknown. Leave the row out.")
+    return {
+        "file": _text(row, "image", where),
+        "points": points,
+        "visibility": visibility,
+        **place,
+    }
+
+
+def _both_person(row: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """A row of mpii_annotations.json. (0, 0) is a joint that nobody labelled."""
+    triples = _numbers(row, "joint_self", (16, 3), where)
+    labelled = (triples[:, :2] > 0).any(-1)
+    sides = (_numbers(row, f"img_{side}", (), where) for side in ("width", "height"))
+    return {
+        "file": _text(row, "img_paths", where),
+        "points": triples[:, :2],
+        "visibility": np.where(labelled, np.where(triples[:, 2] == 1, 2, 1), 0),
+        "size": [int(side) for side in sides],
+        **_place(row, "objpos", "scale_provided", where),
+    }
+
+
+def _place(
+    row: Mapping[str, Any], center: str, scale: str, where: str
+) -> dict[str, Any]:
+    """Raw centre and scale; None where the file says -1 for "unknown"."""
+    xy = _numbers(row, center, (2,), where)
+    value = float(_numbers(row, scale, (), where))
+    return {
+        "center": None if (xy == -1).all() else (float(xy[0]), float(xy[1])),
+        "scale": value if value > 0 else None,
+    }
+
+
+def _gt_valid(
+    path: Path, split: str, raw_xy: np.ndarray, visibility: np.ndarray
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Joints and head sizes [n] from gt_valid.mat, where its rows are these people.
+
+    A hundredth of the rows may differ: in the published files 10 of 2958 do. There the
+    joints are those of gt_valid.mat, which PCKh is scored against. Otherwise the joints
+    as they came, and None.
+    """
+    if split != "valid" or not path.is_file():
+        return raw_xy, None
+    boxes = np.asarray(_matlab.variable(path, "headboxes_src"), np.float64)
+    truth = np.asarray(_matlab.variable(path, "pos_gt_src"), np.float64)
+    boxes = boxes[..., None] if boxes.ndim == 2 else boxes  # MATLAB drops a last 1.
+    truth = truth[..., None] if truth.ndim == 2 else truth
+    n = len(raw_xy)
+    if boxes.shape != (2, 2, n) or truth.shape != (16, 2, n):
+        logging.warning(
+            "%s does not hold the %d people of the split: no head sizes, no PCKh.",
+            path, n,
+        )  # fmt: skip
+        return raw_xy, None
+    truth = truth.transpose(2, 0, 1)
+    away = np.abs(truth - raw_xy).max(-1)
+    differs = ((visibility > 0) & ~(away <= 1.5)).any(-1)
+    if differs.sum() > n // 100:
+        logging.warning(
+            "%s: the joints of %d of %d rows are not those of the split: no head sizes, "
+            "no PCKh.", path, differs.sum(), n,
+        )  # fmt: skip
+        return raw_xy, None
+    scored = differs[:, None] & (visibility > 0) & np.isfinite(truth).all(-1)
+    raw_xy = np.where(scored[..., None], truth, raw_xy)
+    return raw_xy, HEAD_SHARE * np.hypot(*(boxes[1] - boxes[0]))
+
+
+def _read_json(path: Path) -> list[Mapping[str, Any]]:
+    try:
+        data = path.read_bytes()
+        rows = json.loads(gzip.decompress(data) if path.suffix == ".gz" else data)
+    except FileNotFoundError:
+        raise InputError(
+            f"{path} does not exist; `annotations=` names another."
+        ) from None
+    except (OSError, EOFError, ValueError) as error:
+        raise InputError(f"{path} cannot be read: {error}. Fetch it again.") from None
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise InputError(
+            f"{path} is not a json list of people: is it another kind of file?"
+        )
+    return rows
+
+
+def _numbers(
+    row: Mapping[str, Any], name: str, shape: Sequence[int], where: str
+) -> np.ndarray:
+    """A required field of finite numbers."""
+    try:
+        value = np.array(row[name], np.float64)
+    except KeyError:
+        raise InputError(f"{where}: {name} is missing. Mend the file.") from None
+    except (TypeError, ValueError):
+        value = np.array(np.nan)
+    if value.shape != tuple(shape) or not np.isfinite(value).all():
+        what = " x ".join(map(str, shape)) + " finite numbers" if shape else "a number"
+        raise InputError(f"{where}: {name} must be {what}. Mend the file.")
+    return value
+
+
+def _text(row: Mapping[str, Any], name: str, where: str) -> str:
+    value = row.get(name)
+    if not isinstance(value, str) or not value:
+        raise InputError(f"{where}: {name} must be a file name. Mend the file.")
+    return value

@@ -1,0 +1,423 @@
+"""The packed store: a Table and its encoded images, as a TensorFlow Datasets data set.
+
+`prepare` writes OUT/<data set>/<split>/<version>/: shards of ArrayRecord (random access;
+a checksum for every chunk) and what TFDS keeps beside them. A record is one image: the
+bytes of its file, its id and size, and its people in the Table's own numbers (`row` is
+the place in the Table). The Table's columns stand once more in columns.npz, so that
+opening a store does not read every image. Columns, order and fingerprint are those of
+the folder that was packed, bit for bit.
+
+Neither writing nor reading imports TensorFlow or opens a connection, and
+tensorflow_datasets is imported inside functions only. `data.tfds` reads what other
+makers keep in TFDS.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import importlib.util
+import io
+import itertools
+import json
+import math
+import re
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pose_jax.data import coco
+from pose_jax.data._about import ABOUT
+from pose_jax.data.table import Record, Table
+from pose_jax.errors import ConfigError, InputError, disk_full
+from pose_jax.keypoints import KeypointSet
+
+VERSION = "1.0.0"
+"""Of the form of a store; the first number changes when older ones cannot be read."""
+
+SHARD_BYTES = 256 << 20
+"""A shard holds about this much."""
+
+_OF_IMAGES = ("image_ids", "image_sizes", "image")  # All other columns are of people.
+
+
+# ------------------------------------------------------------------------------ writing
+
+
+def prepare(
+    table: Table, out: Path | str, *, dataset: str, split: str, progress: bool = False
+) -> Path:
+    """Writes a Table as OUT/dataset/split/VERSION, whole or not at all.
+
+    A store that is there already is kept if it is whole and holds the same table.
+
+    Args:
+      table: its images are files, or records of another store.
+      out: the folder of all stores.
+      dataset: what to call it; the names in ABOUT bring a description, a licence and a
+        citation.
+      split: as the data set calls it.
+      progress: whether to show a bar on stderr.
+
+    Returns:
+      The folder of the store.
+
+    Raises:
+      InputError: an image cannot be read; another or a damaged store is there.
+      ConfigError: a name that TFDS does not take; TFDS is not installed.
+    """
+    if not re.fullmatch(r"[A-Za-z]\w*", dataset) or not re.fullmatch(
+        r"\w[\w-]*", split
+    ):
+        raise ConfigError(
+            f"A store cannot hold split {split!r} of {dataset!r}: names are letters, "
+            'digits and "_", a letter first (of splits also "-" and a digit first).'
+        )
+    path = folder(out, dataset, split)
+    if path.exists():
+        there = read(path).fingerprint()
+        if there != table.fingerprint():
+            raise InputError(
+                f"{path} holds other data (fingerprint {there}, not "
+                f"{table.fingerprint()}). Delete it, or give another folder."
+            )
+        return path
+    if not table.images or any(isinstance(i, np.ndarray) for i in table.images):
+        raise InputError(f"{table.name}: there must be images, and all of them files.")
+    if table.truth is not None:
+        raise InputError(
+            f"{table.name}: pack the annotated people; `detections` can be given to the "
+            "reader of the store."
+        )
+    tfds = import_tfds()
+    config = tfds.download.DownloadConfig(try_download_gcs=False)
+    try:
+        # TFDS speaks of downloads.
+        with _bar(table, progress) as bar, contextlib.redirect_stdout(io.StringIO()):
+            builder = _builder(table, Path(out), dataset, split, bar)
+            builder.download_and_prepare(
+                download_config=config, file_format="array_record"
+            )
+    except OSError as error:
+        if disk_full(error):
+            raise
+        raise InputError(
+            f"{error.filename or path}: {error.strerror or one_line(error)}. Nothing "
+            f"was written to {path}; mend it and run the same command again."
+        ) from None
+    return path
+
+
+def describe(path: Path, table: Table, *, existed: bool) -> str:
+    """A packed split in words, and how a config names it.
+
+    Args:
+      path: what `prepare` returned.
+      table: what was packed.
+      existed: whether the store was there before.
+    """
+    shards = list(path.glob("*.array_record*"))
+    size = sum(shard.stat().st_size for shard in shards) / 1e6
+    out, split = path.parents[2], path.parent.name
+    use = {"name": "prepared", "root": str(out), "split": split}
+    return (
+        f"{table.name}: {len(table.images)} images, {len(table)} people, {size:.1f} MB "
+        f"in {len(shards)} shards, fingerprint {table.fingerprint()}: {path}"
+        f"{' (it was there)' if existed else ''}\nin a config: {use}"
+    )
+
+
+def folder(out: Path | str, dataset: str, split: str) -> Path:
+    """Where `prepare` puts a split."""
+    return Path(out) / dataset / split / VERSION
+
+
+def _builder(table: Table, out: Path, dataset: str, split: str, bar: Any) -> Any:
+    """The TFDS builder of a Table."""
+    tfds = import_tfds()
+    columns = {
+        f.name: value
+        for f in dataclasses.fields(table)
+        if isinstance(value := getattr(table, f.name), np.ndarray)
+    }
+    people = {name: c for name, c in columns.items() if name not in _OF_IMAGES}
+    people["row"] = np.arange(len(table))
+
+    def feature(column: np.ndarray) -> Any:
+        # As a list of numbers TFDS would keep no more than 32 bits of a float.
+        encoding = "bytes" if column.dtype.kind == "f" else "none"
+        return tfds.features.Tensor(
+            shape=(None, *column.shape[1:]), dtype=column.dtype, encoding=encoding
+        )
+
+    class Metadata(tfds.core.MetadataDict):
+        def save_metadata(self, data_dir: Any) -> None:
+            super().save_metadata(data_dir)
+            np.savez(Path(data_dir) / "columns.npz", **columns)  # pyright: ignore
+
+    # Shard by shard: GeneratorBasedBuilder would take all images into memory to sort.
+    class Builder(tfds.core.ShardBasedBuilder, skip_registration=True):  # pyright: ignore
+        name = dataset
+        url_infos = None  # Else TFDS looks for a list of downloads beside this file.
+        VERSION = tfds.core.Version(VERSION)
+        BUILDER_CONFIGS = [  # noqa: RUF012
+            tfds.core.BuilderConfig(name=split, description=table.name)
+        ]
+
+        def _info(self) -> Any:
+            features = {
+                # Any mode of pixels: the bytes are kept, whatever they are.
+                "image": tfds.features.Image(),
+                "image/id": tfds.features.Scalar(np.int64),
+                "image/size": tfds.features.Tensor(shape=(2,), dtype=np.int32),
+                "people": {name: feature(column) for name, column in people.items()},
+            }
+            return tfds.core.DatasetInfo(
+                builder=self,
+                features=tfds.features.FeaturesDict(features),
+                metadata=Metadata(_metadata(table, split)),
+                disable_shuffling=True,
+                **ABOUT.get(dataset, {"description": f"{table.name}, by pose_jax."}),
+            )
+
+        def _shard_iterators_per_split(self, dl_manager: Any) -> Any:
+            del dl_manager
+            count = len(table.images)
+            # A thousand tell the mean size well enough.
+            some = table.images[:: -(-count // 1000)]
+            mean = sum(map(_size, some)) / len(some)
+            shards = min(math.ceil(count * mean / SHARD_BYTES), count)
+            bounds = [count * i // shards for i in range(shards + 1)]
+            return {
+                # By "all" TFDS means the sum of what splits there are.
+                "everything" if split == "all" else split: [
+                    functools.partial(_examples, table, people, first, last, bar)
+                    for first, last in itertools.pairwise(bounds)
+                ]
+            }
+
+    return Builder(data_dir=out)
+
+
+def _size(image: Any) -> int:
+    return image.stat().st_size if isinstance(image, Path) else len(image.read())
+
+
+def _metadata(table: Table, split: str) -> dict[str, Any]:
+    plain = {
+        f.name: value
+        for f in dataclasses.fields(table)
+        if isinstance(value := getattr(table, f.name), str | bool)
+    }
+    return {
+        "pose_jax": VERSION,
+        "split": split,
+        "fingerprint": table.fingerprint(),
+        "table": plain,
+        "keypoints": table.keypoints.to_json(),
+    }
+
+
+def _examples(
+    table: Table, people: dict[str, np.ndarray], first: int, last: int, bar: Any
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The images of one shard. TFDS reads a file's (or record's) bytes itself, late."""
+    for i in range(first, last):
+        rows = table.people_of_image(i)
+        yield (
+            i,
+            {
+                "image": table.images[i],
+                "image/id": int(table.image_ids[i]),
+                "image/size": table.image_sizes[i].astype(np.int32),
+                "people": {name: column[rows] for name, column in people.items()},
+            },
+        )
+        bar.update()
+
+
+def _bar(table: Table, progress: bool) -> Any:
+    import tqdm
+
+    return tqdm.tqdm(
+        desc=table.name,
+        total=len(table.images),
+        unit=" images",
+        disable=not progress,
+        mininterval=1 if sys.stderr.isatty() else 60,  # A log keeps every line.
+    )
+
+
+# ------------------------------------------------------------------------------ reading
+
+
+def load(
+    root: str | Path, split: str, *, detections: str | Path | None = None
+) -> Table:
+    """Reads one split of a store.
+
+    Args:
+      root: what was given to `prepare` as `out`, or the folder of one data set in it,
+        or that of one store.
+      split: as the data set calls it.
+      detections: as for `coco.load`: boxes that replace the annotated people.
+
+    Raises:
+      InputError: there is no such store, or it is damaged or of another version.
+      ConfigError: TFDS or ArrayRecord is not installed.
+    """
+    table = read(_find(Path(root), split), split)
+    if detections is not None:
+        number = {int(image_id): i for i, image_id in enumerate(table.image_ids)}
+        bare = dataclasses.replace(table, head_sizes=None)
+        boxes = coco.with_detections(bare, number, set(), Path(detections), 1)
+        return dataclasses.replace(boxes, truth=table)
+    return table
+
+
+def _find(root: Path, split: str) -> Path:
+    """The folder of the one store of a split under `root`."""
+    if (root / "dataset_info.json").is_file():
+        return root
+    stores = [
+        file.parent
+        for folders in ("*/*", "*/*/*")
+        for file in sorted(root.glob(f"{folders}/dataset_info.json"))
+        if "incomplete" not in file.parent.name
+    ]
+    found = [path for path in stores if path.parent.name == split]
+    found = [path for path in found if path.name == VERSION] or found
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise InputError(
+            f"{root} holds split {split!r} {len(found)} times "
+            f"({', '.join(map(str, found))}): give one of these folders as root."
+        )
+    there = ", ".join(repr(path.parent.name) for path in stores)
+    raise InputError(
+        f"{root} holds no store of split {split!r} but {there or 'none at all'}. "
+        "`pose-jax data prepare` writes one."
+    )
+
+
+def read(path: Path, split: str | None = None) -> Table:
+    """Reads a store that `prepare` has written; images are read when asked for.
+
+    Raises:
+      InputError: it is damaged, or of another version; or `split` is not what it holds.
+    """
+    try:
+        metadata = json.loads((path / "metadata.json").read_bytes())
+        version = metadata["pose_jax"]
+        if version.split(".")[0] != VERSION.split(".")[0]:
+            raise InputError(
+                f"{path} is a store of version {version}, this pose_jax reads {VERSION}: "
+                "prepare it again."
+            )
+        with np.load(path / "columns.npz") as file:
+            columns = dict(file)
+        if split not in (None, metadata["split"]):
+            raise InputError(
+                f"{path} holds split {metadata['split']!r}, not {split!r}."
+            )
+        builder = import_tfds().builder_from_directory(path)
+        (info,) = builder.info.splits.values()
+        missing = [file.name for file in info.filepaths if not file.exists()]
+        size = 0 if missing else sum(file.stat().length for file in info.filepaths)
+        store = Store(builder, info.name)
+        table = Table(
+            keypoints=KeypointSet.from_json(metadata["keypoints"]),
+            images=tuple(Record(store, i) for i in range(info.num_examples)),
+            **metadata["table"],
+            **columns,
+        )
+        fingerprint = table.fingerprint()
+    except InputError:
+        raise
+    except Exception as error:  # zip, json, protobuf, TFDS: no common class.
+        raise damaged(path, f"{type(error).__name__}: {one_line(error)}") from None
+    if missing:
+        raise damaged(path, f"{', '.join(missing[:3])} is missing")
+    if size != info.num_bytes:
+        raise damaged(path, f"its shards have {size} bytes, not {info.num_bytes}")
+    if fingerprint != metadata["fingerprint"]:
+        raise damaged(path, "columns.npz is not what was written")
+    return table
+
+
+class Store:
+    """The records of one split; opened at the first read, by any number of threads."""
+
+    def __init__(self, builder: Any, split: str):
+        tfds = import_tfds()
+        self._builder, self._split = builder, split
+        self._all = builder.info.features
+        # All of a record takes several times as long as its image.
+        self._image = tfds.features.FeaturesDict({"image": self._all["image"]})
+        self._decoders = {"image": tfds.decode.SkipDecoding()}
+        self._method = tfds.decode.DeserializeMethod.RAW_BYTES
+        self._opened: Any = None
+        self._lock = threading.Lock()
+
+    def __str__(self) -> str:
+        return f"{self._builder.data_dir}"
+
+    def __len__(self) -> int:
+        return len(self._source())
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """A record, its image encoded as it is."""
+        return self._record(index, self._all)
+
+    def read(self, index: int) -> bytes:
+        """The encoded image of a record."""
+        return self._record(index, self._image)["image"]
+
+    def _record(self, index: int, features: Any) -> dict[str, Any]:
+        try:
+            record = self._source()[index]
+            return features.deserialize_example_np(record, decoders=self._decoders)
+        except (InputError, MemoryError):
+            raise
+        except Exception as error:  # ArrayRecord and protobuf: no common class.
+            raise damaged(self, f"record {index}: {one_line(error)}") from None
+
+    def _source(self) -> Any:
+        if self._opened is None:
+            with self._lock:
+                if self._opened is None:
+                    self._opened = self._builder.as_data_source(
+                        self._split, deserialize_method=self._method
+                    )
+        return self._opened
+
+
+def damaged(path: Any, what: str) -> InputError:
+    """What to raise about a store that is not as it was written."""
+    return InputError(
+        f"{path} is damaged: {what}. Delete it and prepare it again, or copy it again."
+    )
+
+
+def one_line(error: Exception) -> str:
+    """The message of another library's error, fit for ours."""
+    return " ".join(str(error).split())[:200]
+
+
+def import_tfds() -> Any:
+    """tensorflow_datasets, or a ConfigError that says what to install."""
+    for name in ("tensorflow_datasets", "array_record"):
+        if importlib.util.find_spec(name) is None:
+            raise ConfigError(
+                f"A packed store needs {name}, which is not installed: install pose_jax "
+                "with its [data] extra (array_record exists for Linux only)."
+            )
+    import tensorflow_datasets as tfds
+
+    return tfds

@@ -1,0 +1,282 @@
+"""The Table: what every data set is turned into, and all that the readers know of it.
+
+NumPy columns in the image frame, and for each image a reference to its encoded bytes. A
+Table keeps float64 and int64 as the files had them; what goes to the device is cut from
+it by `readers`. People of one image need not stand together.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pose_jax.errors import InputError
+from pose_jax.keypoints import KeypointSet
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """An encoded image in a packed store.
+
+    Attributes:
+      store: `store.read(index)` gives the bytes, in any thread; see `data.store`.
+      index: of the record.
+    """
+
+    store: Any
+    index: int
+
+    def __str__(self) -> str:
+        return f"{self.store}: record {self.index}"
+
+    def read(self) -> bytes:
+        """The bytes of the image's file."""
+        return self.store.read(self.index)
+
+
+ImageRef = Path | Record | np.ndarray
+"""A file of encoded bytes, a record that holds such a file, or decoded pixels uint8
+[h, w, 3] (`predict` only)."""
+
+
+def encoded(image: Path | Record) -> Path | io.BytesIO:
+    """What Pillow opens: a file, or the bytes of one."""
+    return io.BytesIO(image.read()) if isinstance(image, Record) else image
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Table:
+    """People and images of one split.
+
+    Attributes:
+      name: data set and split, for people to read: "coco val2017".
+      keypoints: the set that `points_xy` and `visibility` follow.
+      images: [m] one reference per image.
+      image_ids: [m] int64.
+      image_sizes: [m, 2] int32, (width, height) as the annotation file says.
+      image: [n] int32, the image number (index into `images`) of each person.
+      ids: [n] int64 annotation ids; 0 for boxes without a label.
+      boxes_xyxy: [n, 4] float64, (x, y, x + w, y + h).
+      box_scores: [n] float64; 1 for ground truth.
+      points_xy: [n, k, 2] float64; where not labelled the value means nothing.
+      visibility: [n, k] int32, COCO's 0/1/2.
+      areas: [n] float64, COCO's segment area.
+      crowd: [n] bool, regions of many people: ignored in training and in metrics.
+      box_source: how metrics name where the boxes came from: "gt_boxes" (annotated),
+        "joint_boxes" (the extent of the labelled joints), "torso_boxes" (FLIC's), "image"
+        (all of it), "detections", "given_boxes".
+      labelled: whether points and visibility are annotations; False for boxes alone.
+      centric: whose left and right the labels mean, where a data set exists in both:
+        "PC" (the person's) or "OC" (the observer's); metrics say it. "" elsewhere.
+      truth: where these are boxes alone of a labelled split: the table of its labels.
+      head_sizes: [n] float64, MPII's normaliser of PCKh, pixels; 0 where there is no
+        head box. None for data sets without.
+    """
+
+    name: str
+    keypoints: KeypointSet
+    images: tuple[ImageRef, ...]
+    image_ids: np.ndarray
+    image_sizes: np.ndarray
+    image: np.ndarray
+    ids: np.ndarray
+    boxes_xyxy: np.ndarray
+    box_scores: np.ndarray
+    points_xy: np.ndarray
+    visibility: np.ndarray
+    areas: np.ndarray
+    crowd: np.ndarray
+    box_source: str = "gt_boxes"
+    labelled: bool = True
+    centric: str = ""
+    head_sizes: np.ndarray | None = None
+    truth: Table | None = None
+
+    def __post_init__(self) -> None:
+        n, m, k = len(self.image), len(self.images), len(self.keypoints)
+        for name, shape in (
+            ("image_ids", (m,)), ("image_sizes", (m, 2)), ("ids", (n,)),
+            ("boxes_xyxy", (n, 4)), ("box_scores", (n,)), ("points_xy", (n, k, 2)),
+            ("visibility", (n, k)), ("areas", (n,)), ("crowd", (n,)),
+            ("head_sizes", (n,)),
+        ):  # fmt: skip
+            if name == "head_sizes" and self.head_sizes is None:
+                continue
+            if getattr(self, name).shape != shape:
+                raise ValueError(
+                    f"{self.name}: column {name} is {getattr(self, name).shape}; {n} "
+                    f"people of {m} images with {k} keypoints need {shape}."
+                )
+        if n and not 0 <= self.image.min() <= self.image.max() < m:
+            raise ValueError(f"{self.name}: a person is in none of the {m} images.")
+
+    def __len__(self) -> int:
+        return len(self.image)
+
+    def labelled_rows(self) -> np.ndarray:
+        """[r] int32: people with a labelled keypoint, an area, and a real box."""
+        size = self.boxes_xyxy[:, 2:] - self.boxes_xyxy[:, :2]
+        usable = (self.visibility > 0).any(1) & (size > 0).all(1) & (self.areas > 0)
+        return np.flatnonzero(usable & ~self.crowd).astype(np.int32)
+
+    def people_of_image(self, image: int) -> np.ndarray:
+        """[r] int32: the rows of one image, in table order."""
+        return self._rows_by_image[image]
+
+    @functools.cached_property
+    def _rows_by_image(self) -> list[np.ndarray]:
+        order = np.argsort(self.image, kind="stable").astype(np.int32)
+        cuts = np.searchsorted(self.image[order], np.arange(1, len(self.images)))
+        return np.split(order, cuts)
+
+    def coco_ground_truth(self) -> dict[str, Any]:
+        """The table as a COCO keypoint annotation dictionary, for evaluators.
+
+        Segmentations are not kept; keypoint AP does not read them. Labelled people with
+        no area or an empty box are in it, as COCO's rule is, though nobody is predicted
+        for them.
+        """
+        labelled = self.visibility > 0
+        points = np.where(labelled[..., None], self.points_xy, 0.0)
+        keypoints = np.concatenate([points, self.visibility[..., None]], -1)
+        wh = self.boxes_xyxy[:, 2:] - self.boxes_xyxy[:, :2]
+        xywh = np.concatenate([self.boxes_xyxy[:, :2], wh], -1)
+        return {
+            "images": [
+                {"id": int(i), "width": int(w), "height": int(h)}
+                for i, (w, h) in zip(self.image_ids, self.image_sizes, strict=True)
+            ],
+            "categories": [
+                {"id": 1, "name": "person", "keypoints": list(self.keypoints.names)}
+            ],
+            "annotations": [
+                {
+                    "id": int(self.ids[row]),
+                    "image_id": int(self.image_ids[self.image[row]]),
+                    "category_id": 1,
+                    "keypoints": keypoints[row].reshape(-1).tolist(),
+                    "num_keypoints": int(labelled[row].sum()),
+                    "bbox": xywh[row].tolist(),
+                    "area": float(self.areas[row]),
+                    "iscrowd": int(self.crowd[row]),
+                }
+                for row in range(len(self))
+            ],
+        }
+
+    def fingerprint(self) -> str:
+        """16 hex digits of all labels, boxes and image ids (pixels are not read)."""
+        labelled = (self.visibility > 0)[..., None]
+        what = (self.keypoints.names, self.box_source, self.labelled, self.centric)
+        digest = hashlib.sha256(repr(what).encode())
+        for column, dtype in (
+            (self.image_ids, np.int64),
+            (self.image_sizes, np.int32),
+            (self.image, np.int32),
+            (self.ids, np.int64),
+            (self.boxes_xyxy, np.float64),
+            (self.box_scores, np.float64),
+            # What is not labelled means nothing.
+            (np.where(labelled, self.points_xy, 0), np.float64),
+            (self.visibility, np.int32),
+            (self.areas, np.float64),
+            (self.crowd, np.bool_),
+            (np.zeros(0) if self.head_sizes is None else self.head_sizes, np.float64),
+        ):
+            digest.update(repr(column.shape).encode())
+            digest.update(np.ascontiguousarray(column, dtype).tobytes())
+        return digest.hexdigest()[:16]
+
+
+def from_boxes(
+    images: Sequence[ImageRef | str],
+    boxes: Sequence[np.ndarray] | None,
+    scores: Sequence[np.ndarray] | None = None,
+    *,
+    keypoints: KeypointSet,
+    name: str = "images",
+) -> Table:
+    """A Table without labels, of images and boxes that were given.
+
+    Args:
+      images: files, or decoded pixels uint8 [h, w, 3] (RGB).
+      boxes: for each image [p, 4] (x, y, x + w, y + h), in pixels of the image as
+        stored (an EXIF orientation is not applied). None: each image is one person.
+      scores: for each image [p]; None: 1.
+      keypoints: the set that will be predicted.
+      name: of the Table.
+
+    Returns:
+      A Table with image ids 0..m-1; `box_source` is "given_boxes" or "image".
+
+    Raises:
+      InputError: an image cannot be read, or boxes or scores do not fit the images.
+    """
+    images = tuple(Path(i) if isinstance(i, str) else i for i in images)
+    sizes = np.array([image_size(image) for image in images], np.int32).reshape(-1, 2)
+    source = "given_boxes"
+    if boxes is None:
+        boxes = [np.array([[0.0, 0.0, w, h]]) for w, h in sizes]
+        source = "image"
+    boxes = [np.asarray(box, np.float64).reshape(-1, 4) for box in boxes]
+    if scores is None:
+        scores = [np.ones(len(box)) for box in boxes]
+    scores = [np.asarray(score, np.float64).reshape(-1) for score in scores]
+    counts = [len(box) for box in boxes]
+    if len(boxes) != len(images) or counts != [len(score) for score in scores]:
+        raise InputError(
+            f"{len(images)} images need as many arrays of boxes, and each box a score; "
+            f"got {len(boxes)} arrays of boxes and {len(scores)} of scores."
+        )
+    for i, box in enumerate(boxes):
+        if not (np.isfinite(box).all() and (box[:, 2:] > box[:, :2]).all()):
+            raise InputError(
+                f"The boxes of image {i} must be finite (x, y, x + w, y + h), w and h "
+                "positive."
+            )
+    flat = np.concatenate([np.zeros((0, 4)), *boxes])
+    n, k = len(flat), len(keypoints)
+    return Table(
+        name=name,
+        keypoints=keypoints,
+        images=images,
+        image_ids=np.arange(len(images)),
+        image_sizes=sizes,
+        image=np.repeat(np.arange(len(images), dtype=np.int32), counts),
+        ids=np.zeros(n, np.int64),
+        boxes_xyxy=flat,
+        box_scores=np.concatenate([np.zeros(0), *scores]),
+        points_xy=np.zeros((n, k, 2)),
+        visibility=np.zeros((n, k), np.int32),
+        areas=(flat[:, 2:] - flat[:, :2]).prod(-1),
+        crowd=np.zeros(n, bool),
+        box_source=source,
+        labelled=False,
+    )
+
+
+def image_size(image: ImageRef) -> tuple[int, int]:
+    """(width, height), from the header alone where it is a file."""
+    if isinstance(image, np.ndarray):
+        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+            raise InputError(
+                f"Decoded images must be uint8 [h, w, 3]; got {image.dtype} "
+                f"{image.shape}."
+            )
+        return image.shape[1], image.shape[0]
+    from PIL import Image
+
+    try:
+        with Image.open(encoded(image)) as opened:
+            return opened.size
+    except InputError:  # Of a store.
+        raise
+    except Exception as error:  # Pillow has no common class for these.
+        raise InputError(f"{image} cannot be read as an image: {error}") from None

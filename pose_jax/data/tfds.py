@@ -1,0 +1,182 @@
+"""TensorFlow Datasets of other makers, as a Table; and our own stores.
+
+  data.train = {"name": "tfds", "root": "DATA/coco/2017/1.1.0", "split": "train"}
+
+The root is the folder of one version, as TFDS has written it.
+
+Images stay where they are, encoded, as records; TensorFlow is not imported.
+"""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pose_jax import keypoints as keypoints_lib
+from pose_jax.data.store import Store, damaged, import_tfds, one_line, read
+from pose_jax.data.table import Record, Table
+from pose_jax.errors import ConfigError, InputError
+from pose_jax.keypoints import KeypointSet
+
+
+def load(root: str | Path, split: str, *, keypoints: str | None = None) -> Table:
+    """Reads a split of a TFDS data set that is named by its folder.
+
+    Args:
+      root: the folder of its version.
+      split: as TFDS calls it; "train[:100]" is understood too.
+      keypoints: the name of the set that the keypoints follow; None: COCO's, or a
+        store's own.
+
+    Raises:
+      ConfigError: no such keypoint set.
+      InputError: as of `from_builder`.
+    """
+    if keypoints is not None and keypoints not in keypoints_lib.SETS:
+        raise ConfigError(
+            f"config.data: no keypoint set {keypoints!r}; there are "
+            f"{', '.join(keypoints_lib.SETS)}."
+        )
+    chosen = None if keypoints is None else keypoints_lib.SETS[keypoints]
+    return from_builder(root, split, keypoints=chosen)
+
+
+def from_builder(
+    builder: Any, split: str, *, keypoints: KeypointSet | None = None
+) -> Table:
+    """Reads a split of any TFDS data set whose features are named as TFDS names COCO's.
+
+    A store of `prepare` is read as by `load`. Of others every record is read once, for
+    these features; more are passed over:
+
+    * `image`: Image. Its size is taken from its bytes.
+    * `image/id`: an integer; where it is absent, the number of the record.
+    * `objects`: Sequence of
+      `bbox`: BBox in TFDS's own form, (ymin, xmin, ymax, xmax) in parts of the image;
+      `keypoints`: [k, 3] or [3 k], (x, y, visibility 0, 1, 2) in pixels of the image;
+      `area` in pixels, else the box's; `is_crowd`, else False; `id`, an integer, else
+      1, 2, ...; `label`: where it is a ClassLabel that knows "person", all else is left
+      out.
+
+    Args:
+      builder: a builder, or the folder of its version; kept as ArrayRecord.
+      split: as TFDS calls it; "train[:100]" is understood too.
+      keypoints: the set that the keypoints follow; None: COCO's, or a store's own.
+
+    Raises:
+      InputError: a feature is absent or of another form, or it is not kept as
+        ArrayRecord.
+    """
+    tfds = import_tfds()
+    path = Path(builder if isinstance(builder, str | Path) else builder.data_dir)
+    if (path / "columns.npz").exists():
+        table = read(path, split)
+        if keypoints not in (None, table.keypoints):
+            raise InputError(
+                f"{path} has keypoints {table.keypoints.name}, not {keypoints.name}."
+            )
+        return table
+    if isinstance(builder, str | Path):
+        try:
+            builder = tfds.builder_from_directory(path)
+        except Exception as error:  # TFDS has no class for these.
+            raise InputError(f"{path} is no TFDS data: {one_line(error)}") from None
+    keypoints = keypoints or keypoints_lib.COCO
+    features = dict(builder.info.features.items())
+    misfit = _misfit(features, keypoints)
+    if misfit is not None:
+        raise InputError(f"{path}: feature {misfit}.")
+    store = Store(builder, split)
+    try:
+        count = len(store)
+    except Exception as error:  # Another file format, or no such split.
+        raise InputError(
+            f"{path}: split {split!r} cannot be read: {one_line(error)} (`tfds "
+            "convert_format` makes ArrayRecord of other formats)."
+        ) from None
+    label = dict(features["objects"].feature.items()).get("label")
+    names = getattr(label, "names", None) or ()
+    person = names.index("person") if "person" in names else None
+    images = [_image(store, i, len(keypoints), person) for i in range(count)]
+    if not images:
+        raise InputError(f"{path}: split {split!r} has no record.")
+    people = [len(image["areas"]) for image in images]
+    columns: dict[str, Any] = {
+        name: np.concatenate([image[name] for image in images]) for name in images[0]
+    }
+    if not columns["ids"].all():
+        columns["ids"] = np.arange(1, len(columns["ids"]) + 1)
+    return Table(
+        name=f"{builder.name} {split}",
+        keypoints=keypoints,
+        images=tuple(Record(store, i) for i in range(count)),
+        image=np.repeat(np.arange(count, dtype=np.int32), people),
+        box_scores=np.ones(sum(people)),
+        **columns,
+    )
+
+
+def _misfit(features: dict[str, Any], keypoints: KeypointSet) -> str | None:
+    """What is absent or of another form."""
+    kinds, k = import_tfds().features, len(keypoints)
+    if not isinstance(features.get("image"), kinds.Image):
+        return "image must be an Image"
+    if "image/id" in features and features["image/id"].np_dtype != np.int64:
+        return "image/id must be int64"
+    objects: Any = features.get("objects")
+    if not isinstance(objects, kinds.Sequence) or not (
+        "bbox" in objects and "keypoints" in objects
+    ):
+        return "objects must be a Sequence with bbox and keypoints"
+    box, points = objects["bbox"], objects["keypoints"]
+    # Before TFDS knew others it did not write the form down.
+    form = getattr(getattr(box, "bbox_format", None), "value", None)
+    if not isinstance(box, kinds.BBoxFeature) or form not in (None, "REL_YXYX"):
+        return "objects/bbox must be a BBox: ymin, xmin, ymax, xmax in parts of it"
+    if points.shape not in ((k, 3), (3 * k,)):
+        return (
+            f"objects/keypoints is {points.shape}; {k} keypoints of set "
+            f"{keypoints.name} are ({k}, 3) or ({3 * k},)"
+        )
+    return None
+
+
+def _image(store: Store, index: int, k: int, person: int | None) -> dict[str, Any]:
+    """The columns of one image; of objects with the label `person`, if there are any."""
+    from PIL import Image
+
+    record = store[index]
+    try:
+        with Image.open(io.BytesIO(record["image"])) as opened:
+            size = np.array(opened.size)
+    except Exception as error:  # Pillow has no common class for these.
+        raise damaged(store, f"record {index}: {one_line(error)}") from None
+    objects = record["objects"]
+    boxes = np.asarray(objects["bbox"], np.float64).reshape(-1, 4)
+    triples = np.asarray(objects["keypoints"], np.float64).reshape(-1, k, 3)
+    kept = np.ones(len(boxes), bool)
+    if person is not None:
+        kept = np.asarray(objects["label"]) == person
+    if not np.isin(triples[..., 2], (0, 1, 2)).all() or (boxes[kept] > 1).any():
+        raise InputError(
+            f"{store}: record {index}: visibility must be 0, 1 or 2, and bbox within "
+            "0 and 1."
+        )
+    boxes = boxes[:, [1, 0, 3, 2]] * np.tile(size, 2)
+    areas = objects.get("area", (boxes[:, 2:] - boxes[:, :2]).prod(-1))
+    people = {
+        "ids": np.asarray(objects.get("id", np.zeros(len(boxes))), np.int64),
+        "boxes_xyxy": boxes,
+        "points_xy": triples[..., :2],
+        "visibility": triples[..., 2].astype(np.int32),
+        "areas": np.asarray(areas, np.float64),
+        "crowd": np.asarray(objects.get("is_crowd", np.zeros(len(boxes))), bool),
+    }
+    return {
+        "image_ids": np.array([record.get("image/id", index)], np.int64),
+        "image_sizes": size.astype(np.int32)[None],
+        **{name: column[kept] for name, column in people.items()},
+    }

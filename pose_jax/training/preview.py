@@ -1,0 +1,52 @@
+"""`pose-jax data show`: training inputs of a config, as the network will see them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from pose_jax import experiment, train, visualize
+from pose_jax.data import readers
+from pose_jax.method import PersonView
+
+
+def show(config: Mapping[str, Any], out: Path, rows: int = 24) -> None:
+    """Draws the first training inputs, augmented, with keypoints and target heatmaps, or
+    with boxes.
+
+    Args:
+      config: as for `train.train`.
+      out: the PNG to write.
+      rows: how many inputs to draw.
+
+    Raises:
+      ConfigError: the config is wrong.
+      InputError: the data are not there or not usable.
+    """
+    s = experiment.setup(config)
+    view, keypoint_set = s.method.view, s.method.keypoints
+    phase = s.method.phases[0]
+    # The same views as the first steps of training have.
+    key = train.augment_key(train.phase_keys(s.config.seed, 0)[1])
+
+    @jax.jit
+    def preview(batch):
+        return phase.preview(phase.prepare({}, batch, key))
+
+    plan = s.train_plan()
+    batches = -(-rows // s.config.input.batch_size)
+    parts = [
+        jax.device_get(preview(batch)) for batch in readers.batches(plan, 0, batches)
+    ]
+    # Of canvases of one size: those of another may be other inputs.
+    shape = parts[0]["input"].shape
+    parts = [part for part in parts if part["input"].shape == shape]
+    merged = jax.tree.map(lambda *leaves: np.concatenate(leaves)[:rows], *parts)
+    alignment = view.alignment if isinstance(view, PersonView) else "stride"
+    picture = visualize.preview_sheet(merged, keypoint_set, alignment=alignment)
+    visualize.save_png(out, picture)
+    print(f"{len(merged['input'])} training inputs of phase {phase.name!r}: {out}")
