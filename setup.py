@@ -5,13 +5,13 @@ from pathlib import Path
 
 from setuptools import find_packages, setup
 
-_INIT = (Path(__file__).parent / "pose_jax" / "__init__.py").read_text()
+_VERSION = (Path(__file__).parent / "pose_jax" / "_version.py").read_text()
 _X86_LINUX = 'sys_platform == "linux" and platform_machine == "x86_64"'
 _NOT_X86_LINUX = 'sys_platform != "linux" or platform_machine != "x86_64"'
 
 setup(
     name="pose_jax",
-    version=re.search(r'^__version__ = "(.+)"$', _INIT, re.MULTILINE)[1],
+    version=re.search(r'^__version__ = "(.+)"$', _VERSION, re.MULTILINE)[1],
     description="Train, evaluate, compare and reuse 2D human pose estimators in JAX.",
     license="Apache-2.0",
     license_files=["LICENSE"],

@@ -11,7 +11,8 @@ Importing the package loads nothing else, so that one decoder costs one decoder:
 
 from typing import Any
 
-__version__ = "0.1.0"
+from pose_jax._version import __version__
+
 __all__ = ["__version__", "load"]
 
 

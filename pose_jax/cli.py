@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from pose_jax import __version__
+from pose_jax._version import __version__
 from pose_jax.errors import ConfigError, InputError, Stopped, disk_full
 
 Run = Callable[[argparse.Namespace], int | None]
@@ -248,7 +248,7 @@ def _train(parser: _Parser) -> Run:
 
     def run(args: argparse.Namespace) -> None:
         config = _config(args)
-        from pose_jax import train
+        from pose_jax.training import train
 
         train.train(config, args.run)
 

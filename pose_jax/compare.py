@@ -14,7 +14,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from pose_jax import evaluate, measures, runs
+from pose_jax import evaluate, measures
 from pose_jax import metrics as metrics_lib
 from pose_jax import sharding as sharding_lib
 from pose_jax.data.table import Table
@@ -22,6 +22,7 @@ from pose_jax.errors import InputError
 from pose_jax.keypoints import LIMBS
 from pose_jax.method import Poses
 from pose_jax.metrics.coco import MatchedImages, match_keypoints
+from pose_jax.runs import directory
 
 SAMPLES = 2000
 
@@ -64,7 +65,7 @@ def compare(
       InputError: the models have different keypoint sets.
     """
     (path_a, decoder_a), (path_b, decoder_b) = map(_parse, (run_a, run_b))
-    first, second = runs.load(path_a), runs.load(path_b)
+    first, second = directory.load(path_a), directory.load(path_b)
     for path, loaded in ((path_a, first), (path_b, second)):
         if loaded.keypoints is None:
             raise InputError(f"{path} is a detector: poses are compared, not boxes.")

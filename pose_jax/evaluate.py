@@ -19,12 +19,13 @@ import numpy as np
 from PIL import Image
 
 from pose_jax import config as config_lib
-from pose_jax import measures, nms, runs, visualize
+from pose_jax import measures, nms, visualize
 from pose_jax import sharding as sharding_lib
 from pose_jax.data import canvas, readers
 from pose_jax.data.table import Table
 from pose_jax.errors import ConfigError, InputError
 from pose_jax.method import Boxes, Method, PersonView, Poses, Variables
+from pose_jax.runs import directory
 
 
 class Predictor:
@@ -232,7 +233,7 @@ def evaluate_run(
       ConfigError: an option that the run's method does not have.
     """
     run = Path(run)
-    loaded = runs.load(run)
+    loaded = directory.load(run)
     if loaded.keypoints is None:
         given = {
             "decoder": decoders, "flip": flips, "boxes": boxes != "gt", "nms": nms,
@@ -267,7 +268,7 @@ def evaluate_run(
             ("keypoints.json", per_keypoint),
             ("predictions.json", measures.coco_results(table, poses)),
         ):
-            runs.write_json(out / file, content)
+            directory.write_json(out / file, content)
     print(measures.table_of(found))
     if per_keypoint:
         print(f"\nby keypoint, {name}:\n{measures.keypoint_table(per_keypoint)}")
@@ -278,15 +279,15 @@ def evaluate_run(
 
 
 def _evaluate_detector(
-    run: Path, loaded: runs.LoadedRun, table: Table
+    run: Path, loaded: directory.LoadedRun, table: Table
 ) -> dict[str, dict[str, float]]:
     predictor = Predictor(loaded.method(), sharding_lib.make_mesh())
     metrics, boxes = evaluate(predictor, loaded.variables, table, loaded.input)
     out = run / "eval" / "images"
     out.mkdir(parents=True, exist_ok=True)
-    runs.write_json(out / "metrics.json", metrics)
+    directory.write_json(out / "metrics.json", metrics)
     results = measures.coco_results(table, boxes)
-    runs.write_json(out / "detections.json", results)
+    directory.write_json(out / "detections.json", results)
     _draw_pictures(out, table, boxes)
     found = {loaded.decoder: metrics}
     print(measures.table_of(found))
@@ -300,7 +301,7 @@ def _evaluate_detector(
 
 
 def _variants(
-    loaded: runs.LoadedRun, decoders: Sequence[str], flips: Sequence[str]
+    loaded: directory.LoadedRun, decoders: Sequence[str], flips: Sequence[str]
 ) -> dict[str, Method]:
     """Methods over the same weights, by what they are called in RUN/eval."""
     own_flip = loaded.manifest["method"].get("flip_test", "none")

@@ -25,12 +25,13 @@ import jax.export
 import jax.numpy as jnp
 import numpy as np
 
-import pose_jax
-from pose_jax import checkpoints, methods
+from pose_jax import methods
+from pose_jax._version import __version__
 from pose_jax.codecs import gaussian
 from pose_jax.errors import ConfigError, InputError, disk_full
 from pose_jax.keypoints import KeypointSet
 from pose_jax.methods import dark
+from pose_jax.runs import states
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 
@@ -213,7 +214,7 @@ def export_decoder(
         "frame": _FRAME,
         "platforms": list(exported.platforms),
         "calling_convention_version": exported.calling_convention_version,
-        "versions": {"pose_jax": pose_jax.__version__, "jax": jax.__version__},
+        "versions": {"pose_jax": __version__, "jax": jax.__version__},
         "sha256": {_ARTEFACT: _sha256(artefact), _CHECK: _sha256(check)},
         "compatibility": _COMPATIBILITY,
         "usage": list(_USAGE),
@@ -261,7 +262,7 @@ def _with_options(decoder: str | None, options: Mapping[str, Any]) -> dark.Confi
 
 
 def _of_run(run: Path, decoder: str | None) -> tuple[dark.Config, KeypointSet]:
-    manifest = checkpoints.load_manifest(run / "model")
+    manifest = states.load_manifest(run / "model")
     name = manifest["method"]["name"]
     if name != "dark":
         raise ConfigError(

@@ -13,13 +13,15 @@ from typing import Any
 import jax
 import numpy as np
 
-from pose_jax import checkpoints, experiment, keypoints, methods
 from pose_jax import config as config_lib
 from pose_jax import data as data_lib
+from pose_jax import keypoints, methods
 from pose_jax.errors import InputError
 from pose_jax.keypoints import KeypointSet
 from pose_jax.method import ImageView, Inputs, Method, Phase
 from pose_jax.models import layers
+from pose_jax.runs import states
+from pose_jax.training import config as training_config
 
 
 def multiply_adds(fn: Callable, *args: Any) -> tuple[int, int]:
@@ -198,7 +200,7 @@ def _usual(name: str, options: Mapping[str, Any]) -> KeypointSet | None:
 
 
 def _of_config(config: Any) -> dict[str, Any]:
-    built = config_lib.build(experiment.Config, config, "config")
+    built = config_lib.build(training_config.Config, config, "config")
     sources = {"train": built.data.train, "eval": built.data.eval}
     data, keypoint_set = _data(sources)
     return {**_network(built.method, keypoint_set), "data": data}
@@ -240,7 +242,7 @@ def info(target: Path | str) -> dict[str, Any]:
     if not run.is_dir():
         return _of_config(config_lib.load(target))
     if (run / "model").is_dir():
-        return _of_model(checkpoints.load_manifest(run / "model"))
+        return _of_model(states.load_manifest(run / "model"))
     if (run / "config.json").is_file():
         config = config_lib.from_json((run / "config.json").read_text())
         return {**_of_config(config), "scores": "training has not finished"}

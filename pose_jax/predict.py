@@ -17,12 +17,13 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from pose_jax import evaluate, runs, visualize
+from pose_jax import evaluate, visualize
 from pose_jax import sharding as sharding_lib
 from pose_jax import system as system_lib
 from pose_jax.data import table as table_lib
 from pose_jax.errors import ConfigError, InputError
 from pose_jax.keypoints import KeypointSet
+from pose_jax.runs import directory
 
 _EXIF_ORIENTATION = 0x0112
 
@@ -101,8 +102,8 @@ class Estimator:
 
     def __init__(
         self,
-        loaded: runs.LoadedRun,
-        detector: runs.LoadedRun | None = None,
+        loaded: directory.LoadedRun,
+        detector: directory.LoadedRun | None = None,
         **options: Any,
     ) -> None:
         mesh = sharding_lib.make_mesh()
@@ -196,7 +197,7 @@ def load(
         other way round.
       ConfigError: an option that cannot be.
     """
-    loaded = runs.load(run)
+    loaded = directory.load(run)
     if loaded.keypoints is None:
         raise InputError(
             f"{run} is a detector and gives no poses: give it as the detector of a pose "
@@ -206,7 +207,7 @@ def load(
         if options:
             raise ConfigError(f"{sorted(options)} are options of a detector; give one.")
         return Estimator(loaded)
-    found = runs.load(detector)
+    found = directory.load(detector)
     if found.keypoints is not None:
         raise InputError(
             f"{detector} is a run of method {found.manifest['method']['name']!r}, no "

@@ -31,28 +31,21 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-import pose_jax
-from pose_jax import (
-    checkpoints,
-    evaluate,
-    experiment,
-    measures,
-    methods,
-    pages,
-    runs,
-    visualize,
-    writers,
-)
 from pose_jax import config as config_lib
 from pose_jax import data as data_lib
+from pose_jax import evaluate, measures, methods, pages, visualize
 from pose_jax import metrics as metrics_lib
 from pose_jax import sharding as sharding_lib
+from pose_jax._version import __version__
 from pose_jax.data import canvas, readers
 from pose_jax.data.table import Table
 from pose_jax.errors import ConfigError, InputError
 from pose_jax.keypoints import KeypointSet
 from pose_jax.method import Boxes, PersonView, Poses
 from pose_jax.pages import tag
+from pose_jax.runs import directory, states
+from pose_jax.runs import log as log_lib
+from pose_jax.training import config as training_config
 
 PEOPLE_OF_A_KIND = 8
 """So many of the best, of the middle and of the worst people, or images, are shown."""
@@ -139,7 +132,7 @@ def _read(run: Path) -> _Files:
     path, notes, manifest = run / "config.json", [], None
     if (run / "model").is_dir():
         try:
-            manifest = checkpoints.load_manifest(run / "model")
+            manifest = states.load_manifest(run / "model")
         except InputError as error:
             notes.append(str(error))
     elif not path.is_file():
@@ -166,7 +159,7 @@ def _read(run: Path) -> _Files:
         config=config,
         given=path.is_file(),
         manifest=manifest,
-        log=writers.read_metrics(run),
+        log=log_lib.read_metrics(run),
         evaluations=evaluations,
         notes=tuple(notes),
     )
@@ -291,7 +284,7 @@ def _look(
     """
     if not manifest.get("data"):
         raise InputError(f"{run}: this model names no evaluation data.")
-    loaded = runs.load(run)
+    loaded = directory.load(run)
     method = loaded.method()
     table = loaded.eval_table(data=data)
     rows = readers.default_rows(table, method.view, training=False)
@@ -1006,7 +999,7 @@ class Setting(NamedTuple):
 
 def settings(config: Mapping[str, Any]) -> list[Setting]:
     """Every value that a run goes by, in the order of the sections."""
-    return list(_settings(experiment.Config, config, ""))
+    return list(_settings(training_config.Config, config, ""))
 
 
 def _settings(
@@ -1081,7 +1074,7 @@ def _config(files: _Files) -> pages.Html:
         ]
         rows.append(pages.row(cells, " ".join(name for name in marks if marks[name])))
     words = (
-        f"Values that differ from their default in pose_jax {pose_jax.__version__} are "
+        f"Values that differ from their default in pose_jax {__version__} are "
         "marked; the last column says which keys the config names."
     )
     raw = tag("pre", json.dumps(files.config, indent=1))
@@ -1104,7 +1097,7 @@ _PACKAGES = (
 
 def _environment(files: _Files) -> pages.Html:
     trained = (files.manifest or {}).get("versions", {})
-    here = {"pose_jax": pose_jax.__version__}
+    here = {"pose_jax": __version__}
     here |= {name: version for name in _PACKAGES if (version := _version(name))}
     if not any(name.startswith("tensorflow") for name in here):
         here["tensorflow"] = "not installed"
@@ -1238,7 +1231,8 @@ def _training(files: _Files) -> pages.Html:
         run = files.run if files.run.name else files.run.resolve()
         again = run.with_name(f"{run.name}-again")
         code = (
-            "from pathlib import Path; from pose_jax import config, train; "
+            "from pathlib import Path; from pose_jax import config; "
+            "from pose_jax.training import train; "
             f"text = Path({str(files.run / 'config.json')!r}).read_text(); "
             f"train.train(config.from_json(text), {str(again)!r})"
         )

@@ -27,7 +27,6 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from pose_jax.errors import ConfigError, InputError, Stopped
-from pose_jax.interrupts import StopRequest
 from pose_jax.sweep_check import check
 from pose_jax.sweep_readout import check_evaluated, measured
 from pose_jax.sweep_space import (
@@ -52,6 +51,7 @@ from pose_jax.sweep_study import (
     place,
 )
 from pose_jax.sweep_worker import Task, bound, work
+from pose_jax.training.interrupts import StopRequest
 
 __all__ = [
     "Choice", "Range", "Space", "Sweep", "Times", "choice", "grid", "linear_range",

@@ -34,9 +34,10 @@ def check(file: str, sweep: Sweep, config: str, overrides: Sequence[str]) -> dic
       InputError: the evaluation data cannot be read.
     """
     base = config_lib.load(config, overrides)
-    from pose_jax import data, experiment, measures, methods
+    from pose_jax import data, measures, methods
+    from pose_jax.training import config as training_config
 
-    built = config_lib.build(experiment.Config, base)
+    built = config_lib.build(training_config.Config, base)
     methods.parse(built.method)
     table = None
     for point in corners(sweep.space):
@@ -48,7 +49,7 @@ def check(file: str, sweep: Sweep, config: str, overrides: Sequence[str]) -> dic
                     raise ConfigError(
                         f"config.{key}: {value!r} would be read as {got!r}."
                     )
-            trial = config_lib.build(experiment.Config, loaded)
+            trial = config_lib.build(training_config.Config, loaded)
             methods.parse(trial.method)
             if table is None:  # Once the keys are right: reading may take a while.
                 table = data.load(built.data.eval)

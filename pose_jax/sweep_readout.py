@@ -79,10 +79,10 @@ class Readouts:
     """A trained network, measured in other ways; nothing is trained."""
 
     def __init__(self, run: str, boxes: str):
-        from pose_jax import runs
         from pose_jax import sharding as sharding_lib
+        from pose_jax.runs import directory
 
-        self.loaded = runs.load(run)
+        self.loaded = directory.load(run)
         self.table = self.loaded.eval_table(boxes=boxes)
         self.mesh = sharding_lib.make_mesh()
         # Poses of a method: what comes after them is cheap.

@@ -20,7 +20,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from pose_jax.interrupts import StopRequest
 from pose_jax.sweep_space import words
 from pose_jax.sweep_study import (
     Claim,
@@ -32,6 +31,7 @@ from pose_jax.sweep_study import (
     open_study,
     suggest,
 )
+from pose_jax.training.interrupts import StopRequest
 
 
 @dataclasses.dataclass(frozen=True)
@@ -229,11 +229,11 @@ class _Training:
 
 def curve(run: Path, metric: str) -> list[tuple[int, float]]:
     """A metric of a run's evaluations over its batches, counted through all phases."""
-    from pose_jax import writers
+    from pose_jax.runs import log as log_lib
 
     found: dict[int, float] = {}
     before, phase, last = 0, None, 0
-    for entry in writers.read_metrics(run):
+    for entry in log_lib.read_metrics(run):
         if entry["phase"] != phase:
             before, phase, last = before + last, entry["phase"], 0
         last = max(last, entry["step"])

@@ -33,10 +33,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-import pose_jax
-from pose_jax import checkpoints, keypoints, models, torch_files
+from pose_jax import keypoints, models, torch_files
+from pose_jax._version import __version__
 from pose_jax.errors import ConfigError, InputError
 from pose_jax.models import resnet
+from pose_jax.runs import states
 from pose_jax.trees import TreePath, flatten
 
 _LEAVES = {
@@ -453,13 +454,13 @@ def convert(
             "part": "backbone" if backbone else "whole",
         },
         "versions": {
-            "pose_jax": pose_jax.__version__,
+            "pose_jax": __version__,
             "jax": jax.__version__,
             "flax": flax.__version__,
         },
     }
     phase = "detector" if detector else "pose"
-    checkpoints.save_model(out / "model", {phase: variables}, manifest)
+    states.save_model(out / "model", {phase: variables}, manifest)
     return _said(file, out, state_dict, manifest, len(flatten(variables)))
 
 

@@ -1,5 +1,6 @@
 """The command line: verbs, mistakes, exit codes; and info, doctor, data show."""
 
+import importlib
 import importlib.metadata
 import json
 import re
@@ -16,9 +17,10 @@ import pytest
 from PIL import Image
 
 import pose_jax
-from pose_jax import checkpoints, cli, doctor, info, keypoints, methods, models
+from pose_jax import cli, doctor, info, keypoints, methods, models
 from pose_jax.errors import ConfigError, InputError
 from pose_jax.models import layers
+from pose_jax.runs import states
 from tests.made_up import made_up_detector
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -27,12 +29,14 @@ DEMO = str(ROOT / "configs" / "demo.py")
 
 @pytest.fixture
 def stub(monkeypatch):
-    """stub("train", train=f) puts a module in the place of pose_jax.train."""
+    """stub("predict", predict_run=f) puts a module in the place of pose_jax.predict."""
 
     def put(name, **functions):
         module = types.SimpleNamespace(**functions)
+        package, _, attribute = f"pose_jax.{name}".rpartition(".")
         monkeypatch.setitem(sys.modules, f"pose_jax.{name}", module)
-        monkeypatch.setattr(pose_jax, name, module, raising=False)
+        package = importlib.import_module(package)
+        monkeypatch.setattr(package, attribute, module, raising=False)
 
     return put
 
@@ -111,7 +115,7 @@ def test_overrides_are_parted_from_everything_else():
 
 def test_train_gets_the_config_with_its_overrides(stub):
     calls = []
-    stub("train", train=lambda config, run: calls.append((config, run)))
+    stub("training.train", train=lambda config, run: calls.append((config, run)))
     words = ["train", "--config", DEMO, "--config.optimizer.lr=5e-4"]
     assert cli.main([*words, "--config.train.steps", "7", "--run", "r"]) == 0
     ((config, run),) = calls
@@ -317,7 +321,7 @@ def finished_run(tmp_path):
         "train_data": {"name": "coco train2017", "fingerprint": "0123456789abcdef"},
         "versions": {"pose_jax": "0.1.0"},
     }
-    checkpoints.save_model(tmp_path / "model", {"pose": {"params": {}}}, manifest)
+    states.save_model(tmp_path / "model", {"pose": {"params": {}}}, manifest)
     return tmp_path
 
 

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from pose_jax import cli, config, experiment, keypoints, methods
+from pose_jax import cli, config, keypoints, methods
 from pose_jax.data.synthetic import scenes
+from pose_jax.training import config as training_config
 
 FOLDER = Path(__file__).parents[1] / "configs"
 # Those that begin with "_" are for others to import; sweeps are no configs.
@@ -89,7 +90,7 @@ def test_every_variant_can_be_built(file):
     """Keys, types, names of networks and their options; for which no data are needed."""
     configs = [config.load(variant) for variant in variants(file)]
     for loaded in configs:
-        built = config.build(experiment.Config, loaded)
+        built = config.build(training_config.Config, loaded)
         methods.build(built.method, keypoints.COCO)
         assert max(built.optimizer.drop_steps, default=0) < built.train.steps
     assert len({config.to_json(loaded) for loaded in configs}) == len(configs)

@@ -10,17 +10,7 @@ import pytest
 from PIL import Image
 
 import pose_jax
-from pose_jax import (
-    checkpoints,
-    cli,
-    evaluate,
-    measures,
-    methods,
-    predict,
-    runs,
-    trees,
-    visualize,
-)
+from pose_jax import cli, evaluate, measures, methods, predict, trees, visualize
 from pose_jax import sharding as sharding_lib
 from pose_jax.data import coco, readers
 from pose_jax.data.synthetic import scenes
@@ -28,6 +18,7 @@ from pose_jax.data.table import Table
 from pose_jax.errors import ConfigError, InputError
 from pose_jax.keypoints import COCO, LSP
 from pose_jax.method import Boxes
+from pose_jax.runs import directory, states
 from tests.made_up import (
     DetectorConfig,
     build_detector,
@@ -75,7 +66,7 @@ def run(root, tmp_path_factory):
         "data": {"name": "coco", "root": str(root), "split": "val2017"},
         "scores": {},
     }
-    checkpoints.save_model(run / "model", {"pose": variables}, manifest)
+    states.save_model(run / "model", {"pose": variables}, manifest)
     return run
 
 
@@ -169,7 +160,7 @@ def test_exif_rotation_is_applied(run, tmp_path):
 
 def test_every_row_counts_once_and_keeps_its_place(root, run):
     """Batches of any size, also one that leaves a remainder, give the same poses."""
-    loaded = runs.load(run)
+    loaded = directory.load(run)
     table = coco.load(root, "val2017")
     predictor = evaluate.Predictor(loaded.method(), sharding_lib.make_mesh())
     rows = table.labelled_rows()
@@ -269,7 +260,7 @@ def test_pictures_of_the_inside_go_by_what_a_method_shows(keys, names, run):
         "stages_xy": (b, 2, k, 2),
         "squares": (b, 1, 2),
     }
-    loaded = runs.load(run)
+    loaded = directory.load(run)
     seen = {key: np.ones(shapes[key], np.float32) for key in keys}
     seen["input"] = np.full((b, h, w, 3), 0.5, np.float32)
     found = dict(evaluate._inside(loaded.method().view, loaded.eval_table(), seen))
@@ -311,7 +302,7 @@ def test_a_method_of_votes_is_drawn_as_it_shows_itself(root):
 
 def test_an_unknown_decoder_is_a_config_error(run):
     with pytest.raises(ConfigError):
-        runs.load(run).method("drak")
+        directory.load(run).method("drak")
 
 
 # A detector: one row is one image, predictions are boxes.
@@ -369,7 +360,7 @@ def detector_run(root, tmp_path, monkeypatch):
         "evaluation": {"nms": "oks"},
         "scores": {},
     }
-    checkpoints.save_model(run / "model", variables, manifest)
+    states.save_model(run / "model", variables, manifest)
     return run
 
 
@@ -416,10 +407,10 @@ def test_options_of_poses_are_refused_to_a_detector(option, detector_run, capsys
 
 
 def test_a_detector_is_measured_on_data_of_any_keypoints(detector_run, monkeypatch):
-    loaded = runs.load(detector_run)
+    loaded = directory.load(detector_run)
     assert loaded.keypoints is None and loaded.method().keypoints is None
     other = make_table(keypoint_set=LSP)
-    monkeypatch.setattr(runs.data_lib, "load", lambda source: other)
+    monkeypatch.setattr(directory.data_lib, "load", lambda source: other)
     assert loaded.eval_table() is other
 
 
@@ -462,8 +453,10 @@ def test_a_picture_of_boxes_shows_the_sure_ones_and_a_few_others(root):
 def test_a_read_out_that_no_config_names_is_called_what_it_is(
     section, name, monkeypatch
 ):
-    loaded = runs.LoadedRun({}, {"method": section}, COCO, None)
-    monkeypatch.setattr(runs.LoadedRun, "method", lambda self, decoder, flip: decoder)
+    loaded = directory.LoadedRun({}, {"method": section}, COCO, None)
+    monkeypatch.setattr(
+        directory.LoadedRun, "method", lambda self, decoder, flip: decoder
+    )
     assert list(evaluate._variants(loaded, (), ())) == [name]
     assert list(evaluate._variants(loaded, ("shift",), ())) == ["shift"]
 

@@ -16,11 +16,12 @@ import numpy as np
 import pytest
 
 import pose_jax
-from pose_jax import checkpoints, cli, export
+from pose_jax import cli, export
 from pose_jax.codecs import gaussian
 from pose_jax.errors import InputError
 from pose_jax.keypoints import COCO
 from pose_jax.methods import dark
+from pose_jax.runs import states
 
 OPTIONS = {
     "argmax": {},
@@ -53,7 +54,7 @@ def open_sizes():
 def make_run(run, method=METHOD, **more):
     """A run as far as an export reads it: it needs no weights."""
     manifest = {"method": method, "keypoints": COCO.to_json(), **more}
-    checkpoints.save_model(run / "model", {"pose": {"params": {}}}, manifest)
+    states.save_model(run / "model", {"pose": {"params": {}}}, manifest)
     return run
 
 

@@ -16,23 +16,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pose_jax import (
-    cli,
-    evaluate,
-    experiment,
-    measures,
-    methods,
-    metrics,
-    report,
-    runs,
-    train,
-    writers,
-)
+from pose_jax import cli, evaluate, measures, methods, metrics, report
 from pose_jax import sharding as sharding_lib
 from pose_jax.data import coco
 from pose_jax.data.synthetic import scenes
 from pose_jax.keypoints import COCO, KeypointSet
 from pose_jax.method import Poses
+from pose_jax.runs import directory
+from pose_jax.runs import log as log_lib
+from pose_jax.training import config as training_config
+from pose_jax.training import train
 from tests.made_up import made_up_detector, right_answers
 
 EVIL = "<script>alert('x')</script>&"
@@ -120,7 +113,7 @@ def root(tmp_path_factory):
 def trained(root, tmp_path_factory):
     """What two steps of training leave, but the weights are the first ones."""
     run, config = tmp_path_factory.mktemp("runs") / "tiny", make_config(root)
-    setup = experiment.setup(config)
+    setup = training_config.setup(config)
     method = setup.method
     quick = {"xla_backend_optimization_level": 0}
     init = jax.jit(method.phases[0].init, compiler_options=quick)
@@ -131,13 +124,13 @@ def trained(root, tmp_path_factory):
     scores, _ = evaluate.evaluate(
         predictor, variables, setup.eval_table, setup.config.input
     )
-    with writers.MetricWriter(run, tensorboard=False) as writer:
+    with log_lib.MetricWriter(run, tensorboard=False) as writer:
         for step in (1, 2):
             logged = {"loss": 0.01 / step, "images_per_second": 50 * step}
             logged |= {"input_bound_percent": 3, "lr": 1e-3 * step}
             writer.write(step, "pose", logged)
             writer.write(step, "pose", scores | {"AP@gt_boxes": 0.1 * step})
-    runs.write_model(
+    directory.write_model(
         run, config=config, method=method, train_table=setup.train_table,
         variables=variables, scores=scores,
     )  # fmt: skip
@@ -660,18 +653,18 @@ def detector_run(root, tmp_path, monkeypatch):
     monkeypatch.setitem(methods.METHODS, "made_up_detector", made_up_detector)
     config, run = make_config(root), tmp_path / "detector"
     config["method"] = {"name": "made_up_detector", "images": 7}
-    setup = experiment.setup(config)
+    setup = training_config.setup(config)
     answers = right_answers(setup.eval_table)
     answers["params"]["boxes"][5] += 1000
     variables = {"detector": answers}
     run.mkdir()
     (run / "config.json").write_text(json.dumps(config))
     scores = {"box_AP": 0.75, "box_AP50": 0.8125, "box_APs": -1.0, "box_AR": 0.5}
-    with writers.MetricWriter(run, tensorboard=False) as writer:
+    with log_lib.MetricWriter(run, tensorboard=False) as writer:
         for step in (1, 2):
             writer.write(step, "detector", {"box": 0.5 / step, "lr": 1e-3})
             writer.write(step, "detector", scores | {"box_AP": 0.25 * step})
-    runs.write_model(
+    directory.write_model(
         run, config=config, method=setup.method, train_table=setup.train_table,
         variables=variables, scores=scores,
     )  # fmt: skip

@@ -7,21 +7,12 @@ import numpy as np
 import pytest
 
 import pose_jax
-from pose_jax import (
-    checkpoints,
-    cli,
-    evaluate,
-    info,
-    keypoints,
-    methods,
-    models,
-    runs,
-    weights,
-)
+from pose_jax import cli, evaluate, info, keypoints, methods, models, weights
 from pose_jax.data.synthetic import scenes
 from pose_jax.errors import ConfigError, InputError
 from pose_jax.methods import _person
 from pose_jax.models import layers
+from pose_jax.runs import directory, states
 from pose_jax.trees import flatten
 from tests import published, torch_writer
 
@@ -445,9 +436,9 @@ def test_a_converted_run_has_the_weights_for_rgb_images(kind, run, tmp_path):
             channels=channels,
             options=options,
         )
-        found, _ = checkpoints.load_model(tmp_path / channels / "model")
+        found, _ = states.load_model(tmp_path / channels / "model")
         assert jax.tree.all(jax.tree.map(np.array_equal, found["pose"], want))
-    published_way, _ = checkpoints.load_model(run / "model")
+    published_way, _ = states.load_model(run / "model")
     assert jax.tree.all(jax.tree.map(np.array_equal, published_way["pose"], want))
 
 
@@ -482,7 +473,7 @@ def test_what_the_file_does_not_say_is_as_published(name, k, given, expected, tm
         tmp_path / "x", published.values(build(first, k, **options)), "safetensors"
     )
     weights.convert(tmp_path / "x", name, tmp_path / "run", options=options, **given)
-    loaded = runs.load(tmp_path / "run")
+    loaded = directory.load(tmp_path / "run")
     method, converted = loaded.manifest["method"], loaded.manifest["converted"]
     assert expected == (
         loaded.keypoints.name,
@@ -510,14 +501,14 @@ def test_a_backbone_starts_a_network_and_is_none_itself(tmp_path, capsys):
         options=options,
     )
     assert "20 counters (num_batches_tracked), 2 tensors of the classifier" in said
-    loaded, manifest = checkpoints.load_model(tmp_path / "run" / "model")
+    loaded, manifest = states.load_model(tmp_path / "run" / "model")
     assert manifest["converted"]["channels"] == "rgb"
     model = models.build("simple_baseline_18", 5, **options)
     shapes = jax.eval_shape(
         lambda key: model.init(key, IMAGES, train=True), jax.random.key(0)
     )
     own = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), dict(shapes))
-    merged, report = checkpoints.merge_params(own, loaded["pose"])
+    merged, report = states.merge_params(own, loaded["pose"])
     assert not report.unused
     assert all("backbone" in name.split("/") for name in report.loaded)
     assert {name.split("/")[1] for name in report.new} == {"deconv_layers"}
@@ -543,7 +534,7 @@ def test_a_backbone_starts_detectors(name, tmp_path):
             file, name, out, backbone=True, options=options, input_size=(64, 64)
         )
     weights.convert(file, name, out, backbone=True, options=options)
-    loaded, manifest = checkpoints.load_model(out / "model")
+    loaded, manifest = states.load_model(out / "model")
     assert manifest["keypoints"] is None and set(loaded) == {"detector"}
     section = manifest["method"]
     method = methods.build(section, None)
@@ -576,7 +567,7 @@ def test_a_backbone_starts_networks_that_were_never_published(
         options=options,
     )
     assert "2 tensors of the classifier" in said and "backbone alone" in said
-    loaded, manifest = checkpoints.load_model(tmp_path / "run" / "model")
+    loaded, manifest = states.load_model(tmp_path / "run" / "model")
     assert manifest["method"] == {
         **method,
         "model": {"name": name, "options": options},
@@ -592,7 +583,7 @@ def test_a_backbone_starts_networks_that_were_never_published(
         lambda key: model.init(key, images, train=True), jax.random.key(0)
     )
     own = jax.tree.map(lambda leaf: np.ones(leaf.shape, leaf.dtype), dict(shapes))
-    merged, report = checkpoints.merge_params(own, loaded["pose"])
+    merged, report = states.merge_params(own, loaded["pose"])
     assert not report.unused and not report.new
     assert all("head" in name.split("/") for name in report.skipped)
     outputs = jax.jit(model.apply)(merged, images)
@@ -620,13 +611,13 @@ def test_an_hrnet_that_has_learnt_imagenet_starts_one_for_poses(tmp_path):
         file, "hrnet_w32", tmp_path / "run", backbone=True, options=options
     )
     assert ", 5 tensors of the classifier" in said and "backbone alone" in said
-    loaded, _ = checkpoints.load_model(tmp_path / "run" / "model")
+    loaded, _ = states.load_model(tmp_path / "run" / "model")
     model = models.build("hrnet_w32", 5, **options)
     shapes = jax.eval_shape(
         lambda key: model.init(key, IMAGES, train=True), jax.random.key(0)
     )
     own = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), dict(shapes))
-    merged, report = checkpoints.merge_params(own, loaded["pose"])
+    merged, report = states.merge_params(own, loaded["pose"])
     assert not report.unused and not report.new
     assert {name.split("/")[1] for name in report.skipped} == {"head"}
     np.testing.assert_array_equal(
@@ -657,7 +648,7 @@ def test_the_command_line_converts_with_its_options(tmp_path, capsys):
     )  # fmt: skip
     assert "keypoints mpii, input 160x128, sigma 1.25, trained on rgb" in said
     assert "alignment aligned, decoder dark, flip test plain" in said
-    loaded = runs.load(tmp_path / "run")
+    loaded = directory.load(tmp_path / "run")
     assert loaded.keypoints == keypoints.MPII
     assert loaded.method().view.size == (128, 160)
     assert len(loaded.manifest["converted"]["sha256"]) == 64

@@ -15,10 +15,11 @@ from pathlib import Path
 
 import numpy as np
 
-from pose_jax import compare, evaluate, runs
+from pose_jax import compare, evaluate
 from pose_jax import sharding as sharding_lib
 from pose_jax.data.table import Table
 from pose_jax.method import Poses
+from pose_jax.runs import directory
 
 DECODERS = {
     "argmax": "argmax",
@@ -53,7 +54,7 @@ def predict(
     split: str | None = None,
 ) -> tuple[Table, dict[str, Poses]]:
     """The evaluation people of a run, and what each decoder says of them."""
-    loaded = runs.load(run)
+    loaded = directory.load(run)
     table = loaded.eval_table(data=data, split=split)
     mesh = sharding_lib.make_mesh()
     found = {}

@@ -18,12 +18,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from experiments.dark.decoders import SAMPLES, markdown, resample, with_interval
-from pose_jax import evaluate, measures, plots, runs
+from pose_jax import evaluate, measures, plots
 from pose_jax import sharding as sharding_lib
 from pose_jax.data.table import Table
 from pose_jax.errors import InputError
 from pose_jax.keypoints import LIMBS
 from pose_jax.method import Poses
+from pose_jax.runs import directory
 
 PAPER = {
     "stage_1": ("0.50", "0.27", "0.74", "0.65", "0.54"),
@@ -43,7 +44,7 @@ def predict(
     Raises:
       InputError: a run of another method, or people without labels.
     """
-    loaded = runs.load(run)
+    loaded = directory.load(run)
     if "stage_1" not in loaded.variables:
         raise InputError(f"{run}: not a run of method 'deeppose'.")
     table = loaded.eval_table(data=data, split=split)
@@ -65,7 +66,7 @@ def predict_beside(
     Raises:
       InputError: a run that was evaluated on other people or from other boxes.
     """
-    loaded = runs.load(run)
+    loaded = directory.load(run)
     its = loaded.eval_table(data=data, split=split)
     if its.fingerprint() != table.fingerprint():
         raise InputError(

@@ -37,12 +37,13 @@ from experiments.dark.decoders import (
     with_interval,
 )
 from pose_jax import config as config_lib
-from pose_jax import evaluate, runs
+from pose_jax import evaluate
 from pose_jax import sharding as sharding_lib
 from pose_jax.data.synthetic import scenes
 from pose_jax.data.table import Table
 from pose_jax.errors import InputError
 from pose_jax.method import Poses
+from pose_jax.runs import directory as run_directory
 
 CONFIG = "configs/multipose/synthetic.py"
 
@@ -178,7 +179,7 @@ def is_finished(run: Path, config: str, overrides: Sequence[str]) -> bool:
 
 def predict(run: Path, decoders: Sequence[str]) -> tuple[Table, dict[str, Poses]]:
     """The evaluation people of a run, and what each decoder says of them."""
-    loaded = runs.load(run)
+    loaded = run_directory.load(run)
     table = loaded.eval_table()
     mesh = sharding_lib.make_mesh()
     found = {}

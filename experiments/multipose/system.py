@@ -27,12 +27,13 @@ from experiments.dark.decoders import (
     with_interval,
 )
 from experiments.multipose.ablation import PAPER
-from pose_jax import evaluate, measures, runs, system
+from pose_jax import evaluate, measures, system
 from pose_jax import metrics as metrics_lib
 from pose_jax import sharding as sharding_lib
 from pose_jax.data.table import Table
 from pose_jax.errors import InputError
 from pose_jax.method import Poses
+from pose_jax.runs import directory
 
 BOX_NMS = 0.6
 """MultiPose's; so is OKS-NMS at 0.5 after it."""
@@ -46,7 +47,7 @@ SHOWN = ("AP", "AP50", "AP75")
 
 
 def find(
-    detector: runs.LoadedRun, pose: runs.LoadedRun, table: Table, slots: int
+    detector: directory.LoadedRun, pose: directory.LoadedRun, table: Table, slots: int
 ) -> system.People:
     """Everybody, before anything is dropped by OKS."""
     whole = system.System(
@@ -146,7 +147,7 @@ def _rows(values: Mapping[str, Values], base: str, words: Mapping[str, str]) -> 
 
 
 def report(
-    detector: runs.LoadedRun, pose: runs.LoadedRun, *, slots: int
+    detector: directory.LoadedRun, pose: directory.LoadedRun, *, slots: int
 ) -> tuple[str, dict[str, float]]:
     """All tables in Markdown, and the figures by name."""
     table = pose.eval_table()
@@ -228,7 +229,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     args = parser.parse_args(arguments)
     out = args.out or Path(__file__).with_suffix(".md")
     try:
-        detector, pose = runs.load(args.detector), runs.load(args.pose)
+        detector, pose = directory.load(args.detector), directory.load(args.pose)
         content, _ = report(detector, pose, slots=args.slots)
     except InputError as error:
         raise SystemExit(f"error: {error}") from None

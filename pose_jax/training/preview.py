@@ -9,9 +9,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from pose_jax import experiment, train, visualize
+from pose_jax import visualize
 from pose_jax.data import readers
 from pose_jax.method import PersonView
+from pose_jax.training import config as training_config
+from pose_jax.training import keys
 
 
 def show(config: Mapping[str, Any], out: Path, rows: int = 24) -> None:
@@ -27,11 +29,11 @@ def show(config: Mapping[str, Any], out: Path, rows: int = 24) -> None:
       ConfigError: the config is wrong.
       InputError: the data are not there or not usable.
     """
-    s = experiment.setup(config)
+    s = training_config.setup(config)
     view, keypoint_set = s.method.view, s.method.keypoints
     phase = s.method.phases[0]
     # The same views as the first steps of training have.
-    key = train.augment_key(train.phase_keys(s.config.seed, 0)[1])
+    key = keys.augment_key(keys.phase_keys(s.config.seed, 0)[1])
 
     @jax.jit
     def preview(batch):

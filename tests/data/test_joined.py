@@ -9,7 +9,7 @@ import pytest
 import scipy.io
 from PIL import Image
 
-from pose_jax import cli, config, data, experiment, keypoints, measures
+from pose_jax import cli, config, data, keypoints, measures
 from pose_jax.data import joined
 from pose_jax.data.canvas import decode
 from pose_jax.data.readers import InputConfig, Plan, batches
@@ -17,6 +17,7 @@ from pose_jax.data.synthetic import scenes
 from pose_jax.data.table import Table
 from pose_jax.errors import ConfigError, InputError
 from pose_jax.method import PersonView
+from pose_jax.training import config as training_config
 from tests.made_up import detections, make_poses, make_table
 
 OF_IMAGES = ("image_ids", "image_sizes")
@@ -377,15 +378,15 @@ def test_every_value_of_a_source_can_be_overridden(file, root):
         "--config.data.train.root=nowhere",
         f"{sources}.lsp_extended.root={root / 'LSPET'}",
     ]
-    setup = experiment.setup(config.load(file, overrides))
+    setup = training_config.setup(config.load(file, overrides))
     assert setup.train_table.name == "lsp 2-2 + lsp_extended 1-3 (ids + 10)"
     assert setup.eval_table.name == "lsp 4-5 + lsp_extended 4-5 (ids + 10)"
     again = config.from_json(config.to_json(config.load(file, overrides)))
-    assert experiment.setup(again).train_table.name == setup.train_table.name
+    assert training_config.setup(again).train_table.name == setup.train_table.name
     with pytest.raises(ConfigError, match="mean 'split'"):
-        experiment.setup(config.load(file, [f"{sources}.lsp.splt=1-2"]))
+        training_config.setup(config.load(file, [f"{sources}.lsp.splt=1-2"]))
     with pytest.raises(ConfigError, match="boxes must be one of"):
-        experiment.setup(config.load(file, [f"{sources}.lsp.options.boxes=imag"]))
+        training_config.setup(config.load(file, [f"{sources}.lsp.options.boxes=imag"]))
 
 
 @pytest.mark.parametrize("reader", ["numpy", "tf"])

@@ -31,8 +31,9 @@ import jaxlib
 import numpy as np
 import optax
 
-from pose_jax import keypoints, methods, optim, train
+from pose_jax import keypoints, methods
 from pose_jax.data import readers
+from pose_jax.training import keys, optim, train
 from tests.made_up import make_table
 
 FOLDER = Path(__file__).parent
@@ -238,7 +239,7 @@ def _weights(shapes, number: int):
 
 def _train_once(phase, number, earlier, batch, optimizer):
     """Losses, gradients and state of one step of a phase; and its weights after it."""
-    init_key, step_key = train.phase_keys(7, number)
+    init_key, step_key = keys.phase_keys(7, number)
     constants = {}
     if phase.statistics is not None:
         sums = jax.jit(phase.statistics.measure)(earlier, batch)

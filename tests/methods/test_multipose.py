@@ -10,13 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pose_jax import evaluate, keypoints, methods, models, train, visualize
+from pose_jax import evaluate, keypoints, methods, models, visualize
 from pose_jax.codecs import offsets
 from pose_jax.data import readers
 from pose_jax.data.synthetic import scenes
 from pose_jax.errors import ConfigError
 from pose_jax.method import Batch, Inputs, Labels
 from pose_jax.methods import _person, multipose
+from pose_jax.training import train
 
 SET = keypoints.KeypointSet(
     name="hands",

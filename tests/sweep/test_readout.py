@@ -11,16 +11,16 @@ from pose_jax import (
     cli,
     config,
     evaluate,
-    experiment,
     measures,
     methods,
-    runs,
     sweep,
     sweep_readout,
     sweep_report,
 )
 from pose_jax.errors import ConfigError
+from pose_jax.runs import directory
 from pose_jax.sweep import Sweep, grid
+from pose_jax.training import config as training_config
 from tests.made_up import make_poses
 from tests.sweep.page import Page
 from tests.sweep.studies import DEMO, QUICK, study_of, write
@@ -34,13 +34,13 @@ def network(folder, overrides, tmp_path_factory):
     loaded = config.load(DEMO, [*overrides, *words])
     with loaded.unlocked():
         loaded.method.model.options = {"width": 8, "blocks": (0, 0, 0)}
-    setup = experiment.setup(loaded)
+    setup = training_config.setup(loaded)
     rng = np.random.default_rng(0)
     shapes = jax.eval_shape(setup.method.phases[0].init, jax.random.key(0))
     weights = jax.tree.map(
         lambda leaf: rng.uniform(0.1, 1, leaf.shape).astype(leaf.dtype), shapes
     )
-    runs.write_model(
+    directory.write_model(
         run, config=loaded, method=setup.method, train_table=setup.train_table,
         variables={"pose": weights}, scores={},
     )  # fmt: skip

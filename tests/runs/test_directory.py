@@ -5,10 +5,10 @@ import json
 import pytest
 from ml_collections import ConfigDict
 
-from pose_jax import checkpoints, runs
 from pose_jax.data.synthetic import scenes
 from pose_jax.errors import ConfigError, InputError
 from pose_jax.keypoints import COCO, LSP
+from pose_jax.runs import directory, states
 from tests.made_up import make_table
 
 CONFIG = ConfigDict({"seed": 1, "train": {"steps": 5, "log_every_steps": 2}})
@@ -17,14 +17,14 @@ CONFIG = ConfigDict({"seed": 1, "train": {"steps": 5, "log_every_steps": 2}})
 def test_a_claim_writes_the_config_and_takes_it_again(tmp_path):
     run = tmp_path / "a" / "run"
     for _ in range(2):
-        with runs.claim(run, CONFIG):
+        with directory.claim(run, CONFIG):
             written = json.loads((run / "config.json").read_text())
             assert written == {"seed": 1, "train": {"steps": 5, "log_every_steps": 2}}
     assert not list(run.glob("*.new"))
 
 
 def test_what_weights_depend_on_may_not_change_and_the_rest_may(tmp_path):
-    with runs.claim(tmp_path, CONFIG):
+    with directory.claim(tmp_path, CONFIG):
         pass
     for key, value in (("seed", 2), ("train.steps", 6)):
         other = CONFIG.copy_and_resolve_references()
@@ -33,42 +33,42 @@ def test_what_weights_depend_on_may_not_change_and_the_rest_may(tmp_path):
         with pytest.raises(
             ConfigError, match=rf"another config \(it differs in {key}\)"
         ):
-            with runs.claim(tmp_path, other):
+            with directory.claim(tmp_path, other):
                 pass
     other = CONFIG.copy_and_resolve_references()
     other.train.log_every_steps = 100
-    with runs.claim(tmp_path, other):
+    with directory.claim(tmp_path, other):
         pass
     assert json.loads((tmp_path / "config.json").read_text())["train"]["steps"] == 5
 
 
 def test_a_directory_has_one_owner(tmp_path):
-    with runs.claim(tmp_path, CONFIG):
+    with directory.claim(tmp_path, CONFIG):
         with pytest.raises(InputError, match=r"in use by process \d+ on .* since 20"):
-            with runs.claim(tmp_path, CONFIG):
+            with directory.claim(tmp_path, CONFIG):
                 pass
-    with runs.claim(tmp_path, CONFIG):
+    with directory.claim(tmp_path, CONFIG):
         pass
 
 
 def test_an_owner_that_failed_lets_go(tmp_path):
     with pytest.raises(ZeroDivisionError):
-        with runs.claim(tmp_path, CONFIG):
+        with directory.claim(tmp_path, CONFIG):
             _ = 1 / 0
-    with runs.claim(tmp_path, CONFIG):
+    with directory.claim(tmp_path, CONFIG):
         pass
 
 
 def test_a_config_that_was_cut_off_is_one_line(tmp_path):
     (tmp_path / "config.json").write_text('{"seed": ')
     with pytest.raises(InputError, match=r"config\.json cannot be read"):
-        with runs.claim(tmp_path, CONFIG):
+        with directory.claim(tmp_path, CONFIG):
             pass
 
 
-def loaded(root, **manifest) -> runs.LoadedRun:
+def loaded(root, **manifest) -> directory.LoadedRun:
     data = {"name": "coco", "root": str(root), "split": "val2017"}
-    return runs.LoadedRun({}, {"data": data, **manifest}, COCO, None)
+    return directory.LoadedRun({}, {"data": data, **manifest}, COCO, None)
 
 
 @pytest.fixture(scope="module")
@@ -100,15 +100,15 @@ def test_boxes_of_a_detector_stand_beside_the_truth(root, tmp_path):
 
 
 def test_data_of_another_keypoint_set_are_refused(root):
-    run = runs.LoadedRun({}, loaded(root).manifest, LSP, None)
+    run = directory.LoadedRun({}, loaded(root).manifest, LSP, None)
     with pytest.raises(InputError, match=r"has keypoints 'lsp', .* has 'coco'"):
         run.eval_table()
 
 
 def test_a_run_without_a_model_says_so(tmp_path):
     with pytest.raises(InputError, match="no model here"):
-        runs.load(tmp_path)
-    assert not checkpoints.whole_steps(tmp_path / "checkpoints" / "pose")
+        directory.load(tmp_path)
+    assert not states.whole_steps(tmp_path / "checkpoints" / "pose")
 
 
 def test_a_run_without_keypoints_is_a_detector_s(tmp_path):
@@ -118,14 +118,14 @@ def test_a_run_without_keypoints_is_a_detector_s(tmp_path):
         "input": {"batch_size": 2},
         "data": {"name": "coco", "root": "", "split": "val2017"},
     }
-    checkpoints.save_model(tmp_path / "model", {"detector": {"params": {}}}, manifest)
-    run = runs.load(tmp_path)
+    states.save_model(tmp_path / "model", {"detector": {"params": {}}}, manifest)
+    run = directory.load(tmp_path)
     assert run.keypoints is None and run.input.batch_size == 2
 
 
 @pytest.mark.parametrize("keypoint_set", [COCO, LSP])
 def test_a_detector_takes_data_of_any_keypoints(keypoint_set, root, monkeypatch):
     table = make_table(keypoint_set=keypoint_set)
-    monkeypatch.setattr(runs.data_lib, "load", lambda source: table)
-    run = runs.LoadedRun({}, loaded(root).manifest, None, None)
+    monkeypatch.setattr(directory.data_lib, "load", lambda source: table)
+    run = directory.LoadedRun({}, loaded(root).manifest, None, None)
     assert run.eval_table() is table

@@ -10,8 +10,8 @@ import sys
 import numpy as np
 import pytest
 
-from pose_jax import writers
-from pose_jax.writers import MetricWriter, Progress, read_metrics
+from pose_jax.runs import log
+from pose_jax.runs.log import MetricWriter, Progress, read_metrics
 
 
 def without_time(entries):
@@ -130,7 +130,7 @@ def test_tensorboard_gets_scalars_and_images_a_run_per_phase(tmp_path):
 def test_without_tensorboard_the_log_is_written_all_the_same(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorboard.summary.writer.record_writer", None)
     said = []
-    monkeypatch.setattr(writers.logging, "warning", lambda *args: said.append(args))
+    monkeypatch.setattr(log.logging, "warning", lambda *args: said.append(args))
     with MetricWriter(tmp_path) as writer:
         writer.write(1, "pose", {"loss": 1.0})
         writer.write(2, "pose", {"loss": 1.0})
@@ -142,7 +142,7 @@ def test_without_tensorboard_the_log_is_written_all_the_same(tmp_path, monkeypat
 
 
 def test_other_processes_write_nothing(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(writers.jax, "process_index", lambda: 1)
+    monkeypatch.setattr(log.jax, "process_index", lambda: 1)
     with MetricWriter(tmp_path / "run") as writer:
         writer.resume("pose", 0)
         writer.write(1, "pose", {"loss": 1.0})
@@ -189,7 +189,7 @@ def test_the_eta_is_the_time_left_at_the_rate_since_the_first_call(
     monkeypatch, seconds, shown
 ):
     clock = iter([100.0, 100.0 + seconds])
-    monkeypatch.setattr(writers.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(log.time, "monotonic", lambda: next(clock))
     stream = io.StringIO()
     progress = Progress(110, 50, stream=stream)
     progress(10)

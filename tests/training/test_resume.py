@@ -17,8 +17,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pose_jax import checkpoints, trees
+from pose_jax import trees
 from pose_jax.data.synthetic import scenes
+from pose_jax.runs import states
 
 CONFIG = """
 from ml_collections import ConfigDict
@@ -86,7 +87,7 @@ def finish(process: subprocess.Popen) -> tuple[int, str, str]:
 
 
 def weights(run: Path):
-    return trees.flatten(checkpoints.load_model(run / "model")[0])
+    return trees.flatten(states.load_model(run / "model")[0])
 
 
 def last_step(run: Path) -> int:
@@ -138,7 +139,7 @@ def stopped(folder):
     process.send_signal(signal.SIGTERM)
     code, out, err = finish(process)
     assert code == 0, err
-    return run, out, max(checkpoints.whole_steps(run / "checkpoints" / "pose"))
+    return run, out, max(states.whole_steps(run / "checkpoints" / "pose"))
 
 
 def copy_of(run: Path, to: Path) -> Path:
@@ -247,7 +248,7 @@ DYING = """
 import os
 from pathlib import Path
 from pose_jax.data import readers
-from pose_jax import train
+from pose_jax.training import train
 
 places, deaths = [], {deaths!r}
 done = Path({done!r})

@@ -16,15 +16,16 @@ import flax
 import jax
 from absl import logging
 
-import pose_jax
-from pose_jax import checkpoints, methods
 from pose_jax import config as config_lib
 from pose_jax import data as data_lib
+from pose_jax import methods
+from pose_jax._version import __version__
 from pose_jax.data import readers
 from pose_jax.data.table import Table
 from pose_jax.errors import ConfigError, InputError
 from pose_jax.keypoints import KeypointSet
 from pose_jax.method import Method, Variables
+from pose_jax.runs import states
 
 
 @contextlib.contextmanager
@@ -133,13 +134,13 @@ def write_model(
             "fingerprint": train_table.fingerprint(),
         },
         "versions": {
-            "pose_jax": pose_jax.__version__,
+            "pose_jax": __version__,
             "jax": jax.__version__,
             "flax": flax.__version__,
         },
     }
     if jax.process_index() == 0:
-        checkpoints.save_model(run / "model", jax.device_get(variables), manifest)
+        states.save_model(run / "model", jax.device_get(variables), manifest)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -231,7 +232,7 @@ def load(run: Path | str) -> LoadedRun:
     Raises:
       InputError: no finished model there.
     """
-    variables, manifest = checkpoints.load_model(Path(run) / "model")
+    variables, manifest = states.load_model(Path(run) / "model")
     keypoints = manifest["keypoints"]
     return LoadedRun(
         variables=variables,

@@ -22,22 +22,17 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from pose_jax import (
-    checkpoints,
-    evaluate,
-    interrupts,
-    measures,
-    optim,
-    runs,
-    visualize,
-    writers,
-)
+from pose_jax import evaluate, measures, visualize
 from pose_jax import sharding as sharding_lib
 from pose_jax.data import readers
 from pose_jax.data.table import Table
 from pose_jax.errors import ConfigError, InputError, Stopped
-from pose_jax.experiment import Setup, TrainConfig, setup
 from pose_jax.method import Boxes, Mean, PersonView, Phase, Poses, Variables, View
+from pose_jax.runs import directory as run_directory
+from pose_jax.runs import log, states
+from pose_jax.training import interrupts, optim
+from pose_jax.training import keys as keys_lib
+from pose_jax.training.config import Setup, TrainConfig, setup
 
 # ------------------------------------------------------------------------ state and step
 
@@ -78,25 +73,12 @@ def create_state(variables: Mapping[str, Any], tx, *, averaging: bool) -> TrainS
     )
 
 
-def phase_keys(seed: int, number: int) -> tuple[jax.Array, jax.Array]:
-    """The key that initialises the phase of this number, and the key of its steps."""
-    init_key, step_key = jax.random.split(
-        jax.random.fold_in(jax.random.key(seed), number)
-    )
-    return init_key, step_key
-
-
-def augment_key(step_key: jax.Array) -> jax.Array:
-    """What `Phase.prepare` gets; the same at every step, for it folds in what changes."""
-    return jax.random.fold_in(step_key, 0)
-
-
 def make_train_step(phase: Phase, tx, optimizer: optim.OptimizerConfig):
     """(state, weights of earlier phases, batch, key) -> (state, Means by name)."""
 
     def train_step(state: TrainState, earlier: Variables, batch, key):
         variables = {**earlier, phase.name: {"constants": state.constants}}
-        example = phase.prepare(variables, batch, augment_key(key))
+        example = phase.prepare(variables, batch, keys_lib.augment_key(key))
         model_state = {"batch_stats": state.batch_stats, "constants": state.constants}
         grad_fn = jax.value_and_grad(phase.loss, has_aux=True)
         (loss, (model_state, sums)), grads = grad_fn(
@@ -187,7 +169,7 @@ def _loop(
     plan = s.train_plan()
     start = int(state.step)
     batches = readers.batches(plan, start, train.steps)
-    progress = writers.Progress(train.steps, start, label=phase.name)
+    progress = log.Progress(train.steps, start, label=phase.name)
     window, pending, evaluation = _Window(), None, None
 
     def due(step: int, every: int) -> bool:
@@ -295,7 +277,10 @@ def train(
     run = Path(run)
     # With several processes JAX itself catches SIGTERM: they must agree on a step.
     catch = jax.process_count() == 1
-    with runs.claim(run, config), interrupts.StopRequest(enabled=catch) as stop:
+    with (
+        run_directory.claim(run, config),
+        interrupts.StopRequest(enabled=catch) as stop,
+    ):
         return _train(s, config, run, devices, stop)
 
 
@@ -307,14 +292,14 @@ def _train(s: Setup, config, run: Path, devices, stop) -> dict[str, float]:
         f"evaluated on {s.eval_table.name}; run {run}"
     )
     _check_metric_names(s)
-    writer = writers.MetricWriter(run)
+    writer = log.MetricWriter(run)
     predictor = evaluate.Predictor(s.method, mesh)
     variables: dict[str, Any] = {}
     evaluation = reached = None
     for number, phase in enumerate(s.method.phases):
         weights, found = _run_phase(
             phase, variables, s, run=run, mesh=mesh, writer=writer,
-            predictor=predictor, keys=phase_keys(s.config.seed, number), stop=stop,
+            predictor=predictor, keys=keys_lib.phase_keys(s.config.seed, number), stop=stop,
         )  # fmt: skip
         name = s.sections[phase.name][1].stop_metric
         if name:
@@ -333,7 +318,7 @@ def _train(s: Setup, config, run: Path, devices, stop) -> dict[str, float]:
             predictor, variables, s.eval_table, s.config.input, s.config.evaluation
         )
     metrics, found = evaluation
-    runs.write_model(
+    run_directory.write_model(
         run,
         config=config,
         method=s.method,
@@ -371,7 +356,7 @@ def _evaluations(run: Path, phase: str) -> dict[int, dict[str, float]]:
     """What the evaluations of a phase found, by step, from the log."""
     return {
         entry["step"]: entry
-        for entry in writers.read_metrics(run)
+        for entry in log.read_metrics(run)
         if entry["phase"] == phase and any(map(measures.is_metric, entry))
     }
 
@@ -395,7 +380,7 @@ def _run_phase(
 ) -> tuple[dict[str, Any], Evaluation | None]:
     """Starts one phase or resumes it; returns its weights and its last evaluation."""
     train = s.sections[phase.name][1]
-    with checkpoints.Checkpoints(
+    with states.Checkpoints(
         run / "checkpoints" / phase.name,
         keep_latest=train.keep_checkpoints,
         best_metric=train.best_metric or None,
@@ -447,7 +432,7 @@ def _start(phase: Phase, earlier: Variables, s: Setup, *, run, mesh, store, keys
         if other is None:
             state, source = store.restore(shapes), ""
         else:
-            with checkpoints.Checkpoints(other, read_only=True) as theirs:
+            with states.Checkpoints(other, read_only=True) as theirs:
                 state, source = theirs.restore(shapes), f", from {train.resume_from}"
         step = int(state.step)
         print(f"phase {phase.name!r}: resumed at step {step} of {train.steps}{source}")
@@ -470,7 +455,7 @@ def _state_to_go_on_from(phase: Phase, train: TrainConfig, s: Setup) -> Path | N
     if not train.resume_from:
         return None
     directory = Path(train.resume_from) / "checkpoints" / phase.name
-    if checkpoints.whole_steps(directory):
+    if states.whole_steps(directory):
         return directory
     if phase is s.method.phases[0]:
         raise InputError(
@@ -512,10 +497,10 @@ def _start_from(
     state: TrainState, phase: Phase, train: TrainConfig, tx, optimizer, mesh
 ):
     """Weights of another run's model, as far as names and shapes agree."""
-    variables, _ = checkpoints.load_model(Path(train.init_from) / "model")
+    variables, _ = states.load_model(Path(train.init_from) / "model")
     loaded = variables.get(phase.name, next(iter(variables.values())))
     own = {"params": state.params, "batch_stats": state.batch_stats}
-    merged, report = checkpoints.merge_params(own, loaded, skip=train.init_skip)
+    merged, report = states.merge_params(own, loaded, skip=train.init_skip)
     print(f"phase {phase.name!r}: started from {train.init_from}\n{report}")
     new = create_state(
         {**merged, "constants": state.constants}, tx, averaging=optimizer.ema_decay > 0
@@ -527,7 +512,7 @@ def _draw_inputs(phase: Phase, earlier, state: TrainState, s: Setup, run: Path, 
     """RUN/pictures/inputs_<phase>.png: what the network is about to be shown."""
     batch = next(readers.batches(s.train_plan(), 0, 1))
     variables = {**earlier, phase.name: {"constants": state.constants}}
-    example = _once(phase.prepare)(variables, batch, augment_key(key))
+    example = _once(phase.prepare)(variables, batch, keys_lib.augment_key(key))
     preview = jax.device_get(phase.preview(example))
     out = run / "pictures" / f"inputs_{phase.name}.png"
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -8,12 +8,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pose_jax import checkpoints, evaluate, experiment, methods, train, trees, writers
+from pose_jax import evaluate, methods, trees
 from pose_jax.data import coco, readers
 from pose_jax.data.synthetic import scenes
 from pose_jax.errors import ConfigError, InputError
 from pose_jax.keypoints import LSP
 from pose_jax.method import Mean, Method, PersonView, Phase, Poses, Statistics
+from pose_jax.runs import log as log_lib
+from pose_jax.runs import states
+from pose_jax.training import config as training_config
+from pose_jax.training import keys, train
 from tests.made_up import made_up_detector, make_table
 
 
@@ -52,7 +56,7 @@ def make_config(root, **changes):
 
 
 def weights_of(run):
-    return trees.flatten(checkpoints.load_model(run / "model")[0])
+    return trees.flatten(states.load_model(run / "model")[0])
 
 
 class Stop(Exception):
@@ -125,7 +129,7 @@ def test_the_run_directory_holds_what_the_design_promises(straight):
         "pictures/curves.png",
     ):
         assert (run / name).exists(), name
-    manifest = checkpoints.load_manifest(run / "model")
+    manifest = states.load_manifest(run / "model")
     assert manifest["scores"]["AP@gt_boxes"] == metrics["AP@gt_boxes"]
     assert manifest["method"]["name"] == "dark"
     assert len(manifest["train_data"]["fingerprint"]) == 16
@@ -165,7 +169,7 @@ def test_four_devices_take_the_same_steps_as_one(people, tmp_path):
         train.train(config, run, devices=jax.devices()[:count])
         ends[count] = {p: v for p, v in weights_of(run).items() if "params" in p}
     s = train.setup(config)
-    init = jax.jit(s.method.phases[0].init)(train.phase_keys(3, 0)[0])["params"]
+    init = jax.jit(s.method.phases[0].init)(keys.phase_keys(3, 0)[0])["params"]
     start = {("pose", "params", *p): v for p, v in trees.flatten(init).items()}
 
     def distance(a, b):
@@ -371,7 +375,7 @@ def test_a_cascade_with_statistics_needs_nothing_of_the_trainer(
         with pytest.raises(Stop):
             train.train(config, tmp_path / "run")
     metrics = train.train(config, tmp_path / "run")
-    variables, _ = checkpoints.load_model(tmp_path / "run" / "model")
+    variables, _ = states.load_model(tmp_path / "run" / "model")
     assert set(variables) == {"stage_1", "stage_2"}
     spread = variables["stage_2"]["constants"]["spread"]
     assert spread.shape == (1, 17, 1) and (spread > 0).all()
@@ -407,7 +411,7 @@ def test_a_phase_may_start_from_the_weights_of_an_earlier_one(
 ):
     config = cascade_config(people, monkeypatch, starts_from="stage_1")
     train.train(config, tmp_path / "run")
-    variables, _ = checkpoints.load_model(tmp_path / "run" / "model")
+    variables, _ = states.load_model(tmp_path / "run" / "model")
     one, two = (variables[f"stage_{s}"]["params"]["mean"] for s in (1, 2))
     np.testing.assert_array_equal(one, two)
     assert np.abs(one).max() > 0.01
@@ -423,12 +427,12 @@ def test_a_phase_that_adds_nothing_ends_the_training(
     metrics = train.train(config, tmp_path / "run")
     said = "phase 'stage_2' ends the training and is left out of the model"
     assert said in capsys.readouterr().out
-    variables, manifest = checkpoints.load_model(tmp_path / "run" / "model")
+    variables, manifest = states.load_model(tmp_path / "run" / "model")
     assert set(variables) == {"stage_1"} and manifest["scores"] == metrics
     # Started again when all is done: the same, from the log.
     assert train.train(config, tmp_path / "run") == metrics
     assert said in capsys.readouterr().out
-    assert set(checkpoints.load_model(tmp_path / "run" / "model")[0]) == {"stage_1"}
+    assert set(states.load_model(tmp_path / "run" / "model")[0]) == {"stage_1"}
 
 
 @pytest.mark.parametrize("field", ["best_metric", "stop_metric"])
@@ -482,7 +486,7 @@ def test_a_cascade_learns_a_few_people_by_heart(people, tmp_path):
     )
     config["data"]["eval"] = config["data"]["train"]
     train.train(config, tmp_path / "run")
-    log = writers.read_metrics(tmp_path / "run")
+    log = log_lib.read_metrics(tmp_path / "run")
     first, second = (e["box_error@gt_boxes"] for e in log if "box_error@gt_boxes" in e)
     assert first < 0.001 and second < 0.02
 
@@ -519,14 +523,14 @@ def test_a_detector_is_trained_evaluated_and_drawn(
     assert f": {len(table.images)} images of coco train2017, " in printed
     assert "box_AP" in printed
     assert metrics["box_AP"] == 1
-    manifest = checkpoints.load_manifest(run / "model")
+    manifest = states.load_manifest(run / "model")
     assert manifest["keypoints"] is None
     assert manifest["scores"]["box_AP"] == metrics["box_AP"]
     pictures = {path.name for path in (run / "pictures").glob("*.png")}
     assert pictures == {
         "inputs_detector.png", "predictions.png", "worst.png", "curves.png"
     }  # fmt: skip
-    lines = writers.read_metrics(run)
+    lines = log_lib.read_metrics(run)
     assert [line["step"] for line in lines if "box_AP" in line] == [30, 60]
     # Started again it trains no step, and what is evaluated already is not again.
     written = (run / "metrics.jsonl").read_text()
@@ -557,9 +561,9 @@ def test_a_detector_s_best_metric_is_one_of_boxes(people, monkeypatch):
 
 def test_a_detector_may_be_evaluated_on_people_of_other_keypoints(people, monkeypatch):
     config = detector_config(people, monkeypatch)
-    load = experiment.data_lib.load
+    load = training_config.data_lib.load
     monkeypatch.setattr(
-        experiment.data_lib,
+        training_config.data_lib,
         "load",
         lambda source: (
             make_table(keypoint_set=LSP) if source.split == "val2017" else load(source)

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from pose_jax.interrupts import Interrupted, StopRequest
+from pose_jax.training.interrupts import Interrupted, StopRequest
 
 
 @pytest.mark.parametrize(

@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pose_jax import optim
 from pose_jax.config import build
 from pose_jax.errors import ConfigError
-from pose_jax.optim import OptimizerConfig
+from pose_jax.training import optim
+from pose_jax.training.optim import OptimizerConfig
 
 PARAMS = {
     "backbone": {

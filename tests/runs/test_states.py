@@ -12,9 +12,10 @@ import numpy as np
 import optax
 import pytest
 
-from pose_jax import checkpoints, sharding
-from pose_jax.checkpoints import Checkpoints, merge_params
+from pose_jax import sharding
 from pose_jax.errors import ConfigError, InputError
+from pose_jax.runs import states
+from pose_jax.runs.states import Checkpoints, merge_params
 from pose_jax.trees import compare_trees
 
 
@@ -221,7 +222,7 @@ def test_a_reader_of_another_runs_checkpoints_changes_nothing(tmp_path):
     with Checkpoints(tmp_path, read_only=True) as store:
         assert store.steps() == [3] and half.exists()
         assert_same_bits(store.restore(make_state(0)), make_state(3))
-    assert checkpoints.whole_steps(tmp_path) == [3]
+    assert states.whole_steps(tmp_path) == [3]
 
 
 def test_another_tree_is_refused_with_the_paths_that_differ(tmp_path):
@@ -256,18 +257,18 @@ VARIABLES = {
 
 def test_a_model_comes_back_bit_for_bit(tmp_path):
     manifest = {"method": {"name": "dark"}, "scores": {"AP": 0.5}, "é": [1, None]}
-    checkpoints.save_model(tmp_path / "run" / "model", VARIABLES, manifest)
-    variables, found = checkpoints.load_model(tmp_path / "run" / "model")
-    assert found == manifest == checkpoints.load_manifest(tmp_path / "run" / "model")
+    states.save_model(tmp_path / "run" / "model", VARIABLES, manifest)
+    variables, found = states.load_model(tmp_path / "run" / "model")
+    assert found == manifest == states.load_manifest(tmp_path / "run" / "model")
     assert_same_bits(variables, jax.device_get(VARIABLES))
     assert [p.name for p in (tmp_path / "run").iterdir()] == ["model"]
 
 
 def test_a_model_is_replaced_whole(tmp_path, monkeypatch):
     path = tmp_path / "model"
-    checkpoints.save_model(path, {"a": {"w": np.ones(2)}}, {"n": 1})
-    checkpoints.save_model(path, {"b": {"v": np.ones(3)}}, {"n": 2})
-    variables, manifest = checkpoints.load_model(path)
+    states.save_model(path, {"a": {"w": np.ones(2)}}, {"n": 1})
+    states.save_model(path, {"b": {"v": np.ones(3)}}, {"n": 2})
+    variables, manifest = states.load_model(path)
     assert manifest == {"n": 2} and list(variables) == ["b"]
 
     def die(*_, **__):
@@ -275,21 +276,21 @@ def test_a_model_is_replaced_whole(tmp_path, monkeypatch):
 
     monkeypatch.setattr(np, "savez", die)
     with pytest.raises(KeyboardInterrupt):
-        checkpoints.save_model(path, {"c": {"w": np.ones(2)}}, {"n": 3})
+        states.save_model(path, {"c": {"w": np.ones(2)}}, {"n": 3})
     monkeypatch.undo()
-    assert checkpoints.load_model(path)[1] == {"n": 2}
+    assert states.load_model(path)[1] == {"n": 2}
     path.rename(tmp_path / "model.old")  # killed between the two renames
-    assert checkpoints.load_model(path)[1] == {"n": 2}
-    checkpoints.save_model(path, {"d": {"w": np.ones(2)}}, {"n": 4})
-    assert checkpoints.load_model(path)[1] == {"n": 4}
+    assert states.load_model(path)[1] == {"n": 2}
+    states.save_model(path, {"d": {"w": np.ones(2)}}, {"n": 4})
+    assert states.load_model(path)[1] == {"n": 4}
     assert [p.name for p in tmp_path.iterdir()] == ["model"]
 
 
 def test_an_absent_or_damaged_model_says_what_to_do(tmp_path):
     path = tmp_path / "model"
     with pytest.raises(InputError, match="no model here"):
-        checkpoints.load_model(path)
-    checkpoints.save_model(path, VARIABLES, {"n": 1})
+        states.load_model(path)
+    states.save_model(path, VARIABLES, {"n": 1})
     file = path / "variables.npz"
     whole = file.read_bytes()
     middle = whole.index(np.arange(24, dtype=np.float32).tobytes()) + 40
@@ -299,31 +300,31 @@ def test_an_absent_or_damaged_model_says_what_to_do(tmp_path):
         with pytest.raises(
             InputError, match=r"variables\.npz cannot be read"
         ) as caught:
-            checkpoints.load_model(path)
+            states.load_model(path)
         assert "\n" not in str(caught.value)
-        assert checkpoints.load_manifest(path) == {"n": 1}
+        assert states.load_manifest(path) == {"n": 1}
     file.unlink()
     with pytest.raises(InputError, match=r"variables\.npz cannot be read"):
-        checkpoints.load_model(path)
+        states.load_model(path)
     for broken in ("{", "[]"):
         (path / "manifest.json").write_text(broken)
         with pytest.raises(InputError, match=r"manifest\.json cannot be read"):
-            checkpoints.load_manifest(path)
+            states.load_manifest(path)
 
 
 def test_a_model_file_cannot_run_code(tmp_path):
     path = tmp_path / "model"
-    checkpoints.save_model(path, {"w": np.ones(1)}, {})
+    states.save_model(path, {"w": np.ones(1)}, {})
     np.savez(path / "variables.npz", w=np.array([object()], dtype=object))
     with pytest.raises(InputError, match="cannot be read"):
-        checkpoints.load_model(path)
+        states.load_model(path)
 
 
 def test_values_that_a_model_cannot_hold_are_refused(tmp_path):
     with pytest.raises(ValueError, match="bfloat16"):
-        checkpoints.save_model(tmp_path / "m", {"w": jnp.ones(1, jnp.bfloat16)}, {})
+        states.save_model(tmp_path / "m", {"w": jnp.ones(1, jnp.bfloat16)}, {})
     with pytest.raises(ValueError, match="'/'"):
-        checkpoints.save_model(tmp_path / "m", {"a/b": np.ones(1)}, {})
+        states.save_model(tmp_path / "m", {"a/b": np.ones(1)}, {})
     assert not (tmp_path / "m").exists()
 
 
@@ -375,6 +376,6 @@ def test_merging_refuses_what_cannot_be_meant():
 
 
 def test_reading_a_model_does_not_load_orbax(run_python):
-    code = "import sys, pose_jax.checkpoints; print('orbax' in sys.modules)"
+    code = "import sys, pose_jax.runs.states; print('orbax' in sys.modules)"
     out = run_python(code)
     assert out.stdout.strip() == "False", out.stderr
