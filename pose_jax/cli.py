@@ -293,12 +293,12 @@ def _eval(parser: _Parser) -> Run:
         if (args.run is None) == (args.compare is None):
             raise ConfigError("give either --run RUN or --compare RUN_A RUN_B.")
         if args.compare is not None:
-            from pose_jax import compare
+            from pose_jax.evaluation import compare
 
             where = {"data": args.data, "split": args.split, "boxes": args.boxes}
             print(compare.compare(*args.compare, **where))
             return
-        from pose_jax import evaluate
+        from pose_jax.evaluation import evaluate
 
         evaluate.evaluate_run(
             args.run,

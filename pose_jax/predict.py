@@ -17,11 +17,12 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from pose_jax import evaluate, visualize
 from pose_jax import sharding as sharding_lib
 from pose_jax import system as system_lib
 from pose_jax.data import table as table_lib
+from pose_jax.drawing import people as drawing
 from pose_jax.errors import ConfigError, InputError
+from pose_jax.evaluation import evaluate
 from pose_jax.keypoints import KeypointSet
 from pose_jax.runs import directory
 
@@ -352,7 +353,7 @@ def _predict_files(
         for path, image, persons in zip(readable, pixels, found, strict=True):
             boxed = given is not None or detected
             drawn = _drawn(image, persons, people.keypoints, boxed, detected)
-            visualize.save_png(out / f"{path.stem}.png", drawn)
+            drawing.save_png(out / f"{path.stem}.png", drawn)
             results += [_result(path, person) for person in persons]
         done += len(readable)
     if not done:
@@ -374,7 +375,7 @@ def _drawn(
     scored: bool,
 ) -> np.ndarray:
     k = len(keypoint_set)
-    return visualize.draw_people(
+    return drawing.draw_people(
         image,
         np.array([p.points_xy for p in persons]).reshape(-1, k, 2),
         keypoint_set,

@@ -33,13 +33,15 @@ import numpy as np
 
 from pose_jax import config as config_lib
 from pose_jax import data as data_lib
-from pose_jax import evaluate, measures, methods, pages, visualize
+from pose_jax import methods, pages
 from pose_jax import metrics as metrics_lib
 from pose_jax import sharding as sharding_lib
 from pose_jax._version import __version__
 from pose_jax.data import canvas, readers
 from pose_jax.data.table import Table
+from pose_jax.drawing import people as drawing
 from pose_jax.errors import ConfigError, InputError
+from pose_jax.evaluation import evaluate, measure
 from pose_jax.keypoints import KeypointSet
 from pose_jax.method import Boxes, PersonView, Poses
 from pose_jax.pages import tag
@@ -261,7 +263,7 @@ class _Images:
       table: the data.
       boxes: n predictions.
       total: of how many images these are a part.
-      missed: [n] people that no sure box finds, see `measures.box_errors`.
+      missed: [n] people that no sure box finds, see `measure.box_errors`.
       false: [n] sure boxes that find nobody.
       order: [n] places, the fewest mistakes first; without labels as they came.
     """
@@ -313,8 +315,8 @@ def _look(
 
 def _mistakes(table: Table, boxes: Boxes) -> dict[str, np.ndarray]:
     missed = false = np.zeros(len(boxes.row), int)
-    if measures.has_truth(table):
-        missed, false = measures.box_errors(table, boxes)
+    if measure.has_truth(table):
+        missed, false = measure.box_errors(table, boxes)
     order = np.argsort(missed + false, kind="stable")
     return {"missed": missed, "false": false, "order": order}
 
@@ -363,7 +365,7 @@ def _yardstick(table: Table, rows: np.ndarray) -> _Yardstick:
     """The length that the literature measures errors on this data in."""
     if table.head_sizes is not None:
         metric, words = "PCKh", "0.6 of the head box's diagonal"
-        thresholds, length = measures.PCKH_THRESHOLDS, table.head_sizes[rows]
+        thresholds, length = measure.PCKH_THRESHOLDS, table.head_sizes[rows]
     elif table.keypoints.torso is not None:
         ends = list(table.keypoints.torso)
         names = [table.keypoints.names[i] for i in ends]
@@ -372,7 +374,7 @@ def _yardstick(table: Table, rows: np.ndarray) -> _Yardstick:
         a, b = np.where(
             known[:, None, None], table.points_xy[rows][:, ends], 0
         ).swapaxes(0, 1)
-        thresholds, length = measures.PCK_THRESHOLDS, np.linalg.norm(a - b, axis=-1)
+        thresholds, length = measure.PCK_THRESHOLDS, np.linalg.norm(a - b, axis=-1)
     else:
         metric, words = "PCK_box", "the longer side of the box"
         boxes = table.boxes_xyxy[rows]
@@ -451,11 +453,11 @@ def _panels(log: Sequence[Mapping[str, Any]]) -> dict[str, Lines]:
             if name in ("step", "phase", "time") or not isinstance(value, int | float):
                 continue
             panel, label = _TITLES.get(name, name), ""
-            if measures.is_metric(name):
+            if measure.is_metric(name):
                 panel, label = _kind(name)
             if several:
                 label = f"{label} {line['phase']}".strip()
-            group = metrics if measures.is_metric(name) else logged
+            group = metrics if measure.is_metric(name) else logged
             lines = group.setdefault(panel, {})
             lines.setdefault(label, []).append((line["step"], value))
     order = [*(name for name in logged if name not in _TITLES.values())]
@@ -513,7 +515,7 @@ def _latest_scores(files: _Files) -> tuple[str, Mapping[str, Any]]:
     if files.manifest is not None:
         return "end of training", files.manifest.get("scores", {})
     for line in reversed(files.log):
-        scores = {name: line[name] for name in line if measures.is_metric(name)}
+        scores = {name: line[name] for name in line if measure.is_metric(name)}
         if scores:
             return f"step {line['step']} of phase {line['phase']!r}", scores
     return "", {}
@@ -547,7 +549,7 @@ def _metrics(files: _Files) -> pages.Html:
     sources = {source: None for source, _ in files.evaluations}
     # Manifests are sorted; evaluations and the log have the order of the evaluator.
     measured = [*files.evaluations.values(), *files.log]
-    names = [name for found in measured for name in found if measures.is_metric(name)]
+    names = [name for found in measured for name in found if measure.is_metric(name)]
     present = {name for found in columns.values() for name in found}
     names = [n for n in dict.fromkeys([*names, *present]) if n in present]
 
@@ -572,7 +574,7 @@ def _metrics(files: _Files) -> pages.Html:
         tables.append(pages.table(["metric", *used], rows))
     if not tables:
         tables = [tag("p", "No metric is here.")]
-    formulas = {n.split("@")[0]: f for n in names if (f := measures.formula(n))}
+    formulas = {n.split("@")[0]: f for n in names if (f := measure.formula(n))}
     if formulas:
         tables.append(
             tag(
@@ -619,7 +621,7 @@ def _keypoint_table(people: _People) -> pages.Html:
     head = [
         "keypoint", "labelled", "visible", "hidden", "median error, px", "mean error, px",
         "median error, lengths", "mean error, lengths",
-        *(f"{measures.full_name(yardstick.metric, table, t)}, %"
+        *(f"{measure.full_name(yardstick.metric, table, t)}, %"
           for t in yardstick.thresholds),
         "mean score",
     ]  # fmt: skip
@@ -750,7 +752,7 @@ def _person(people: _People, place: int) -> pages.Html:
     image = canvas.decode(table, table.image[row])
     window, corner, scale = _crop(image, table.boxes_xyxy[row], true_xy[visibility > 0])
     who = f"image {table.image_ids[table.image[row]]}, annotation {table.ids[row]}"
-    draw = lambda points, **marks: visualize.draw_pose(
+    draw = lambda points, **marks: drawing.draw_pose(
         window, points - corner, table.keypoints, scale=scale, **marks
     )
     pictures = []
@@ -799,7 +801,7 @@ def _images(images: _Images) -> pages.Html:
     """What a detector finds and misses."""
     table, boxes = images.table, images.boxes
     truth = table.truth or table
-    if measures.has_truth(table):
+    if measure.has_truth(table):
         kinds = _kinds(images.order, PEOPLE_OF_A_KIND)
         persons = [
             int((~truth.crowd[truth.people_of_image(int(image))]).sum())
@@ -808,7 +810,7 @@ def _images(images: _Images) -> pages.Html:
         missed, false = int(images.missed.sum()), int(images.false.sum())
         words = (
             f"By how many people are missed and how many boxes find nobody. A box is "
-            f"counted from a score of {measures.SURE:g} on, and finds a person from an IoU "
+            f"counted from a score of {measure.SURE:g} on, and finds a person from an IoU "
             f"of 0.5 on; in a crowd region it may find nobody. So counted, "
             f"{sum(persons) - missed} of {sum(persons)} people are found, and "
             f"{false} boxes are false. Boxes are orange, with their scores, unsure ones "
@@ -849,7 +851,7 @@ def _images(images: _Images) -> pages.Html:
 def _heatmaps(people: _People) -> pages.Html:
     """What the network saw and answered: all pictures that the method has of itself."""
     found, k = people.inspected, len(people.table.keypoints)
-    voting = found.keys() >= set(visualize.HOUGH)
+    voting = found.keys() >= set(drawing.HOUGH)
     # Votes meet in so few pixels that they are not seen without enlarging them.
     left_out = {"input", "fused"} if voting else {"input"}
     peaks = {
@@ -881,8 +883,8 @@ def _votes(people: _People) -> list[pages.Html]:
     """How heatmaps and offsets are fused, for two keypoints of a person."""
     figures = []
     for place in range(len(people.shown)):
-        values = {key: people.inspected[key][place] for key in visualize.HOUGH}
-        pictures, titles = visualize.hough(
+        values = {key: people.inspected[key][place] for key in drawing.HOUGH}
+        pictures, titles = drawing.hough(
             people.inspected["input"][place],
             keypoint_set=people.table.keypoints,
             **values,
@@ -939,7 +941,7 @@ def _inspected(
     found, names = people.inspected, people.table.keypoints
     image = found["input"][place]
     scale = 240 / max(image.shape[:2])
-    draw = lambda image, points, **marks: visualize.draw_pose(
+    draw = lambda image, points, **marks: drawing.draw_pose(
         image, points, names, scale=scale, **marks
     )
     nowhere = np.full((len(names), 2), np.nan)
@@ -948,7 +950,7 @@ def _inspected(
         value = value[place]
         if name in peaks:
             maps = value / max(peaks[name], 1e-6)
-            over = visualize.heatmap_overlay(image, maps, alignment=people.alignment)
+            over = drawing.heatmap_overlay(image, maps, alignment=people.alignment)
             yield name, draw(over, nowhere)
         elif value.shape[1:] == (len(names), 2):
             for stage, points in enumerate(value, 1):

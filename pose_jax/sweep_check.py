@@ -34,7 +34,8 @@ def check(file: str, sweep: Sweep, config: str, overrides: Sequence[str]) -> dic
       InputError: the evaluation data cannot be read.
     """
     base = config_lib.load(config, overrides)
-    from pose_jax import data, measures, methods
+    from pose_jax import data, methods
+    from pose_jax.evaluation import measure
     from pose_jax.training import config as training_config
 
     built = config_lib.build(training_config.Config, base)
@@ -66,7 +67,7 @@ def check(file: str, sweep: Sweep, config: str, overrides: Sequence[str]) -> dic
     return {
         **described(sweep),
         "metric": full_metric(
-            file, sweep.metric, measures.names(table, boxes=method.keypoints is None)
+            file, sweep.metric, measure.names(table, boxes=method.keypoints is None)
         ),
         "config": config,
         "overrides": list(overrides),

@@ -42,7 +42,7 @@ def check_evaluated(file: str, sweep: Sweep, run: str, boxes: str) -> tuple[dict
     Returns:
       What a study keeps, and `Readouts` of the run.
     """
-    from pose_jax import measures
+    from pose_jax.evaluation import measure as measures
 
     readouts = Readouts(run, boxes)
     if readouts.loaded.keypoints is None:
@@ -94,7 +94,8 @@ class Readouts:
         Raises:
           ConfigError: it cannot be.
         """
-        from pose_jax import evaluate, methods
+        from pose_jax import methods
+        from pose_jax.evaluation import evaluate
 
         section = dict(self.loaded.manifest["method"])
         evaluation = dict(self.loaded.manifest.get("evaluation") or {})
@@ -109,7 +110,8 @@ class Readouts:
 
     def measure(self, point: Mapping[str, Any]) -> dict[str, float]:
         """Metrics by full name."""
-        from pose_jax import evaluate, measures
+        from pose_jax.evaluation import evaluate
+        from pose_jax.evaluation import measure as measures
 
         method, evaluation, name = self.method(point)
         if name not in self.known:

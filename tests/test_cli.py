@@ -129,7 +129,7 @@ def test_eval_and_predict_pass_on_what_is_said(stub, tmp_path):
         calls.append((args, kwargs))
         return 1
 
-    stub("evaluate", evaluate_run=record)
+    stub("evaluation.evaluate", evaluate_run=record)
     stub("predict", predict_run=record)
     assert cli.main("eval --run r --decoder argmax,dark --boxes b.json".split()) == 0
     assert cli.main("eval --run r --flip shift --nms oks".split()) == 0
@@ -174,7 +174,7 @@ def test_what_the_user_can_mend_is_one_line(error, code, stub, capsys):
     def fail(*args, **kwargs):
         raise error
 
-    stub("evaluate", evaluate_run=fail)
+    stub("evaluation.evaluate", evaluate_run=fail)
     assert _error(capsys, "eval", "--run", "r") == (code, f"pose-jax: error: {error}\n")
 
 
@@ -185,10 +185,10 @@ def test_an_interruption_is_one_line_and_a_bug_keeps_its_traceback(stub, capsys)
     def fail(*args, **kwargs):
         raise ValueError("a bug")
 
-    stub("evaluate", evaluate_run=interrupt)
+    stub("evaluation.evaluate", evaluate_run=interrupt)
     assert cli.main(["eval", "--run", "r"]) == 130
     assert capsys.readouterr().err.count("\n") == 1
-    stub("evaluate", evaluate_run=fail)
+    stub("evaluation.evaluate", evaluate_run=fail)
     with pytest.raises(ValueError, match="a bug"):
         cli.main(["eval", "--run", "r"])
 

@@ -16,10 +16,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pose_jax import cli, evaluate, measures, methods, metrics, report
+from pose_jax import cli, methods, metrics, report
 from pose_jax import sharding as sharding_lib
 from pose_jax.data import coco
 from pose_jax.data.synthetic import scenes
+from pose_jax.evaluation import evaluate, measure
 from pose_jax.keypoints import COCO, KeypointSet
 from pose_jax.method import Poses
 from pose_jax.runs import directory
@@ -682,7 +683,7 @@ def test_a_detector_is_reported_by_images_without_what_is_of_keypoints(
     assert page.sections() == ALWAYS | {"images"}
     assert "method made_up_detector" in page.text
     assert "0.812" in page.text and "box_AP50" in page.text
-    assert "pose-jax eval" in page.text and measures.formula("box_AP") in page.text
+    assert "pose-jax eval" in page.text and measure.formula("box_AP") in page.text
     people = len(table.labelled_rows())
     missed = len(table.people_of_image(5))
     assert f"{people - missed} of {people} people are found" in page.text

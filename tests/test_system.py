@@ -7,11 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pose_jax import evaluate, methods, nms, system
+from pose_jax import methods, nms, system
 from pose_jax import sharding as sharding_lib
 from pose_jax.data import readers
 from pose_jax.data import table as table_lib
 from pose_jax.errors import ConfigError
+from pose_jax.evaluation import evaluate
 from pose_jax.keypoints import COCO, FLIC, LSP
 from pose_jax.method import Boxes, ImageView, Method, PersonView, Poses
 

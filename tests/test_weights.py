@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 import pose_jax
-from pose_jax import cli, evaluate, info, keypoints, methods, models, weights
+from pose_jax import cli, info, keypoints, methods, models, weights
 from pose_jax.data.synthetic import scenes
 from pose_jax.errors import ConfigError, InputError
+from pose_jax.evaluation import evaluate
 from pose_jax.methods import _person
 from pose_jax.models import layers
 from pose_jax.runs import directory, states

@@ -22,8 +22,8 @@ import time
 import jax
 import numpy as np
 
-from pose_jax import evaluate, measures
 from pose_jax.data.table import Table
+from pose_jax.evaluation import evaluate, measure
 from pose_jax.keypoints import COCO
 from pose_jax.method import Boxes, Poses
 
@@ -145,11 +145,11 @@ def main() -> None:
     print("poses")
     kept, first = timed("OKS-NMS", lambda: evaluate.suppress(table, poses, config))
     timed("OKS-NMS, compiled", lambda: evaluate.suppress(table, poses, config))
-    metrics, second = timed("AP", lambda: measures.measure(table, kept))
+    metrics, second = timed("AP", lambda: measure.measure(table, kept))
     print(f"  {'together':24} {first + second:7.2f} s")
     print(f"  {len(kept.row)} poses are kept; {metrics}")
     print("boxes")
-    metrics, _ = timed("AP", lambda: measures.measure(truth, boxes))
+    metrics, _ = timed("AP", lambda: measure.measure(truth, boxes))
     print(f"  {metrics}")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     # macOS counts bytes, Linux kibibytes.

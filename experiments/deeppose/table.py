@@ -18,10 +18,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from experiments.dark.decoders import SAMPLES, markdown, resample, with_interval
-from pose_jax import evaluate, measures, plots
 from pose_jax import sharding as sharding_lib
 from pose_jax.data.table import Table
+from pose_jax.drawing import curves as curves_lib
 from pose_jax.errors import InputError
+from pose_jax.evaluation import evaluate, measure
 from pose_jax.keypoints import LIMBS
 from pose_jax.method import Poses
 from pose_jax.runs import directory
@@ -87,9 +88,9 @@ def scores(table: Table, poses: Mapping[str, Poses]) -> str:
     head += [f"the paper's, LSP test: {kind.replace('_', ' ')}" for kind in LIMBS]
     rows = []
     for stage, found in poses.items():
-        values = measures.measure(table, found)
+        values = measure.measure(table, found)
         names = [
-            measures.full_name(f"{name}_{kind}", table, 0.5)
+            measure.full_name(f"{name}_{kind}", table, 0.5)
             for name in ("PCP", "PCP_loose")
             for kind in kinds
         ]
@@ -128,14 +129,14 @@ def flips(table: Table, poses: Mapping[str, Poses]) -> str:
     """How often left and right exchanged would have been nearer, and what it costs."""
     rows = []
     for stage, found in poses.items():
-        values = measures.measure(table, found)
+        values = measure.measure(table, found)
         row = [stage]
         for name, threshold in (
             ("flipped_people", None),
             ("PDJ", 0.2),
             ("PDJ_unflipped", 0.2),
         ):
-            full = measures.full_name(name, table, threshold)
+            full = measure.full_name(name, table, threshold)
             row.append(f"{values[full]:.3f}" if full in values else "")
         rows.append(row)
     head = ["", "flipped people", "PDJ@0.2", "PDJ@0.2, these exchanged"]
@@ -173,10 +174,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         args.out.mkdir(parents=True, exist_ok=True)
         (args.out / "table.md").write_text(text + "\n", encoding="utf-8")
         curves = {
-            stage: measures.pdj_curve(table, found) for stage, found in poses.items()
+            stage: measure.pdj_curve(table, found) for stage, found in poses.items()
         }
-        plots.pdj_curves(
-            curves, args.out / "pdj.png", thresholds=measures.PDJ_THRESHOLDS
+        curves_lib.pdj_curves(
+            curves, args.out / "pdj.png", thresholds=measure.PDJ_THRESHOLDS
         )
 
 

@@ -37,11 +37,11 @@ from experiments.dark.decoders import (
     with_interval,
 )
 from pose_jax import config as config_lib
-from pose_jax import evaluate
 from pose_jax import sharding as sharding_lib
 from pose_jax.data.synthetic import scenes
 from pose_jax.data.table import Table
 from pose_jax.errors import InputError
+from pose_jax.evaluation import evaluate
 from pose_jax.method import Poses
 from pose_jax.runs import directory as run_directory
 

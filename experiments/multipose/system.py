@@ -27,11 +27,12 @@ from experiments.dark.decoders import (
     with_interval,
 )
 from experiments.multipose.ablation import PAPER
-from pose_jax import evaluate, measures, system
 from pose_jax import metrics as metrics_lib
 from pose_jax import sharding as sharding_lib
+from pose_jax import system
 from pose_jax.data.table import Table
 from pose_jax.errors import InputError
+from pose_jax.evaluation import evaluate, measure
 from pose_jax.method import Poses
 from pose_jax.runs import directory
 
@@ -127,7 +128,7 @@ def box_metrics(table: Table, people: system.People) -> dict[str, float]:
             strict=True,
         )
     ]
-    return metrics_lib.coco_box_ap(measures.ground_truth(table), results)
+    return metrics_lib.coco_box_ap(measure.ground_truth(table), results)
 
 
 def _values(table: Table, poses: Poses) -> Values:
@@ -159,7 +160,7 @@ def report(
     annotated = predictor(pose.variables, table, pose.input)
     people = find(detector, pose, table, slots)
     found, poses = as_detections(table, people)
-    in_boxes = measures.measure(table, annotated)
+    in_boxes = measure.measure(table, annotated)
     boxes = box_metrics(table, people)
 
     ways = {
@@ -171,7 +172,7 @@ def report(
         str(t): _values(found, suppressed(found, ranked, t)) for t in (None, *OKS_NMS)
     }
     names = ("AP", "AP50", "AP75", "AR")
-    detected = measures.measure(found, ways["pose"])
+    detected = measure.measure(found, ways["pose"])
     of_boxes = [
         ["annotated boxes", *(f"{in_boxes[f'{n}@gt_boxes']:.3f}" for n in names)],
         ["found boxes", *(f"{detected[f'{n}@detections']:.3f}" for n in names)],

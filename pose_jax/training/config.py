@@ -10,10 +10,11 @@ import jax
 
 from pose_jax import config as config_lib
 from pose_jax import data as data_lib
-from pose_jax import evaluate, methods
+from pose_jax import methods
 from pose_jax.data import readers
 from pose_jax.data.table import Table
 from pose_jax.errors import ConfigError
+from pose_jax.evaluation import evaluate
 from pose_jax.method import Method
 from pose_jax.training import optim
 

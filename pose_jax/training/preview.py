@@ -9,8 +9,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from pose_jax import visualize
 from pose_jax.data import readers
+from pose_jax.drawing import people as drawing
 from pose_jax.method import PersonView
 from pose_jax.training import config as training_config
 from pose_jax.training import keys
@@ -49,6 +49,6 @@ def show(config: Mapping[str, Any], out: Path, rows: int = 24) -> None:
     parts = [part for part in parts if part["input"].shape == shape]
     merged = jax.tree.map(lambda *leaves: np.concatenate(leaves)[:rows], *parts)
     alignment = view.alignment if isinstance(view, PersonView) else "stride"
-    picture = visualize.preview_sheet(merged, keypoint_set, alignment=alignment)
-    visualize.save_png(out, picture)
+    picture = drawing.preview_sheet(merged, keypoint_set, alignment=alignment)
+    drawing.save_png(out, picture)
     print(f"{len(merged['input'])} training inputs of phase {phase.name!r}: {out}")

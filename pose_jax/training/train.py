@@ -22,11 +22,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from pose_jax import evaluate, measures, visualize
 from pose_jax import sharding as sharding_lib
 from pose_jax.data import readers
 from pose_jax.data.table import Table
+from pose_jax.drawing import people as drawing
 from pose_jax.errors import ConfigError, InputError, Stopped
+from pose_jax.evaluation import evaluate
+from pose_jax.evaluation import measure as measures
 from pose_jax.method import Boxes, Mean, PersonView, Phase, Poses, Variables, View
 from pose_jax.runs import directory as run_directory
 from pose_jax.runs import log, states
@@ -518,5 +520,5 @@ def _draw_inputs(phase: Phase, earlier, state: TrainState, s: Setup, run: Path, 
     out.parent.mkdir(parents=True, exist_ok=True)
     view = s.method.view
     alignment = view.alignment if isinstance(view, PersonView) else "stride"
-    picture = visualize.preview_sheet(preview, s.method.keypoints, alignment=alignment)
-    visualize.save_png(out, picture)
+    picture = drawing.preview_sheet(preview, s.method.keypoints, alignment=alignment)
+    drawing.save_png(out, picture)

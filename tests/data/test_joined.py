@@ -9,13 +9,14 @@ import pytest
 import scipy.io
 from PIL import Image
 
-from pose_jax import cli, config, data, keypoints, measures
+from pose_jax import cli, config, data, keypoints
 from pose_jax.data import joined
 from pose_jax.data.canvas import decode
 from pose_jax.data.readers import InputConfig, Plan, batches
 from pose_jax.data.synthetic import scenes
 from pose_jax.data.table import Table
 from pose_jax.errors import ConfigError, InputError
+from pose_jax.evaluation import measure
 from pose_jax.method import PersonView
 from pose_jax.training import config as training_config
 from tests.made_up import detections, make_poses, make_table
@@ -146,11 +147,11 @@ def test_the_fingerprint_is_of_all_sources():
 def test_metrics_are_of_all_people_though_the_sources_share_ids():
     parts = [make_table(6, seed=0, name="a"), make_table(4, seed=1, name="b")]
     whole = joined.join(parts)
-    assert measures.measure(whole, make_poses(whole))["AP@gt_boxes"] == pytest.approx(1)
+    assert measure.measure(whole, make_poses(whole))["AP@gt_boxes"] == pytest.approx(1)
     moved = np.repeat([4.0, 30.0], (6, 4))[:, None, None]  # b's are further away.
-    metrics = measures.measure(whole, make_poses(whole, moved))
+    metrics = measure.measure(whole, make_poses(whole, moved))
     alone = [
-        measures.measure(part, make_poses(part, by))
+        measure.measure(part, make_poses(part, by))
         for part, by in zip(parts, (4.0, 30.0), strict=True)
     ]
     for name in ("pixel_error@gt_boxes", "PCK@0.2@gt_boxes"):
@@ -162,7 +163,7 @@ def test_metrics_are_of_all_people_though_the_sources_share_ids():
 def test_heads_are_counted_where_there_are_any():
     with_heads = make_table(4, keypoints.MPII, head_sizes=np.full(4, 50.0))
     whole = joined.join([make_table(2, keypoints.MPII, seed=1), with_heads])
-    metrics = measures.measure(whole, make_poses(whole))
+    metrics = measure.measure(whole, make_poses(whole))
     assert metrics["PCKh@0.5@gt_boxes"] == 1
     assert metrics["PCKh_people_without_head_box@gt_boxes"] == 2
 
@@ -178,7 +179,7 @@ def test_boxes_of_a_detector_keep_the_truth_they_are_measured_against():
     assert not whole.ids.any()
     assert whole.truth.fingerprint() == joined.join(truths).fingerprint()
     assert set(whole.image_ids) <= set(whole.truth.image_ids)
-    metrics = measures.measure(whole, make_poses(whole))
+    metrics = measure.measure(whole, make_poses(whole))
     assert metrics["AR@detections"] == pytest.approx(0.8)  # 8 of 10 people.
 
 

@@ -9,7 +9,8 @@ import pytest
 import scipy.io
 from PIL import Image
 
-from pose_jax import cli, evaluate, keypoints
+from pose_jax import cli, keypoints
+from pose_jax.evaluation import evaluate
 from pose_jax.training import train
 
 # Head boxes from small to as large as a person: some of an untrained network's guesses

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from experiments.dark import ablation, decoders, tables
-from pose_jax import compare, config
+from pose_jax import config
+from pose_jax.evaluation import compare
 from tests.made_up import make_poses, make_table
 
 ROOT = Path(__file__).parents[2]

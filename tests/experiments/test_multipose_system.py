@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from experiments.multipose import system as tables
-from pose_jax import measures, system
+from pose_jax import system
+from pose_jax.evaluation import measure
 from tests.made_up import make_table
 
 
@@ -64,7 +65,7 @@ def test_who_is_there_twice_goes_by_oks(table, people):
     np.testing.assert_array_equal(left.row, [0, 1, 3, 4, 6, 7])
     by_box = tables.suppressed(found, tables.rescored(found, poses, "box"), 0.5)
     np.testing.assert_array_equal(by_box.row, [1, 2, 4, 5, 7, 8])
-    assert measures.measure(found, left)["AP@detections"] == 1
+    assert measure.measure(found, left)["AP@detections"] == 1
 
 
 def test_boxes_are_measured_as_coco_does(table, people):

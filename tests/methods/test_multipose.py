@@ -10,11 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pose_jax import evaluate, keypoints, methods, models, visualize
+from pose_jax import keypoints, methods, models
 from pose_jax.codecs import offsets
 from pose_jax.data import readers
 from pose_jax.data.synthetic import scenes
+from pose_jax.drawing import people as drawing
 from pose_jax.errors import ConfigError
+from pose_jax.evaluation import evaluate
 from pose_jax.method import Batch, Inputs, Labels
 from pose_jax.methods import _person, multipose
 from pose_jax.training import train
@@ -923,7 +925,7 @@ def pictures(tmp_path_factory):
 
 
 def test_trained_and_evaluated_with_several_decoders(pictures, tmp_path, monkeypatch):
-    monkeypatch.setattr(visualize, "curves", lambda *_: None)  # As long as the rest.
+    monkeypatch.setattr(drawing, "curves", lambda *_: None)  # As long as the rest.
     model = {"name": "multipose_18", "options": {"width": 4}}
     config = make_config(pictures, model)
     s = train.setup(config)

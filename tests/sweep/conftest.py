@@ -8,8 +8,9 @@ import sys
 
 import pytest
 
-from pose_jax import measures, sweep, sweep_worker
+from pose_jax import sweep, sweep_worker
 from pose_jax.data.synthetic import scenes
+from pose_jax.evaluation import measure
 from tests.sweep.studies import DEMO, QUICK, STEPS, write
 
 # A training that can be watched: a line of the log a step, which is its checkpoint too.
@@ -64,7 +65,7 @@ def names():
     """The metrics that are asked for: to find all of them is to measure something."""
     found = ("AP@gt_boxes", "PCK@0.2@gt_boxes", "pixel_error@gt_boxes")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(measures, "names", lambda table, boxes=False: found)
+        patch.setattr(measure, "names", lambda table, boxes=False: found)
         yield
 
 

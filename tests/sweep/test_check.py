@@ -4,8 +4,9 @@ import re
 
 import pytest
 
-from pose_jax import data, measures, sweep_check, sweep_readout, sweep_space
+from pose_jax import data, sweep_check, sweep_readout, sweep_space
 from pose_jax.errors import ConfigError
+from pose_jax.evaluation import measure
 from pose_jax.sweep import Sweep, grid
 from tests.sweep.studies import DEMO, LR, ROOT, SHIPPED
 
@@ -14,9 +15,9 @@ from tests.sweep.studies import DEMO, LR, ROOT, SHIPPED
 def names(folder):
     """All metrics of these people, looked up once."""
     source = data.SourceConfig(name="coco", root=str(folder / "data"), split="val2017")
-    found = measures.names(data.load(source))
+    found = measure.names(data.load(source))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(measures, "names", lambda table, boxes=False: found)
+        patch.setattr(measure, "names", lambda table, boxes=False: found)
         yield
 
 

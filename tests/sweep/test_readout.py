@@ -7,17 +7,10 @@ import jax
 import numpy as np
 import pytest
 
-from pose_jax import (
-    cli,
-    config,
-    evaluate,
-    measures,
-    methods,
-    sweep,
-    sweep_readout,
-    sweep_report,
-)
+from pose_jax import cli, config, methods, sweep, sweep_readout, sweep_report
 from pose_jax.errors import ConfigError
+from pose_jax.evaluation import evaluate
+from pose_jax.evaluation import measure as measures
 from pose_jax.runs import directory
 from pose_jax.sweep import Sweep, grid
 from pose_jax.training import config as training_config

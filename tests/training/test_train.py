@@ -8,10 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pose_jax import evaluate, methods, trees
+from pose_jax import methods, trees
 from pose_jax.data import coco, readers
 from pose_jax.data.synthetic import scenes
 from pose_jax.errors import ConfigError, InputError
+from pose_jax.evaluation import evaluate
 from pose_jax.keypoints import LSP
 from pose_jax.method import Mean, Method, PersonView, Phase, Poses, Statistics
 from pose_jax.runs import log as log_lib

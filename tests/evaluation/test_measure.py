@@ -7,36 +7,37 @@ import numpy as np
 import pytest
 import scipy.io
 
-from pose_jax import evaluate, keypoints, measures
+from pose_jax import keypoints
 from pose_jax.data.table import Table
+from pose_jax.evaluation import evaluate, measure
 from pose_jax.method import Boxes
 from tests.made_up import detections, make_poses, make_table, right_answers
 
 
 def test_perfect_predictions_measure_perfect():
     table = make_table()
-    found = measures.measure(table, make_poses(table))
+    found = measure.measure(table, make_poses(table))
     for name in ("AP", "AP50", "AR", "PCK@0.05", "PDJ@0.2", "PCP@0.5", "PCP_loose@0.5"):
         assert found[f"{name}@gt_boxes"] == pytest.approx(1), name
     assert found["PCK_AUC@gt_boxes"] == pytest.approx(1)
     assert found["pixel_error@gt_boxes"] < 1e-4
-    moved = measures.measure(table, make_poses(table, moved=np.array([3, 4])))
+    moved = measure.measure(table, make_poses(table, moved=np.array([3, 4])))
     assert moved["pixel_error@gt_boxes"] == pytest.approx(5, abs=1e-4)
     size = (table.boxes_xyxy[:, 2:] - table.boxes_xyxy[:, :2]).max(-1)
     labelled = (table.visibility > 0).sum(1)
     expected = np.average(5 / size, weights=labelled)
     assert moved["box_error@gt_boxes"] == pytest.approx(expected, rel=1e-5)
-    assert set(measures.names(table)) == set(moved)
+    assert set(measure.names(table)) == set(moved)
 
 
 def test_a_name_says_boxes_and_whose_left_it_is():
     table = make_table(
         keypoint_set=keypoints.LSP, box_source="joint_boxes", centric="OC"
     )
-    found = measures.measure(table, make_poses(table))
+    found = measure.measure(table, make_poses(table))
     assert "PCK@0.2@joint_boxes@OC" in found and "PCP@0.5@joint_boxes@OC" in found
     assert not any(name.startswith("AP") for name in found)
-    (note,) = measures.notes(table, make_poses(table), found)
+    (note,) = measure.notes(table, make_poses(table), found)
     assert "no sigmas" in note
 
 
@@ -50,7 +51,7 @@ def test_pck_is_by_the_torso_and_counts_who_has_none():
     poses = make_poses(table)
     for person, share in enumerate((0.045, 0.085, 0.155, 0.0)):
         poses.points_xy[person, :, 0] += share * torso[person]
-    found = measures.measure(table, poses)
+    found = measure.measure(table, poses)
     assert found["PCK@0.05@gt_boxes"] == pytest.approx(1 / 3)
     assert found["PCK@0.1@gt_boxes"] == pytest.approx(2 / 3)
     assert found["PCK@0.2@gt_boxes"] == pytest.approx(1)
@@ -68,7 +69,7 @@ def test_pckh_leaves_out_pelvis_and_thorax_and_has_both_readings_of_a_tenth():
     poses.points_xy[0, :, 0] += 0.105 * 40
     for name in ("pelvis", "thorax"):
         poses.points_xy[0, table.keypoints.names.index(name)] += 1000
-    found = measures.measure(table, poses)
+    found = measure.measure(table, poses)
     assert found["PCKh@0.5@gt_boxes"] == 1
     assert found["PCKh@0.11@gt_boxes"] == 1 and found["PCKh@0.1@gt_boxes"] == 0
     assert found["PCKh_people_without_head_box@gt_boxes"] == 1
@@ -101,7 +102,7 @@ def test_sticks_of_length_zero_are_wrong_and_counted_where_both_ends_are_labelle
     visibility = table.visibility.copy()
     visibility[2, keypoints.LSP.names.index("left_wrist")] = 0
     table = dataclasses.replace(table, visibility=visibility)
-    found = values(measures.measure(table, make_poses(table)))
+    found = values(measure.measure(table, make_poses(table)))
     assert found["PCP_sticks_of_length_zero"] == 2
     for name in ("PCP", "PCP_loose"):
         assert found[f"{name}@0.5"] == pytest.approx(77 / 79)
@@ -122,27 +123,27 @@ def test_the_mean_of_limbs_is_over_kinds_and_leaves_out_head_and_torso():
     poses.points_xy[:, at("head_top")] += 500  # Every head.
     poses.points_xy[:, at("right_hip")] += 500  # Half of the upper legs, all torsos.
     poses.points_xy[0, at("left_wrist")] += 500  # One of two lower arms.
-    found = values(measures.measure(table, poses))
+    found = values(measure.measure(table, poses))
     assert found["PCP_limbs@0.5"] == pytest.approx((1 + 1 / 2 + 1 / 2 + 1) / 4)
     assert found["PCP_head@0.5"] == found["PCP_torso@0.5"] == 0
     # Nobody's lower arms: of the other three kinds.
     visibility = visibility.copy()
     visibility[:, at("left_wrist")] = 0
     table = dataclasses.replace(table, visibility=visibility)
-    found = values(measures.measure(table, poses))
+    found = values(measure.measure(table, poses))
     assert found["PCP_limbs@0.5"] == pytest.approx((1 + 1 / 2 + 1) / 3)
     # FLIC has arms alone.
     table = make_table(8, keypoints.FLIC)
     poses = make_poses(table)
     poses.points_xy[:, keypoints.FLIC.names.index("left_wrist")] += 500
-    found = values(measures.measure(table, poses))
+    found = values(measure.measure(table, poses))
     assert found["PCP_limbs@0.5"] == pytest.approx(3 / 4)
 
 
 def test_sticks_of_other_names_have_no_mean_of_limbs():
     stick = dataclasses.replace(keypoints.LSP, name="own", sticks=(("spine", 12, 2),))
     table = make_table(8, stick)
-    found = values(measures.measure(table, make_poses(table)))
+    found = values(measure.measure(table, make_poses(table)))
     assert found["PCP_spine@0.5"] == found["PCP@0.5"] == 1
     assert not any("limbs" in name for name in found)
 
@@ -159,20 +160,20 @@ def test_degenerate_torsos_are_counted_and_nobody_is_divided_by_zero():
     poses = make_poses(table)
     poses.points_xy[2] += 0.1 * longer_side
     with np.errstate(all="raise"):
-        found = values(measures.measure(table, poses))
+        found = values(measure.measure(table, poses))
     assert found["PCK_people_without_torso"] == 1
     assert found["PCK_people_with_torso_of_length_zero"] == 2
     assert found["PCK_people_with_tiny_torso"] == 3
     # Person 2 and the four of 4 to 7 are left, and all but that one are right.
     assert found["PCK@0.2"] == 4 / 5
-    notes = measures.notes(table, poses, measures.measure(table, poses))
+    notes = measure.notes(table, poses, measure.measure(table, poses))
     for name, count in (
         ("PCK_people_with_torso_of_length_zero", 2),
         ("PCK_people_with_tiny_torso", 3),
         ("PCP_sticks_of_length_zero", 10),
     ):
         (note,) = (n for n in notes if n.startswith(f"{name}@gt_boxes is {count}: "))
-        assert note.endswith(measures.FORMULAS[name])
+        assert note.endswith(measure.FORMULAS[name])
 
 
 def test_real_labels_have_a_stick_of_length_zero_and_a_tiny_torso(real_data):
@@ -182,7 +183,7 @@ def test_real_labels_have_a_stick_of_length_zero_and_a_tiny_torso(real_data):
     # Both sticks are of one leg: its hip, knee and ankle are at one point.
     for half, sticks, tiny in ((slice(1000), 0, 1), (slice(1000, 2000), 2, 1)):
         table = make_table(1000, keypoints.LSP, points_xy=points[half])
-        found = values(measures.measure(table, make_poses(table)))
+        found = values(measure.measure(table, make_poses(table)))
         assert found["PCP_sticks_of_length_zero"] == sticks
         assert found["PCP@0.5"] == pytest.approx(1 - sticks / 10_000)
         assert found["PCP_limbs@0.5"] == pytest.approx(1 - sticks / 8000)
@@ -211,7 +212,7 @@ def test_a_curve_steps_where_the_distance_is_and_sides_are_averaged_by_counts():
     poses.points_xy[0, at("left_wrist")] += (16, 0)  # Exactly a quarter.
     poses.points_xy[2, at("right_wrist")] += (0, 32)  # Exactly a half.
     poses.points_xy[3, at("right_knee")] += (32.01, 0)  # And a little more.
-    curve = measures.pdj_curve(table, poses, (0.0, 0.24, 0.25, 0.49, 0.5))
+    curve = measure.pdj_curve(table, poses, (0.0, 0.24, 0.25, 0.49, 0.5))
     np.testing.assert_allclose(curve["wrist"], np.array([7, 7, 8, 8, 9]) / 9)
     np.testing.assert_allclose(curve["knee"], np.full(5, 15 / 16))
     np.testing.assert_allclose(curve["hip"], np.ones(5))
@@ -237,7 +238,7 @@ def test_a_curve_is_the_loop_and_passes_through_pdj(name):
     poses = dataclasses.replace(
         make_poses(table, rows=rows), points_xy=poses.points_xy[rows]
     )
-    curve = measures.pdj_curve(table, poses)
+    curve = measure.pdj_curve(table, poses)
     right, counted = {}, {}
     i, j = keypoint_set.torso
     for row, pred in zip(rows, poses.points_xy, strict=True):
@@ -256,7 +257,7 @@ def test_a_curve_is_the_loop_and_passes_through_pdj(name):
     for group, shares in curve.items():
         np.testing.assert_allclose(shares, right[group] / counted[group])
         assert (np.diff(shares) >= 0).all()
-    found = measures.measure(table, poses)
+    found = measure.measure(table, poses)
     assert curve["mean"][20] == pytest.approx(found["PDJ@0.2@gt_boxes"], abs=1e-12)
 
 
@@ -269,9 +270,9 @@ def test_there_is_no_curve_without_labels_a_torso_or_people():
         {"visibility": np.zeros_like(table.visibility)},
         {"keypoints": no_torso},
     ):
-        assert measures.pdj_curve(dataclasses.replace(table, **changes), poses) == {}
+        assert measure.pdj_curve(dataclasses.replace(table, **changes), poses) == {}
     nobody = make_poses(table, rows=np.zeros(0, np.int32))
-    assert measures.pdj_curve(table, nobody) == {}
+    assert measure.pdj_curve(table, nobody) == {}
 
 
 def test_groups_are_left_and_right_of_one_name():
@@ -308,7 +309,7 @@ def test_flipped_people_are_counted_by_part_and_what_they_cost():
     exchange(table, poses, 2, "upper")
     exchange(table, poses, 3, "lower")
     exchange(table, poses, 7)
-    found = values(measures.measure(table, poses))
+    found = values(measure.measure(table, poses))
     assert found["flipped_people_left_out"] == 1
     assert found["flipped_people_upper_body_left_out"] == 1
     assert found["flipped_people_lower_body_left_out"] == 1
@@ -323,9 +324,9 @@ def test_flipped_people_are_counted_by_part_and_what_they_cost():
 def test_without_its_flips_a_prediction_is_what_it_would_have_been():
     table = make_table(8, keypoints.LSP)
     poses = make_poses(table, moved=np.array([2.0, 1.0]))
-    straight = values(measures.measure(table, poses))
+    straight = values(measure.measure(table, poses))
     exchange(table, poses, 5)
-    found = values(measures.measure(table, poses))
+    found = values(measure.measure(table, poses))
     assert straight["flipped_people"] == 0 and found["flipped_people"] == 1 / 8
     for name, at in (("PDJ", "0.2"), ("PCP", "0.5")):
         assert straight[f"{name}_unflipped@{at}"] == straight[f"{name}@{at}"]
@@ -336,12 +337,12 @@ def test_without_its_flips_a_prediction_is_what_it_would_have_been():
 def test_parts_of_the_body_are_told_apart_where_the_set_has_two():
     for name, parts in (("lsp", 4), ("coco", 4), ("flic", 0)):
         table = make_table(6 if name == "coco" else 8, keypoints.SETS[name])
-        found = measures.measure(table, make_poses(table))
+        found = measure.measure(table, make_poses(table))
         assert sum("_body" in metric for metric in found) == parts
     # Two pairs at least can be exchanged, or nothing is said.
     few = dataclasses.replace(keypoints.LSP, flip_pairs=((0, 5),), upper_body=())
     table = make_table(8, few)
-    found = measures.measure(table, make_poses(table))
+    found = measure.measure(table, make_poses(table))
     assert not any("flip" in name for name in found)
 
 
@@ -354,7 +355,7 @@ def test_of_nobody_all_that_is_counted_is_a_number(nobody):
         table = dataclasses.replace(table, visibility=hidden)
     poses = make_poses(table, rows=rows)
     with np.errstate(all="raise"):
-        found = values(measures.measure(table, poses))
+        found = values(measure.measure(table, poses))
     assert np.isnan(found.pop("pixel_error")) and np.isnan(found.pop("box_error"))
     left_out = 8.0 if nobody == "no labels" else 0.0
     assert found.pop("PCK_people_without_torso") == left_out
@@ -367,14 +368,14 @@ def test_of_nobody_all_that_is_counted_is_a_number(nobody):
 def test_new_names_keep_the_convention_and_all_have_formulas():
     changes = {"box_source": "joint_boxes", "centric": "PC"}
     table = make_table(8, keypoints.LSP, **changes)
-    found = measures.measure(table, make_poses(table))
+    found = measure.measure(table, make_poses(table))
     parts = {f"{name}_{kind}" for name in ("PCP", "PCP_loose") for kind in _KINDS}
     for name in found:
         assert re.fullmatch(r"\w+(@0\.\d+)?@joint_boxes@PC", name), name
-        assert measures.formula(name) or name.split("@")[0] in parts, name
-    order = [name.split("@")[0] for name in measures.shown(found)]
+        assert measure.formula(name) or name.split("@")[0] in parts, name
+    order = [name.split("@")[0] for name in measure.shown(found)]
     assert order == ["pixel_error", *["PCK"] * 3, "PCP", "PCP_limbs", "flipped_people"]
-    assert "flipped" not in measures.one_line(1, found)
+    assert "flipped" not in measure.one_line(1, found)
 
 
 _KINDS = {name for name, _, _ in keypoints.LSP.sticks}
@@ -383,10 +384,10 @@ _KINDS = {name for name, _, _ in keypoints.LSP.sticks}
 def test_every_metric_shown_has_a_formula_and_it_is_printed():
     table = make_table(4, keypoints.MPII, head_sizes=np.full(4, 40.0))
     for made in (table, make_table(4)):
-        found = measures.measure(made, make_poses(made, moved=1.0))
-        text = measures.table_of({"dark": found, "argmax": found})
-        for name in measures.shown(found):
-            assert measures.formula(name)
+        found = measure.measure(made, make_poses(made, moved=1.0))
+        text = measure.table_of({"dark": found, "argmax": found})
+        for name in measure.shown(found):
+            assert measure.formula(name)
             assert re.search(rf"^{re.escape(name)} +[\d.]+ +[\d.]+$", text, re.M)
             assert f"  {name.split('@')[0]}: " in text
 
@@ -398,24 +399,24 @@ def test_the_keypoint_table_counts_each_keypoint_alone():
     table = dataclasses.replace(table, visibility=visibility)
     poses = make_poses(table)
     poses.points_xy[:, 2] += np.array([6, 8])
-    nose, left_eye, right_eye, *_ = rows = measures.per_keypoint(table, poses)
+    nose, left_eye, right_eye, *_ = rows = measure.per_keypoint(table, poses)
     assert [row["name"] for row in rows] == list(table.keypoints.names)
     assert (nose["labelled"], left_eye["hidden"]) == (1, 1)
     assert right_eye["median_error"] == pytest.approx(10, abs=1e-4)
     assert nose["mean_error"] < 1e-4 and nose["PCK@0.2"] == 1
-    assert "right_eye" in measures.keypoint_table(rows)
+    assert "right_eye" in measure.keypoint_table(rows)
     unlabelled = dataclasses.replace(table, labelled=False)
-    assert measures.per_keypoint(unlabelled, poses) == []
+    assert measure.per_keypoint(unlabelled, poses) == []
 
 
 def test_nobody_labelled_gives_numbers_or_nan_and_no_error():
     table = make_table(2)
     table = dataclasses.replace(table, visibility=np.zeros_like(table.visibility))
-    found = measures.measure(table, make_poses(table))
+    found = measure.measure(table, make_poses(table))
     assert found["AP@gt_boxes"] == -1 and np.isnan(found["pixel_error@gt_boxes"])
-    (note,) = measures.notes(table, make_poses(table), found)
+    (note,) = measure.notes(table, make_poses(table), found)
     assert "none of the 2 annotated people counts" in note
-    assert measures.keypoint_table(measures.per_keypoint(table, make_poses(table)))
+    assert measure.keypoint_table(measure.per_keypoint(table, make_poses(table)))
 
 
 @pytest.mark.parametrize(
@@ -428,9 +429,9 @@ def test_nobody_labelled_gives_numbers_or_nan_and_no_error():
 def test_an_ap_of_nothing_says_why(change, says):
     table = dataclasses.replace(make_table(), **change)
     poses = make_poses(table, moved=1.0)
-    found = measures.measure(table, poses)
+    found = measure.measure(table, poses)
     assert found["AP@gt_boxes"] in (0, -1)
-    notes = measures.notes(table, poses, found)
+    notes = measure.notes(table, poses, found)
     assert any(re.search(says, note) for note in notes), notes
 
 
@@ -438,8 +439,8 @@ def test_predictions_in_other_units_are_recognised():
     table = make_table()
     poses = make_poses(table)
     poses.points_xy[:] /= 400
-    found = measures.measure(table, poses)
-    (note,) = measures.notes(table, poses, found)
+    found = measure.measure(table, poses)
+    (note,) = measure.notes(table, poses, found)
     assert "are the predictions in pixels of the original image" in note
 
 
@@ -448,12 +449,12 @@ def test_poses_on_detections_are_counted_against_the_annotated_people():
     rows = np.array([0, 1, 2, 3, 4, 5, 0, 2])
     boxes = detections(table, rows, np.linspace(1, 0.3, 8))
     poses = make_poses(boxes)
-    raw = measures.measure(boxes, poses)
+    raw = measure.measure(boxes, poses)
     assert raw["AP@detections"] == pytest.approx(1, abs=0.1)
     assert not any("PCK" in name for name in raw)
     kept = evaluate.suppress(boxes, poses, evaluate.EvaluationConfig())
     assert kept.row.tolist() == [0, 1, 2, 3, 4, 5]
-    assert measures.measure(boxes, kept)["AP@detections"] == pytest.approx(1)
+    assert measure.measure(boxes, kept)["AP@detections"] == pytest.approx(1)
 
 
 @pytest.mark.parametrize("how", ["none", "oks", "soft_oks"])
@@ -523,17 +524,17 @@ def boxes_of(table: Table, variables: dict) -> Boxes:
 def test_right_boxes_measure_perfect_and_names_know_it_before():
     table = make_table(7)
     boxes = boxes_of(table, right_answers(table))
-    found = measures.measure(table, boxes)
-    assert list(found) == measures.names(table, boxes=True)
+    found = measure.measure(table, boxes)
+    assert list(found) == measure.names(table, boxes=True)
     assert found["box_AP"] == found["box_AP50"] == found["box_AR"] == 1
     # All have 10,000 square pixels.
     assert found["box_APs"] == found["box_APm"] == -1 and found["box_APl"] == 1
-    assert all(map(measures.formula, found)) and all(map(measures.is_metric, found))
-    assert not measures.is_metric("box_loss") and not measures.is_metric("lr")
-    assert measures.notes(table, boxes, found) == []
-    assert "box_AP 1  box_AP50 1" in measures.one_line(5, found)
-    text = measures.table_of({"detector": found})
-    assert f"box_AP: {measures.FORMULAS['box_AP']}" in text
+    assert all(map(measure.formula, found)) and all(map(measure.is_metric, found))
+    assert not measure.is_metric("box_loss") and not measure.is_metric("lr")
+    assert measure.notes(table, boxes, found) == []
+    assert "box_AP 1  box_AP50 1" in measure.one_line(5, found)
+    text = measure.table_of({"detector": found})
+    assert f"box_AP: {measure.FORMULAS['box_AP']}" in text
 
 
 def test_a_false_box_in_an_image_of_nobody_costs_precision():
@@ -546,17 +547,17 @@ def test_a_false_box_in_an_image_of_nobody_costs_precision():
         image_sizes=np.full((3, 2), 400, np.int32),
     )
     answers = right_answers(empty)
-    assert measures.measure(empty, boxes_of(empty, answers))["box_AP"] == 1
+    assert measure.measure(empty, boxes_of(empty, answers))["box_AP"] == 1
     answers["params"]["boxes"][2, 0] = (10, 10, 50, 90)
     answers["params"]["scores"][2, 0] = 0.99
-    found = measures.measure(empty, boxes_of(empty, answers))
+    found = measure.measure(empty, boxes_of(empty, answers))
     assert found["box_AP"] == pytest.approx(4 / 5) and found["box_AR"] == 1
 
 
 def test_boxes_as_results_are_those_that_are_valid():
     table = make_table(3)
     boxes = boxes_of(table, right_answers(table))
-    results = measures.coco_results(table, boxes)
+    results = measure.coco_results(table, boxes)
     assert [r["image_id"] for r in results] == [10, 10, 11]
     assert {r["category_id"] for r in results} == {1}
     xywh = np.array([r["bbox"] for r in results])
@@ -588,17 +589,17 @@ def aside(boxes):
 def test_a_box_ap_of_nothing_says_why(change, says):
     table = make_table()
     boxes = change(boxes_of(table, right_answers(table)))
-    found = measures.measure(table, boxes)
-    (note,) = measures.notes(table, boxes, found)
+    found = measure.measure(table, boxes)
+    (note,) = measure.notes(table, boxes, found)
     assert re.search(f"^box_AP is 0: .*{says}", note), note
 
 
 def test_without_labels_boxes_are_not_measured():
     table = make_table(labelled=False)
     boxes = boxes_of(table, right_answers(table))
-    assert measures.measure(table, boxes) == {}
-    assert measures.names(table, boxes=True) == []
-    (note,) = measures.notes(table, boxes, {})
+    assert measure.measure(table, boxes) == {}
+    assert measure.names(table, boxes=True) == []
+    (note,) = measure.notes(table, boxes, {})
     assert "nobody is annotated" in note
 
 
@@ -638,9 +639,9 @@ def test_box_errors_are_people_missed_and_boxes_of_nobody():
         valid=np.array([[True] * 4, [True] * 3 + [False]]),
         row=np.array([0, 1], np.int32),
     )
-    missed, false = measures.box_errors(table, boxes)
+    missed, false = measure.box_errors(table, boxes)
     assert missed.tolist() == [1, 0] and false.tolist() == [2, 1]
-    missed, false = measures.box_errors(table, boxes, score=0.75, iou=0.4)
+    missed, false = measure.box_errors(table, boxes, score=0.75, iou=0.4)
     assert missed.tolist() == [1, 0] and false.tolist() == [0, 0]
 
 
@@ -652,7 +653,7 @@ def test_results_have_the_digits_of_round():
     points = (rng.normal(size=(40, 17, 2)) * scale).astype(np.float32)
     points[0, :6, 0] = (0.0625, 0.1875, -0.0625, -0.0001, 2.5, 1e30)
     poses = dataclasses.replace(make_poses(table), points_xy=points)
-    for i, result in enumerate(measures.coco_results(table, poses)):
+    for i, result in enumerate(measure.coco_results(table, poses)):
         xys = np.concatenate([points[i], poses.keypoint_scores[i][:, None]], -1)
         expected = [round(float(v), 3) for v in xys.reshape(-1)]
         assert result["keypoints"] == expected
@@ -675,7 +676,7 @@ def test_oks_of_an_image_is_pycocotools_to_the_bit():
     poses = dataclasses.replace(poses, score=rng.permutation(96).astype(np.float32))
     evaluator = coco._match(
         table.coco_ground_truth(),
-        measures.coco_results(table, poses),
+        measure.coco_results(table, poses),
         keypoints.COCO.sigmas,
         20,
     )

@@ -14,11 +14,11 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from pose_jax import evaluate, measures
 from pose_jax import metrics as metrics_lib
 from pose_jax import sharding as sharding_lib
 from pose_jax.data.table import Table
 from pose_jax.errors import InputError
+from pose_jax.evaluation import evaluate, measure
 from pose_jax.keypoints import LIMBS
 from pose_jax.method import Poses
 from pose_jax.metrics.coco import MatchedImages, match_keypoints
@@ -130,12 +130,12 @@ def per_image(table: Table, poses: Poses) -> dict[str, PerImage]:
     keypoints = table.keypoints
     if keypoints.sigmas is not None:
         matched = match_keypoints(
-            measures.ground_truth(table),
-            measures.coco_results(table, poses),
+            measure.ground_truth(table),
+            measure.coco_results(table, poses),
             sigmas=keypoints.sigmas,
         )
         for name, threshold in (("AP", None), ("AP50", 0), ("AP75", 5)):
-            found[measures.full_name(name, table)] = _ap(matched, threshold)
+            found[measure.full_name(name, table)] = _ap(matched, threshold)
     if not table.labelled:
         return found
     image = table.image[poses.row]
@@ -150,7 +150,7 @@ def per_image(table: Table, poses: Poses) -> dict[str, PerImage]:
         ]
         return lambda counts: (counts @ sums[0]) / np.maximum(counts @ sums[1], 1e-9)
 
-    found[measures.full_name("pixel_error", table)] = ratio(
+    found[measure.full_name("pixel_error", table)] = ratio(
         np.where(labelled, distance, 0).sum(1), labelled.sum(1)
     )
     scale, name, thresholds, counts_in = _scale(table, poses, true_xy, labelled)
@@ -158,7 +158,7 @@ def per_image(table: Table, poses: Poses) -> dict[str, PerImage]:
     counted = labelled & usable[:, None] & counts_in
     for threshold in thresholds:
         correct = counted & (distance <= threshold * scale[:, None])
-        found[measures.full_name(name, table, threshold)] = ratio(
+        found[measure.full_name(name, table, threshold)] = ratio(
             correct.sum(1), counted.sum(1)
         )
     if keypoints.sticks:
@@ -173,7 +173,7 @@ def per_image(table: Table, poses: Poses) -> dict[str, PerImage]:
                 visibility,
             ),
         )
-        found[measures.full_name("PCP", table, 0.5)] = ratio(
+        found[measure.full_name("PCP", table, 0.5)] = ratio(
             correct.sum(1), counted.sum(1)
         )
         limbs = []
@@ -181,9 +181,9 @@ def per_image(table: Table, poses: Poses) -> dict[str, PerImage]:
             its = [name == kind for name, _, _ in keypoints.sticks]
             if counted[:, its].any():
                 limbs.append(ratio(correct[:, its].sum(1), counted[:, its].sum(1)))
-                found[measures.full_name(f"PCP_{kind}", table, 0.5)] = limbs[-1]
+                found[measure.full_name(f"PCP_{kind}", table, 0.5)] = limbs[-1]
         if limbs:
-            found[measures.full_name("PCP_limbs", table, 0.5)] = lambda counts: np.mean(
+            found[measure.full_name("PCP_limbs", table, 0.5)] = lambda counts: np.mean(
                 [limb(counts) for limb in limbs], axis=0
             )
     return found
@@ -195,14 +195,14 @@ def _scale(table, poses, true_xy, labelled):
     if table.head_sizes is not None:
         counts_in = np.array([name not in ("pelvis", "thorax") for name in names])
         scale = table.head_sizes[poses.row]
-        return scale, "PCKh", measures.PCKH_THRESHOLDS, counts_in
+        return scale, "PCKh", measure.PCKH_THRESHOLDS, counts_in
     everything = np.ones(len(names), bool)
     if table.keypoints.torso is None:
         return np.zeros(len(true_xy)), "PCK", (), everything
     i, j = table.keypoints.torso
     torso = np.linalg.norm(true_xy[:, i] - true_xy[:, j], axis=-1)
     scale = np.where(labelled[:, i] & labelled[:, j], torso, 0.0)
-    return scale, "PCK", measures.PCK_THRESHOLDS, everything
+    return scale, "PCK", measure.PCK_THRESHOLDS, everything
 
 
 def _ap(matched: MatchedImages, threshold: int | None) -> PerImage:

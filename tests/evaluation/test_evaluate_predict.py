@@ -10,12 +10,14 @@ import pytest
 from PIL import Image
 
 import pose_jax
-from pose_jax import cli, evaluate, measures, methods, predict, trees, visualize
+from pose_jax import cli, methods, predict, trees
 from pose_jax import sharding as sharding_lib
 from pose_jax.data import coco, readers
 from pose_jax.data.synthetic import scenes
 from pose_jax.data.table import Table
+from pose_jax.drawing import people as drawing
 from pose_jax.errors import ConfigError, InputError
+from pose_jax.evaluation import evaluate, measure
 from pose_jax.keypoints import COCO, LSP
 from pose_jax.method import Boxes
 from pose_jax.runs import directory, states
@@ -245,7 +247,7 @@ def test_unreadable_images_are_named_and_the_others_done(root, run, tmp_path, ca
     [
         ({"heatmaps"}, ["heatmaps.png"]),
         ({"heatmaps", "offsets", "points_xy"}, ["heatmaps.png"]),
-        ({*visualize.HOUGH}, ["heatmaps.png", "hough.png"]),
+        ({*drawing.HOUGH}, ["heatmaps.png", "hough.png"]),
         ({"stages_xy", "squares", "points_xy"}, ["refinement.png"]),
         (set(), []),
     ],
@@ -340,7 +342,7 @@ def test_every_image_counts_once_over_canvases_of_several_sizes(batch_size):
         boxes.boxes_xyxy[:6, :2].reshape(-1, 4), table.boxes_xyxy
     )
     assert metrics["box_AP"] == metrics["box_AR"] == 1
-    assert list(metrics) == measures.names(table, boxes=True)
+    assert list(metrics) == measure.names(table, boxes=True)
     some = predictor(variables, table, config, np.array([6, 1, 4]))
     np.testing.assert_array_equal(some.row, [6, 1, 4])
     np.testing.assert_array_equal(some.boxes_xyxy, boxes.boxes_xyxy[[6, 1, 4]])
@@ -431,7 +433,7 @@ def test_a_picture_of_boxes_shows_the_sure_ones_and_a_few_others(root):
         return pixels
 
     with pytest.MonkeyPatch.context() as m:
-        m.setattr(visualize, "draw_boxes", draw)
+        m.setattr(drawing, "draw_boxes", draw)
         evaluate.draw_image(table, boxes, 2)
         few = dataclasses.replace(boxes, scores=boxes.scores / 10)
         evaluate.draw_image(table, few, 2)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
 
-from pose_jax import visualize
+from pose_jax.drawing import people as drawing
 from pose_jax.keypoints import COCO, LSP, SETS, KeypointSet
 
 GREY = np.full((60, 90, 3), 128, np.uint8)  # Height 60, width 90.
@@ -30,7 +30,7 @@ def _centre_of_mass(mask):
 @pytest.mark.parametrize("xy", [(45.0, 30.0), (10.25, 50.75), (80.0, 7.5)])
 @pytest.mark.parametrize("scale", [1, 2, 3])
 def test_a_point_is_drawn_where_it_is(xy, scale):
-    picture = visualize.draw_pose(GREY, [xy], LONELY, scale=scale)
+    picture = drawing.draw_pose(GREY, [xy], LONELY, scale=scale)
     assert picture.shape == (60 * scale, 90 * scale, 3) and picture.dtype == np.uint8
     enlarged = np.full_like(picture, 128)
     expected = (np.array(xy) + 0.5) * scale - 0.5
@@ -40,7 +40,7 @@ def test_a_point_is_drawn_where_it_is(xy, scale):
 
 def test_a_skeleton_stays_near_its_points_and_the_image_is_not_changed():
     image = GREY.copy()
-    picture = visualize.draw_pose(image, PERSON, COCO)
+    picture = drawing.draw_pose(image, PERSON, COCO)
     np.testing.assert_array_equal(image, GREY)
     y, x = np.nonzero(_changed(picture))
     assert len(x) > 100
@@ -48,18 +48,18 @@ def test_a_skeleton_stays_near_its_points_and_the_image_is_not_changed():
 
 
 def test_unlabelled_keypoints_and_their_limbs_are_not_drawn():
-    nothing = visualize.draw_pose(GREY, PERSON, COCO, visibility=np.zeros(17))
+    nothing = drawing.draw_pose(GREY, PERSON, COCO, visibility=np.zeros(17))
     np.testing.assert_array_equal(nothing, GREY)
     visibility = np.full(17, 2)
     visibility[9] = 0  # A wrist: far from everything else.
     far = PERSON.copy()
     far[9] = (85, 5)
-    picture = visualize.draw_pose(GREY, far, COCO, visibility=visibility)
+    picture = drawing.draw_pose(GREY, far, COCO, visibility=visibility)
     assert not _changed(picture)[:15, 75:].any()
 
 
 def _ink(**marks):
-    picture = visualize.draw_pose(GREY, PERSON, COCO, **marks)
+    picture = drawing.draw_pose(GREY, PERSON, COCO, **marks)
     return np.abs(picture.astype(int) - GREY).sum()
 
 
@@ -77,13 +77,13 @@ def test_left_is_orange_and_right_blue_in_every_set(keypoint_set):
         visibility = np.zeros(len(keypoint_set), int)
         visibility[i] = 2
         points_xy = np.full((len(keypoint_set), 2), 30.0)
-        picture = visualize.draw_pose(
+        picture = drawing.draw_pose(
             GREY, points_xy, keypoint_set, visibility=visibility, scale=3
         )
         side = name.split("_")[0]
-        expected = {"left": visualize.LEFT, "right": visualize.RIGHT}
+        expected = {"left": drawing.LEFT, "right": drawing.RIGHT}
         at = tuple(picture[91, 91])  # The middle of pixel (30, 30).
-        assert at == expected.get(side, visualize.CENTRE), name
+        assert at == expected.get(side, drawing.CENTRE), name
 
 
 @settings(max_examples=60, deadline=None)
@@ -99,7 +99,7 @@ def test_left_is_orange_and_right_blue_in_every_set(keypoint_set):
 )
 def test_any_points_can_be_drawn(points_xy, visibility):
     boxes_xyxy = points_xy[:, :2].reshape(2, 4)
-    picture = visualize.draw_people(
+    picture = drawing.draw_people(
         GREY, points_xy, LSP, visibility=visibility, boxes_xyxy=boxes_xyxy
     )
     assert picture.shape == GREY.shape and picture.dtype == np.uint8
@@ -107,7 +107,7 @@ def test_any_points_can_be_drawn(points_xy, visibility):
 
 def test_nobody_is_drawn_as_the_image():
     for marks in ({}, {"scores": np.zeros((0, 17))}, {"boxes_xyxy": np.zeros((0, 4))}):
-        picture = visualize.draw_people(GREY, np.zeros((0, 17, 2)), COCO, **marks)
+        picture = drawing.draw_people(GREY, np.zeros((0, 17, 2)), COCO, **marks)
         np.testing.assert_array_equal(picture, GREY)
 
 
@@ -124,14 +124,14 @@ def test_nobody_is_drawn_as_the_image():
 )
 def test_shapes_that_do_not_fit_are_refused(image, points_xy, marks):
     with pytest.raises(ValueError, match=r"got|came"):
-        visualize.draw_people(image, points_xy, COCO, **marks)
+        drawing.draw_people(image, points_xy, COCO, **marks)
 
 
 @pytest.mark.parametrize("alignment", ["stride", "aligned"])
 def test_an_overlay_peaks_where_the_heatmap_does(alignment):
     heatmaps = np.zeros((15, 18, 2), np.float32)  # For an input of 60 x 90.
     heatmaps[4, 11, 1] = 1.0
-    picture = visualize.heatmap_overlay(GREY, heatmaps, alignment=alignment)
+    picture = drawing.heatmap_overlay(GREY, heatmaps, alignment=alignment)
     change = np.abs(picture.astype(int) - GREY).sum(-1)
     y, x = np.unravel_index(change.argmax(), change.shape)
     factor = (5, 4) if alignment == "stride" else (89 / 17, 59 / 14)
@@ -144,26 +144,24 @@ def test_an_overlay_peaks_where_the_heatmap_does(alignment):
 def test_a_heatmap_as_large_as_the_image_colours_its_own_pixels(alignment):
     heatmaps = np.zeros((60, 90, 1), np.float32)
     heatmaps[50, 70] = 1.0
-    picture = visualize.heatmap_overlay(
-        GREY, heatmaps, alignment=alignment, strength=0.5
-    )
+    picture = drawing.heatmap_overlay(GREY, heatmaps, alignment=alignment, strength=0.5)
     assert picture[50, 70].tolist() == [192, 64, 64]
     assert _changed(picture).sum() == 1
 
 
 def test_an_overlay_of_nothing_is_the_image():
     for heatmaps in (np.zeros((15, 18, 3)), np.full((15, 18, 3), -2.0)):
-        np.testing.assert_array_equal(visualize.heatmap_overlay(GREY, heatmaps), GREY)
+        np.testing.assert_array_equal(drawing.heatmap_overlay(GREY, heatmaps), GREY)
     odd = np.full((15, 18, 3), np.nan)
     odd[0, 0, 0] = np.inf
-    assert visualize.heatmap_overlay(GREY, odd).shape == GREY.shape
+    assert drawing.heatmap_overlay(GREY, odd).shape == GREY.shape
 
 
 def test_a_float_image_is_the_same_picture():
     heatmaps = np.random.default_rng(0).random((15, 18, 3))
     np.testing.assert_array_equal(
-        visualize.heatmap_overlay((GREY / 255).astype(np.float32), heatmaps),
-        visualize.heatmap_overlay(GREY, heatmaps),
+        drawing.heatmap_overlay((GREY / 255).astype(np.float32), heatmaps),
+        drawing.heatmap_overlay(GREY, heatmaps),
     )
 
 
@@ -172,7 +170,7 @@ def test_a_float_image_is_the_same_picture():
 def test_a_sheet_holds_every_picture_whole(count, titled):
     images = [np.full((20 + i, 40 - i, 3), 40 + 30 * i, np.uint8) for i in range(count)]
     titles = ["a title far too long for its cell"] * count if titled else None
-    picture = visualize.sheet(images, 3, titles)
+    picture = drawing.sheet(images, 3, titles)
     for image in images:
         shown = (picture == image[0, 0]).all(-1).sum()
         assert shown >= image.shape[0] * image.shape[1]
@@ -180,9 +178,9 @@ def test_a_sheet_holds_every_picture_whole(count, titled):
 
 def test_a_sheet_refuses_what_does_not_fit():
     with pytest.raises(ValueError, match="columns"):
-        visualize.sheet([GREY], 0)
+        drawing.sheet([GREY], 0)
     with pytest.raises(ValueError, match="2 titles"):
-        visualize.sheet([GREY], 1, ["a", "b"])
+        drawing.sheet([GREY], 1, ["a", "b"])
 
 
 def test_a_preview_shows_each_input_beside_its_targets():
@@ -192,8 +190,8 @@ def test_a_preview_shows_each_input_beside_its_targets():
         "points_xy": np.broadcast_to(PERSON, (b, k, 2)),
         "visibility": np.full((b, k), 2),
     }
-    alone = visualize.preview_sheet(preview, COCO, columns=2)
-    both = visualize.preview_sheet(
+    alone = drawing.preview_sheet(preview, COCO, columns=2)
+    both = drawing.preview_sheet(
         {**preview, "targets": np.zeros((b, 15, 18, k))}, COCO, columns=2
     )
     assert alone.shape[0] == both.shape[0] >= 3 * 60
@@ -209,17 +207,17 @@ def test_curves_draw_every_phase_and_skip_what_is_no_number(tmp_path):
     lines.append({"step": 39, "phase": "stage_2", "AP@gt_boxes": 0.5})
     path = tmp_path / "metrics.jsonl"
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    visualize.curves(path, tmp_path / "new" / "curves.png")
+    drawing.curves(path, tmp_path / "new" / "curves.png")
     picture = np.asarray(Image.open(tmp_path / "new" / "curves.png").convert("RGB"))
     assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 20
     path.write_text("")
-    visualize.curves(path, tmp_path / "curves.png")
+    drawing.curves(path, tmp_path / "curves.png")
     assert (tmp_path / "curves.png").exists()
 
 
 def test_a_saved_picture_is_read_back(tmp_path):
     picture = np.random.default_rng(0).integers(0, 256, (7, 5, 3)).astype(np.uint8)
-    visualize.save_png(tmp_path / "a" / "b.png", picture)
+    drawing.save_png(tmp_path / "a" / "b.png", picture)
     np.testing.assert_array_equal(Image.open(tmp_path / "a" / "b.png"), picture)
 
 
@@ -230,7 +228,7 @@ def test_refinement_shows_every_stage_and_what_moved_the_furthest():
     stages[1:, 6] = (41.5, 31.5)
     stages[2, 0] = (36, 32)
     squares = np.array([[32.0, 32.0], [16.0, 16.0]])
-    pictures, titles = visualize.refinement(image, stages, squares, LSP, side=160)
+    pictures, titles = drawing.refinement(image, stages, squares, LSP, side=160)
     assert titles == [
         "stage 1", "right_wrist: 9.5 px", "stage 2", "right_ankle: 4.0 px", "stage 3"
     ]  # fmt: skip
@@ -241,7 +239,7 @@ def test_refinement_shows_every_stage_and_what_moved_the_furthest():
     assert square[77, 135].min() > 200  # Its white beside the dot, up to 137.
     assert square[77, 140].max() < 50
     nowhere = np.full((1, 14, 2), np.nan)
-    assert len(visualize.refinement(image, nowhere, squares[:0], LSP)[0]) == 1
+    assert len(drawing.refinement(image, nowhere, squares[:0], LSP)[0]) == 1
 
 
 def _votes(centers_xy, radius=12, shape=(60, 90)):
@@ -271,7 +269,7 @@ def _coloured(picture):
 
 def test_hough_shows_arrows_and_votes_where_they_are():
     maps = _votes((30, 25))
-    pictures, titles = visualize.hough(GREY, *maps, COCO, joints=[9], side=240)
+    pictures, titles = drawing.hough(GREY, *maps, COCO, joints=[9], side=240)
     assert titles == ["left_wrist: heatmap, max 1", "offsets", "votes, max 1"]
     assert {picture.shape for picture in pictures} == {(240, 360, 3)}
     heat, arrows, votes = pictures
@@ -308,7 +306,7 @@ def test_hough_ends_arrows_where_they_vote():
     """All the pixels of a disc vote for a place outside of it."""
     heatmaps, *_ = _votes((30, 25), radius=6)
     far = _votes((60, 25))
-    pictures, _ = visualize.hough(GREY, heatmaps, *far[1:], COCO, joints=[0], side=240)
+    pictures, _ = drawing.hough(GREY, heatmaps, *far[1:], COCO, joints=[0], side=240)
     low, size = _frame(pictures[0])
     scale = 240 / size[1]
     y, x = np.nonzero(_coloured(pictures[1]))
@@ -324,7 +322,7 @@ def test_an_arrow_is_broad_where_it_begins(way):
     """And it keeps its direction, however far it points."""
     heatmaps, offsets, fused, points_xy = _votes((30, 25), radius=0.5)
     offsets[:] = (way, 0)
-    heat, arrow, _ = visualize.hough(
+    heat, arrow, _ = drawing.hough(
         GREY, heatmaps, offsets, fused, points_xy, COCO, joints=[0]
     )[0]
     low, size = _frame(heat)
@@ -340,26 +338,26 @@ def test_hough_frames_the_disc_of_the_keypoint():
     """Another disc, of somebody else, is not what is looked at."""
     maps = _votes((20, 30), radius=6)
     maps[0][..., :] = np.maximum(maps[0], _votes((75, 30), radius=6)[0])
-    low, size = _frame(visualize.hough(GREY, *maps, COCO, joints=[0])[0][0])
+    low, size = _frame(drawing.hough(GREY, *maps, COCO, joints=[0])[0][0])
     assert low[0] < 14 and 26 < (low + size)[0] < 69
 
 
 def test_hough_takes_the_keypoint_of_the_most_votes_and_the_middle_one():
     maps = _votes((30, 25))
     maps[2][:] *= np.linspace(0.1, 0.5, 17)
-    pictures, titles = visualize.hough(GREY, *maps, COCO)
+    pictures, titles = drawing.hough(GREY, *maps, COCO)
     assert len(pictures) == 6
     assert titles[::3] == ["right_ankle: heatmap, max 1", "right_elbow: heatmap, max 1"]
     assert titles[2::3] == ["votes, max 0.5", "votes, max 0.3"]
     alone = maps[0][..., :1], maps[1][..., :1, :], maps[2][..., :1], maps[3][:1]
-    assert len(visualize.hough(GREY, *alone, LONELY)[0]) == 3
+    assert len(drawing.hough(GREY, *alone, LONELY)[0]) == 3
 
 
 @pytest.mark.parametrize("heat", [0.0, 1.0, np.nan, np.inf])
 @pytest.mark.parametrize("way", [0.0, 1e30, np.nan])
 @pytest.mark.parametrize("point", [5.0, -1e6, np.nan])
 def test_any_votes_can_be_drawn(heat, way, point):
-    picture, *others = visualize.hough(
+    picture, *others = drawing.hough(
         GREY,
         np.full((60, 90, 17), heat),
         np.full((60, 90, 17, 2), way),
@@ -377,8 +375,8 @@ def test_any_votes_can_be_drawn(heat, way, point):
 def test_votes_that_do_not_fit_the_image_are_refused(wrong):
     maps = list(_votes((30, 25)))
     maps[wrong] = maps[wrong][1:]
-    with pytest.raises(ValueError, match=f"{visualize.HOUGH[wrong]} must be .* got"):
-        visualize.hough(GREY, *maps, COCO)
+    with pytest.raises(ValueError, match=f"{drawing.HOUGH[wrong]} must be .* got"):
+        drawing.hough(GREY, *maps, COCO)
 
 
 # Boxes.
@@ -388,7 +386,7 @@ def test_votes_that_do_not_fit_the_image_are_refused(wrong):
 def test_boxes_are_drawn_where_they_are(scale):
     """The middle of each edge has the box's colour; what is far inside has the image's."""
     image = np.zeros((60, 80, 3), np.uint8)
-    drawn = visualize.draw_boxes(
+    drawn = drawing.draw_boxes(
         image,
         np.array([[10.0, 20, 30, 50]]),
         truth_xyxy=np.array([[40.0, 5, 70, 40], [5.0, 5, 35, 15]]),
@@ -403,9 +401,9 @@ def test_boxes_are_drawn_where_they_are(scale):
         return drawn[y, x]
 
     for x, y in ((10, 35), (30, 35), (20, 20), (20, 50)):
-        np.testing.assert_array_equal(at(x, y), visualize.LEFT)
+        np.testing.assert_array_equal(at(x, y), drawing.LEFT)
     for x, y in ((40, 20), (70, 20), (55, 5), (55, 40)):
-        np.testing.assert_array_equal(at(x, y), visualize.CENTRE)
+        np.testing.assert_array_equal(at(x, y), drawing.CENTRE)
     for x, y in ((20, 35), (55, 20), (75, 55)):
         np.testing.assert_array_equal(at(x, y), 0)
     assert len(set(at(5, 10).tolist())) == 1 and at(5, 10)[0] > 100  # Grey.
@@ -416,13 +414,11 @@ def test_an_unsure_box_is_thin_and_the_best_is_on_top():
     box = np.array([[20.0, 15, 70, 50]])
     orange = {}
     for score in (0.2, 0.6):
-        drawn = visualize.draw_boxes(image, box, scores=np.array([score]))
-        orange[score] = (drawn == visualize.LEFT).all(-1).sum()
+        drawn = drawing.draw_boxes(image, box, scores=np.array([score]))
+        orange[score] = (drawn == drawing.LEFT).all(-1).sum()
     assert orange[0.6] > 1.5 * orange[0.2] > 0
     # Its score is written where it begins, over that of a worse one of the same place.
-    both = visualize.draw_boxes(
-        image, np.tile(box, (2, 1)), scores=np.array([0.6, 0.2])
-    )
+    both = drawing.draw_boxes(image, np.tile(box, (2, 1)), scores=np.array([0.6, 0.2]))
     assert (both[40:] == drawn[40:]).all() and (both[16:26, 21:60] > 0).any()
 
 
@@ -436,7 +432,7 @@ def test_an_unsure_box_is_thin_and_the_best_is_on_top():
 def test_any_box_can_be_drawn(box):
     image = np.full((20, 30, 3), 77, np.uint8)
     boxes = np.array([box], float)
-    drawn = visualize.draw_boxes(image, boxes, scores=np.ones(1), truth_xyxy=boxes)
+    drawn = drawing.draw_boxes(image, boxes, scores=np.ones(1), truth_xyxy=boxes)
     assert drawn.shape == image.shape
 
 
@@ -455,7 +451,7 @@ def test_any_box_can_be_drawn(box):
 )
 def test_boxes_that_do_not_fit_are_refused(marks):
     with pytest.raises(ValueError, match=r"came for|must be"):
-        visualize.draw_boxes(np.zeros((9, 9, 3), np.uint8), **marks)
+        drawing.draw_boxes(np.zeros((9, 9, 3), np.uint8), **marks)
 
 
 def test_a_preview_of_a_detector_shows_its_boxes_and_fits_on_a_screen():
@@ -466,7 +462,7 @@ def test_a_preview_of_a_detector_shows_its_boxes_and_fits_on_a_screen():
         ),
         "kind": np.array([[1, 0], [0, 0]]),
     }
-    picture = visualize.preview_sheet(preview, None)
+    picture = drawing.preview_sheet(preview, None)
     assert picture.shape == (400 + 12, 2 * 480 + 18, 3)
-    green = (picture == visualize.CENTRE).all(-1)
+    green = (picture == drawing.CENTRE).all(-1)
     assert green[:, : 480 + 6].any() and not green[:, 480 + 6 :].any()

@@ -5,7 +5,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from pose_jax import compare, keypoints, measures
+from pose_jax import keypoints
+from pose_jax.evaluation import compare, measure
 from tests.made_up import detections, make_poses, make_table
 
 
@@ -24,7 +25,7 @@ def test_the_whole_sample_gives_the_metrics_of_an_evaluation(kind):
     table = make_table(40, keypoints.SETS[kind], **changes)
     poses = noisy(table, 8, 0)
     statistics = compare.per_image(table, poses)
-    metrics = measures.measure(table, poses)
+    metrics = measure.measure(table, poses)
     ones = np.ones((1, len(table.images)), int)
     assert set(statistics) <= set(metrics)
     assert any("@0.1" in name for name in statistics)
@@ -39,7 +40,7 @@ def test_ap_of_resampled_images_is_that_of_a_file_with_them_repeated():
     poses = noisy(boxes, 12, 1)
     times = np.array([2, 0, 1, 3, 0, 1, 1, 2, 0, 0])
     copies = np.arange(10).repeat(times)
-    truth, results = measures.ground_truth(boxes), measures.coco_results(boxes, poses)
+    truth, results = measure.ground_truth(boxes), measure.coco_results(boxes, poses)
     drawn = {**truth, "images": [], "annotations": []}
     drawn_results = []
     for number, i in enumerate(copies):
@@ -50,7 +51,7 @@ def test_ap_of_resampled_images_is_that_of_a_file_with_them_repeated():
             (results, drawn_results),
         ):
             into += [{**a, "image_id": number} for a in source if a["image_id"] == old]
-    expected = measures.metrics_lib.coco_keypoint_ap(drawn, drawn_results)
+    expected = measure.metrics_lib.coco_keypoint_ap(drawn, drawn_results)
     statistics = compare.per_image(boxes, poses)
     for name in ("AP", "AP50", "AP75"):
         ours = statistics[f"{name}@detections"](times[None])[0]

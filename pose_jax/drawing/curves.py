@@ -1,6 +1,6 @@
 """Plots of metrics: arrays in, a PNG out. Matplotlib draws, without a display.
 
-`visualize` draws what is seen in images, and a run's log.
+`people` draws what is seen in images, and a run's log.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def pdj_curves(
     Of up to five lines the values at 0.2 are written, in their colours and order.
 
     Args:
-      found: of `measures.pdj_curve`, by what the lines are called: shares [t] by joint. A
+      found: of `measure.pdj_curve`, by what the lines are called: shares [t] by joint. A
         joint that one of them does not have is drawn for the others.
       out: the PNG to write; its folder is made.
       thresholds: [t] fractions of the torso's diameter, ascending.

@@ -3,7 +3,7 @@
 Training, `pose-jax eval` and `predict` all go through `Predictor`: one preprocessing, one
 decoding. Every row counts exactly once; the last batch is padded and masked.
 
-`measures` says what is measured, and the metrics' full names.
+`measure` says what is measured, and the metrics' full names.
 """
 
 from __future__ import annotations
@@ -19,11 +19,13 @@ import numpy as np
 from PIL import Image
 
 from pose_jax import config as config_lib
-from pose_jax import measures, nms, visualize
+from pose_jax import nms
 from pose_jax import sharding as sharding_lib
 from pose_jax.data import canvas, readers
 from pose_jax.data.table import Table
+from pose_jax.drawing import people as drawing
 from pose_jax.errors import ConfigError, InputError
+from pose_jax.evaluation import measure
 from pose_jax.method import Boxes, Method, PersonView, Poses, Variables
 from pose_jax.runs import directory
 
@@ -195,7 +197,7 @@ def evaluate(
     found = predictor(variables, table, config, between_batches=between_batches)
     if isinstance(found, Poses):
         found = suppress(table, found, evaluation or EvaluationConfig())
-    return measures.measure(table, found), found
+    return measure.measure(table, found), found
 
 
 # ------------------------------------------------------------------------- RUN/eval
@@ -262,17 +264,17 @@ def evaluate_run(
         last = poses
         out = run / "eval" / table.box_source / name
         out.mkdir(parents=True, exist_ok=True)
-        per_keypoint = measures.per_keypoint(table, poses)
+        per_keypoint = measure.per_keypoint(table, poses)
         for file, content in (
             ("metrics.json", metrics),
             ("keypoints.json", per_keypoint),
-            ("predictions.json", measures.coco_results(table, poses)),
+            ("predictions.json", measure.coco_results(table, poses)),
         ):
             directory.write_json(out / file, content)
-    print(measures.table_of(found))
+    print(measure.table_of(found))
     if per_keypoint:
-        print(f"\nby keypoint, {name}:\n{measures.keypoint_table(per_keypoint)}")
-    for note in measures.notes(table, last, metrics):
+        print(f"\nby keypoint, {name}:\n{measure.keypoint_table(per_keypoint)}")
+    for note in measure.notes(table, last, metrics):
         print(f"note: {note}")
     print(f"metrics and predictions: {run / 'eval' / table.box_source}")
     return found
@@ -286,12 +288,12 @@ def _evaluate_detector(
     out = run / "eval" / "images"
     out.mkdir(parents=True, exist_ok=True)
     directory.write_json(out / "metrics.json", metrics)
-    results = measures.coco_results(table, boxes)
+    results = measure.coco_results(table, boxes)
     directory.write_json(out / "detections.json", results)
     _draw_pictures(out, table, boxes)
     found = {loaded.decoder: metrics}
-    print(measures.table_of(found))
-    for note in measures.notes(table, boxes, metrics):
+    print(measure.table_of(found))
+    for note in measure.notes(table, boxes, metrics):
         print(f"note: {note}")
     print(
         f"{len(results)} boxes of {len(table.images)} images, metrics and pictures: {out}\n"
@@ -336,8 +338,8 @@ def draw_run(
     if isinstance(view, PersonView):
         seen = _inspected(predictor, table, found, variables, config)
         for name, picture in _inside(view, table, seen):
-            visualize.save_png(out / name, picture)
-    visualize.curves(Path(run) / "metrics.jsonl", out / "curves.png")
+            drawing.save_png(out / name, picture)
+    drawing.curves(Path(run) / "metrics.jsonl", out / "curves.png")
     return out
 
 
@@ -347,17 +349,17 @@ def _draw_pictures(out: Path, table: Table, found: Poses | Boxes) -> None:
     if isinstance(found, Poses):
         images = np.unique(table.image[found.row])
     chosen = images[np.linspace(0, len(images) - 1, min(24, len(images))).astype(int)]
-    visualize.save_png(
+    drawing.save_png(
         out / "predictions.png",
-        visualize.sheet(
+        drawing.sheet(
             [draw_image(table, found, i, side=320) for i in chosen], columns=6
         ),
     )
     if isinstance(found, Boxes):
-        if measures.has_truth(table):
-            visualize.save_png(out / "worst.png", _worst_images(table, found))
+        if measure.has_truth(table):
+            drawing.save_png(out / "worst.png", _worst_images(table, found))
     elif table.labelled:
-        visualize.save_png(out / "worst.png", _worst(table, found))
+        drawing.save_png(out / "worst.png", _worst(table, found))
 
 
 def draw_image(
@@ -379,7 +381,7 @@ def draw_image(
         scale = 1.0 if side is None else side / max(pixels.shape[:2])
         return _with_boxes(table, found, place, pixels, scale)
     mine = table.image[found.row] == image
-    drawn = visualize.draw_people(
+    drawn = drawing.draw_people(
         pixels,
         found.points_xy[mine],
         table.keypoints,
@@ -395,18 +397,18 @@ def _with_boxes(
     order = np.argsort(-scores, kind="stable")
     drawn = order[
         np.isfinite(scores[order])
-        & ((scores[order] >= measures.SURE) | (np.arange(len(order)) < _UNSURE))
+        & ((scores[order] >= measure.SURE) | (np.arange(len(order)) < _UNSURE))
     ]
     marks = {}
-    if measures.has_truth(table):
+    if measure.has_truth(table):
         truth = table.truth or table
         people = truth.people_of_image(int(boxes.row[place]))
         marks = {"truth_xyxy": truth.boxes_xyxy[people], "crowd": truth.crowd[people]}
-    return visualize.draw_boxes(
+    return drawing.draw_boxes(
         pixels,
         boxes.boxes_xyxy[place, drawn],
         scores=scores[drawn],
-        threshold=measures.SURE,
+        threshold=measure.SURE,
         scale=scale,
         **marks,
     )
@@ -418,7 +420,7 @@ _UNSURE = 3
 
 def _worst_images(table: Table, boxes: Boxes, count: int = 12) -> np.ndarray:
     """The images with the most people missed or boxes that are nobody's, at IoU 0.5."""
-    missed, false = measures.box_errors(table, boxes)
+    missed, false = measure.box_errors(table, boxes)
     cells, titles = [], []
     for place in np.argsort(-(missed + false), kind="stable")[:count]:
         image = boxes.row[place]
@@ -426,7 +428,7 @@ def _worst_images(table: Table, boxes: Boxes, count: int = 12) -> np.ndarray:
         titles.append(
             f"image {table.image_ids[image]}: {missed[place]} missed, {false[place]} false"
         )
-    return visualize.sheet(cells, columns=6, titles=titles)
+    return drawing.sheet(cells, columns=6, titles=titles)
 
 
 def _worst(table: Table, poses: Poses, count: int = 12) -> np.ndarray:
@@ -445,10 +447,10 @@ def _worst(table: Table, poses: Poses, count: int = 12) -> np.ndarray:
             (true_xy[i], {"visibility": visibility[i]}),
             (poses.points_xy[i], {"scores": poses.keypoint_scores[i]}),
         ):
-            drawn = visualize.draw_pose(image, points, table.keypoints, **marks)
+            drawn = drawing.draw_pose(image, points, table.keypoints, **marks)
             cells.append(_around(drawn, boxes[i]))
         titles += [f"id {table.ids[row]}: truth", f"error {mean[i]:.1f} px"]
-    return visualize.sheet(cells, columns=8, titles=titles)
+    return drawing.sheet(cells, columns=8, titles=titles)
 
 
 def _around(image: np.ndarray, box_xyxy: np.ndarray, side: int = 160) -> np.ndarray:
@@ -495,15 +497,15 @@ def _inside(
     rows = range(len(seen["input"]))
     if "heatmaps" in seen:
         cells = [
-            visualize.heatmap_overlay(
+            drawing.heatmap_overlay(
                 seen["input"][i], seen["heatmaps"][i], alignment=view.alignment
             )
             for i in rows
         ]
-        yield "heatmaps.png", visualize.sheet(cells, columns=6)
+        yield "heatmaps.png", drawing.sheet(cells, columns=6)
     for name, draw, keys, some in (
-        ("hough.png", visualize.hough, visualize.HOUGH, rows[::3]),
-        ("refinement.png", visualize.refinement, ("stages_xy", "squares"), rows),
+        ("hough.png", drawing.hough, drawing.HOUGH, rows[::3]),
+        ("refinement.png", drawing.refinement, ("stages_xy", "squares"), rows),
     ):
         if not seen.keys() >= set(keys):
             continue
@@ -516,4 +518,4 @@ def _inside(
             cells += pictures
             titles += words
         columns = len(pictures) * (2 if len(pictures) < 5 else 1)
-        yield name, visualize.sheet(cells, columns=columns, titles=titles)
+        yield name, drawing.sheet(cells, columns=columns, titles=titles)
