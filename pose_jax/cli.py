@@ -381,7 +381,7 @@ def _report(parser: _Parser) -> Run:
     parser.add_argument("--data", help="another folder of the evaluation data")
 
     def run(args: argparse.Namespace) -> None:
-        from pose_jax import report
+        from pose_jax.report import run as report
 
         report.report(args.run, people=args.people, data=args.data)
 

@@ -16,8 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from pose_jax import pages, sweep
-from pose_jax.pages import tag
+from pose_jax import sweep
+from pose_jax.report import html
+from pose_jax.report.html import tag
 
 MARKED = 6
 """So many of the best have colours of their own among the learning curves."""
@@ -131,7 +132,7 @@ def text(rows: Sequence[Row], spec: Mapping[str, Any], count: int = 10) -> str:
                 f"{row.mean:.4g}",
                 "–" if half != half else f"±{half:.2g}",
                 str(len(row.values)),
-                *(pages.number(row.point[key]) for key in keys),
+                *(html.number(row.point[key]) for key in keys),
             ]
         )
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
@@ -203,10 +204,10 @@ def _page(title: str, study, trials, rows: Sequence[Row], spec) -> str:
         tag("nav", *links),
         *sections,
     )
-    return pages.document(f"{title}: pose_jax sweep", body)
+    return html.document(f"{title}: pose_jax sweep", body)
 
 
-def _first(trials, rows: Sequence[Row], spec) -> pages.Html:
+def _first(trials, rows: Sequence[Row], spec) -> html.Html:
     states = collections.Counter(trial.state.name.lower() for trial in trials)
     words = {"complete": "complete", "pruned": "pruned", "fail": "failed"}
     words |= {"running": "unfinished"}
@@ -233,14 +234,14 @@ def _first(trials, rows: Sequence[Row], spec) -> pages.Html:
             content.append(
                 tag("p", f"Trained already: {', '.join(filter(None, runs))}.")
             )
-    return pages.section(
+    return html.section(
         "winner", "Winner", tag("div", *tiles, class_="tiles"), *content
     )
 
 
-def _ranked(rows: Sequence[Row], spec) -> pages.Html:
+def _ranked(rows: Sequence[Row], spec) -> html.Html:
     if not rows:
-        return pages.section("leaderboard", "Leaderboard", tag("p", "Empty."))
+        return html.section("leaderboard", "Leaderboard", tag("p", "Empty."))
     keys = _varied(rows)
     most = max(len(row.values) for row in rows)
     made = []
@@ -259,7 +260,7 @@ def _ranked(rows: Sequence[Row], spec) -> pages.Html:
         made.append(
             [
                 rank,
-                *(pages.number(row.point[key]) for key in keys),
+                *(html.number(row.point[key]) for key in keys),
                 f"{row.mean:.4g}",
                 "–" if half != half else f"{low:.4g} to {high:.4g}",
                 ", ".join([str(len(row.values)), *unlike]),
@@ -273,22 +274,22 @@ def _ranked(rows: Sequence[Row], spec) -> pages.Html:
     )
     if any(len(row.values) < most for row in rows):
         words += f"Rows of fewer than {most} come last."
-    return pages.section(
+    return html.section(
         "leaderboard", "Leaderboard",
-        tag("p", words, class_="aside"), pages.table(head, made),
+        tag("p", words, class_="aside"), html.table(head, made),
     )  # fmt: skip
 
 
 def _label(point: Mapping[str, Any], keys: Sequence[str]) -> str:
     short = _short(keys)
-    return " ".join(f"{short[k]}={pages.number(point[k])}" for k in keys)
+    return " ".join(f"{short[k]}={html.number(point[k])}" for k in keys)
 
 
-def _curves(trials, rows: Sequence[Row], spec) -> pages.Html:
+def _curves(trials, rows: Sequence[Row], spec) -> html.Html:
     known = [trial for trial in trials if len(trial.intermediate_values) > 1]
     if not known:
         words = "No trial was evaluated on its way."
-        return pages.section("curves", "Learning curves", tag("p", words))
+        return html.section("curves", "Learning curves", tag("p", words))
     keys = _varied(rows) if rows else []
     best = {
         trial.number: (place, row)
@@ -302,22 +303,22 @@ def _curves(trials, rows: Sequence[Row], spec) -> pages.Html:
             steps, values = zip(*sorted(trial.intermediate_values.items()), strict=True)
             place, row = best.get(trial.number, (None, None))
             if row is None:
-                axes.plot(steps, values, color=pages.INK, alpha=0.2, lw=1)
+                axes.plot(steps, values, color=html.INK, alpha=0.2, lw=1)
                 continue
             label = (
                 None if place in labelled else f"{place + 1}: {_label(row.point, keys)}"
             )
             labelled.add(place)
             marker = "o" if len(steps) < 15 else ""
-            colour = pages.COLOURS[place]
+            colour = html.COLOURS[place]
             axes.plot(steps, values, color=colour, label=label, marker=marker, ms=3)
         axes.set_xlabel("batch")
         if labelled:
             axes.figure.legend(loc="outside lower center", ncols=1)
 
-    chart = pages.chart(spec["metric"], draw, 2.6 + 0.2 * min(len(rows), MARKED))
+    chart = html.chart(spec["metric"], draw, 2.6 + 0.2 * min(len(rows), MARKED))
     words = f"In colour: all seeds of the best {min(MARKED, len(rows))}."
-    return pages.section(
+    return html.section(
         "curves", "Learning curves",
         tag("p", words, class_="aside"), tag("div", chart, class_="charts large"),
     )  # fmt: skip
@@ -341,15 +342,15 @@ def importances(study, trials, spec) -> dict[str, float]:
         return {}
 
 
-def _importances(study, trials, spec) -> pages.Html:
+def _importances(study, trials, spec) -> html.Html:
     found = importances(study, trials, spec)
     if not found or not sum(found.values()):
         words = "They need four complete trials and two keys that vary."
-        return pages.section("importances", "Importances", tag("p", words))
+        return html.section("importances", "Importances", tag("p", words))
     names = sorted(found, key=lambda key: found[key])
 
     def draw(axes):
-        axes.barh(names, [100 * found[name] for name in names], color=pages.COLOURS[0])
+        axes.barh(names, [100 * found[name] for name in names], color=html.COLOURS[0])
         axes.set_xlabel("%")
         axes.grid(axis="y", visible=False)
 
@@ -357,8 +358,8 @@ def _importances(study, trials, spec) -> pages.Html:
         "How much the best tenth of the trials differs from all, by key (PED-ANOVA). The "
         "seed's share is what luck looks like."
     )
-    chart = pages.chart("share of the importance", draw, 0.9 + 0.28 * len(names))
-    return pages.section(
+    chart = html.chart("share of the importance", draw, 0.9 + 0.28 * len(names))
+    return html.section(
         "importances", "Importances",
         tag("p", words, class_="aside"), tag("div", chart, class_="charts large"),
     )  # fmt: skip
@@ -383,7 +384,7 @@ def heights(values: Sequence[Any], at: Mapping[str, Any]) -> tuple[list[float], 
     marks = ends if texts else [low, high]
     return (
         [place(float(v)) for v in values],
-        {place(mark): pages.number(mark) for mark in marks},
+        {place(mark): html.number(mark) for mark in marks},
     )
 
 
@@ -394,12 +395,12 @@ def _numbers(values: Sequence[Any]) -> list[float] | None:
         return None
 
 
-def _coordinates(trials, spec) -> pages.Html:
+def _coordinates(trials, spec) -> html.Html:
     complete = [t for t in trials if t.state.name == "COMPLETE"]
     keys = [k for k in spec["space"] if len({t.params.get(k) for t in complete}) > 1]
     if len(complete) < 2 or not keys:
         words = "They need two complete trials that differ."
-        return pages.section("coordinates", "Parallel coordinates", tag("p", words))
+        return html.section("coordinates", "Parallel coordinates", tag("p", words))
     axes_of = {
         k: heights([t.params[k] for t in complete], spec["space"][k]) for k in keys
     }
@@ -418,7 +419,7 @@ def _coordinates(trials, spec) -> pages.Html:
         marks = [marks for _, marks in axes_of.values()]
         marks.append({0.0: f"{low:.4g}", 1.0: f"{high:.4g}"})
         for x, at in enumerate(marks):
-            axes.axvline(x, color=pages.INK, lw=0.8)
+            axes.axvline(x, color=html.INK, lw=0.8)
             for y, words in at.items():
                 axes.text(x + 0.03, y, words, fontsize=7, va="center")
         names = [*_short(keys).values(), spec["metric"].split("@")[0]]
@@ -429,13 +430,13 @@ def _coordinates(trials, spec) -> pages.Html:
         for side in axes.spines.values():
             side.set_visible(False)
 
-    chart = pages.chart("a line a complete trial, the best brightest", draw, 3.2)
-    return pages.section(
+    chart = html.chart("a line a complete trial, the best brightest", draw, 3.2)
+    return html.section(
         "coordinates", "Parallel coordinates", tag("div", chart, class_="charts large")
     )
 
 
-def _trials(trials, spec) -> pages.Html:
+def _trials(trials, spec) -> html.Html:
     head = ["trial", "state", spec["metric"], "batches", "minutes", *spec["space"]]
     made = []
     for trial in trials:
@@ -450,22 +451,22 @@ def _trials(trials, spec) -> pages.Html:
             [
                 trial.number,
                 f"{state}: {reason}" if reason else state,
-                pages.number(value),
-                pages.number(last),
+                html.number(value),
+                html.number(last),
                 "–" if took is None else f"{took.total_seconds() / 60:.1f}",
-                *(pages.number(trial.params.get(key)) for key in spec["space"]),
+                *(html.number(trial.params.get(key)) for key in spec["space"]),
             ]
         )
     words = (
         "Minutes are from the first start of a trial to its end, pauses included. Of those "
         "that are not complete: the last value."
     )
-    return pages.section(
-        "trials", "Trials", tag("p", words, class_="aside"), pages.table(head, made)
+    return html.section(
+        "trials", "Trials", tag("p", words, class_="aside"), html.table(head, made)
     )
 
 
-def _about(spec) -> pages.Html:
+def _about(spec) -> html.Html:
     facts = {
         "config": " ".join([spec["config"], *spec["overrides"]]) or "–",
         "network read out": spec["eval_only"] or "–",
@@ -474,7 +475,7 @@ def _about(spec) -> pages.Html:
         "pruner": spec["pruner"],
         **{key: _space(at) for key, at in spec["space"].items()},
     }
-    return pages.section("study", "Study", pages.facts(facts))
+    return html.section("study", "Study", html.facts(facts))
 
 
 def _space(at: Mapping[str, Any]) -> str:

@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from pose_jax import pages
+from pose_jax.report import html
 
 EVIL = """<script>alert("1")</script> & 'x'"""
 
@@ -30,13 +30,13 @@ class Text(HTMLParser):
 @pytest.mark.parametrize(
     "made",
     [
-        pages.tag("p", EVIL),
-        pages.tag("p", pages.tag("b", EVIL), title=EVIL),
-        pages.table([EVIL], [[EVIL, 1]]),
-        pages.facts({EVIL: EVIL}),
-        pages.section("s", EVIL, EVIL),
-        pages.picture(np.zeros((3, 4, 3), np.uint8), EVIL),
-        pages.document(EVIL, pages.tag("p", EVIL)),
+        html.tag("p", EVIL),
+        html.tag("p", html.tag("b", EVIL), title=EVIL),
+        html.table([EVIL], [[EVIL, 1]]),
+        html.facts({EVIL: EVIL}),
+        html.section("s", EVIL, EVIL),
+        html.picture(np.zeros((3, 4, 3), np.uint8), EVIL),
+        html.document(EVIL, html.tag("p", EVIL)),
     ],
 )
 def test_text_is_never_markup(made):
@@ -47,14 +47,14 @@ def test_text_is_never_markup(made):
 
 
 def test_a_chart_is_markup_without_links_or_ids():
-    chart = pages.chart("a < b", lambda axes: axes.plot([0, 1], [1, 2], label="<i>"))
-    assert "<svg" in chart and "</svg>" in chart and pages.INK not in chart
+    chart = html.chart("a < b", lambda axes: axes.plot([0, 1], [1, 2], label="<i>"))
+    assert "<svg" in chart and "</svg>" in chart and html.INK not in chart
     assert "http" not in chart and not re.search(r'<g id="', chart)
     assert "a &lt; b" in chart
 
 
 def test_a_page_links_to_nothing():
-    page = pages.document("t", pages.picture(np.zeros((2, 2, 3), np.uint8), "p"))
+    page = html.document("t", html.picture(np.zeros((2, 2, 3), np.uint8), "p"))
     for _, attributes in Text(page).tags:
         for name in ("src", "href"):
             assert attributes.get(name, "data:").startswith(("data:", "#"))
@@ -68,9 +68,9 @@ def test_a_page_links_to_nothing():
     ],
 )  # fmt: skip
 def test_numbers_are_as_short_as_they_can_be(value, text):
-    assert pages.number(value) == text
+    assert html.number(value) == text
 
 
 def test_durations_and_shares():
-    assert pages.duration(3661.4) == "1:01:01"
-    assert pages.percent(1, 8) == "12.5" and pages.percent(1, 0) == "–"
+    assert html.duration(3661.4) == "1:01:01"
+    assert html.percent(1, 8) == "12.5" and html.percent(1, 0) == "–"

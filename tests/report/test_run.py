@@ -16,13 +16,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pose_jax import cli, methods, metrics, report
+from pose_jax import cli, methods, metrics
 from pose_jax import sharding as sharding_lib
 from pose_jax.data import coco
 from pose_jax.data.synthetic import scenes
 from pose_jax.evaluation import evaluate, measure
 from pose_jax.keypoints import COCO, KeypointSet
 from pose_jax.method import Poses
+from pose_jax.report import run as report
 from pose_jax.runs import directory
 from pose_jax.runs import log as log_lib
 from pose_jax.training import config as training_config

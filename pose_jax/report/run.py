@@ -33,7 +33,7 @@ import numpy as np
 
 from pose_jax import config as config_lib
 from pose_jax import data as data_lib
-from pose_jax import methods, pages
+from pose_jax import methods
 from pose_jax import metrics as metrics_lib
 from pose_jax import sharding as sharding_lib
 from pose_jax._version import __version__
@@ -44,7 +44,8 @@ from pose_jax.errors import ConfigError, InputError
 from pose_jax.evaluation import evaluate, measure
 from pose_jax.keypoints import KeypointSet
 from pose_jax.method import Boxes, PersonView, Poses
-from pose_jax.pages import tag
+from pose_jax.report import html
+from pose_jax.report.html import tag
 from pose_jax.runs import directory, states
 from pose_jax.runs import log as log_lib
 from pose_jax.training import config as training_config
@@ -188,7 +189,7 @@ def _no_model(files: _Files) -> str:
     last = files.log[-1]
     total = files.steps(last["phase"])
     of = "" if total is None else f" of {total}"
-    when = f", at {pages.clock(last['time'])}" if "time" in last else ""
+    when = f", at {html.clock(last['time'])}" if "time" in last else ""
     return (
         f"{what} Its log ends at step {last['step']}{of} of phase "
         f"{last['phase']!r}{when}."
@@ -426,18 +427,18 @@ _TITLES = {
 }
 
 
-def _curves(files: _Files) -> pages.Html:
+def _curves(files: _Files) -> html.Html:
     panels = _panels(files.log)
     charts = [_curve(title, lines) for title, lines in panels.items()]
     if not charts:
-        return pages.section(
+        return html.section(
             "curves", "Learning curves", tag("p", "No number is logged.")
         )
     words = (
         "Over the batches of each phase. An evaluation metric has a curve if it was "
         "measured twice and changed; all of them are in the tables of metrics."
     )
-    return pages.section(
+    return html.section(
         "curves", "Learning curves",
         tag("p", words, class_="aside"), tag("div", *charts, class_="charts"),
     )  # fmt: skip
@@ -484,12 +485,12 @@ def _kind(name: str) -> tuple[str, str]:
     return panel, "@".join([kind, *thresholds])
 
 
-def _curve(title: str, lines: Lines) -> pages.Html:
+def _curve(title: str, lines: Lines) -> html.Html:
     values = [y for points in lines.values() for _, y in points]
     steep = "loss" in title and min(values) > 0 and max(values) > 20 * min(values)
 
     def draw(axes):
-        for label, points in list(lines.items())[: len(pages.COLOURS)]:
+        for label, points in list(lines.items())[: len(html.COLOURS)]:
             marker = "o" if len(points) < 15 else ""
             axes.plot(*zip(*points, strict=True), marker=marker, ms=3, label=label)
         if steep:
@@ -499,7 +500,7 @@ def _curve(title: str, lines: Lines) -> pages.Html:
             axes.figure.legend(loc="outside lower center", ncols=3)
 
     height = 2.4 + 0.25 * (len(lines) > 1) * -(-len(lines) // 3)
-    return pages.chart(title + (", log scale" if steep else ""), draw, height)
+    return html.chart(title + (", log scale" if steep else ""), draw, height)
 
 
 # ------------------------------------------------------------------------------- metrics
@@ -521,14 +522,14 @@ def _latest_scores(files: _Files) -> tuple[str, Mapping[str, Any]]:
     return "", {}
 
 
-def _headline(files: _Files) -> pages.Html:
+def _headline(files: _Files) -> html.Html:
     when, scores = _latest_scores(files)
     names = [n for head in _HEADLINES for n in scores if f"{n}@".startswith(f"{head}@")]
     names = (names or list(scores))[:5]
     tiles = [
         tag(
             "div",
-            tag("b", pages.number(scores[name])),
+            tag("b", html.number(scores[name])),
             tag("span", name),
             class_="tile",
         )
@@ -542,7 +543,7 @@ def _headline(files: _Files) -> pages.Html:
     return tag("section", tag("div", *tiles, class_="tiles"), words, id="scores")
 
 
-def _metrics(files: _Files) -> pages.Html:
+def _metrics(files: _Files) -> html.Html:
     """All that was measured, a table for each source of boxes, decoders side by side."""
     when, trained = _latest_scores(files)
     columns = {("", when): trained, **files.evaluations}
@@ -566,12 +567,12 @@ def _metrics(files: _Files) -> pages.Html:
         }
         rows = [
             [
-                pages.breakable(n),
-                *(pages.number(found.get(n)) for found in used.values()),
+                html.breakable(n),
+                *(html.number(found.get(n)) for found in used.values()),
             ]
             for n in mine
         ]
-        tables.append(pages.table(["metric", *used], rows))
+        tables.append(html.table(["metric", *used], rows))
     if not tables:
         tables = [tag("p", "No metric is here.")]
     formulas = {n.split("@")[0]: f for n in names if (f := measure.formula(n))}
@@ -580,7 +581,7 @@ def _metrics(files: _Files) -> pages.Html:
             tag(
                 "details",
                 tag("summary", "What the names mean"),
-                pages.facts(formulas),
+                html.facts(formulas),
             )
         )
     if files.manifest is not None and not files.evaluations:
@@ -588,7 +589,7 @@ def _metrics(files: _Files) -> pages.Html:
             "Nothing is in RUN/eval: `pose-jax eval --run RUN` measures a model again."
         )
         tables.append(tag("p", how, class_="aside"))
-    return pages.section("metrics", "Metrics", *tables)
+    return html.section("metrics", "Metrics", *tables)
 
 
 # ------------------------------------------------------------------ keypoints and errors
@@ -613,7 +614,7 @@ def _pair_name(keypoint_set: KeypointSet, pair: tuple[int, ...]) -> str:
     return bare.pop() if len(bare) == 1 else " / ".join(names)
 
 
-def _keypoint_table(people: _People) -> pages.Html:
+def _keypoint_table(people: _People) -> html.Html:
     table, yardstick = people.table, people.yardstick
     assert yardstick is not None
     visibility = table.visibility[people.poses.row]
@@ -636,7 +637,7 @@ def _keypoint_table(people: _People) -> pages.Html:
             *_middle(people.error[:, which], 2),
             *_middle(far, 3),
             *(
-                pages.percent((known <= t).sum(), len(known))
+                html.percent((known <= t).sum(), len(known))
                 for t in yardstick.thresholds
             ),
             f"{score.mean():.3f}",
@@ -649,24 +650,24 @@ def _keypoint_table(people: _People) -> pages.Html:
             side = "" if len(pair) == 1 else ("right" if place else "left")
             dot = tag("i", class_=f"dot {side}".strip())
             rows.append(
-                pages.row(
+                html.row(
                     cells(tag("span", dot, name, class_="joint"), [i]),
                     "pair" if place else "",
                 )
             )
     everything = list(range(len(table.keypoints)))
-    rows.append(pages.row(cells("all", everything), "total"))
+    rows.append(html.row(cells("all", everything), "total"))
     without = int(np.isnan(yardstick.length).sum())
     words = (
         f"Lengths are units of {yardstick.words}; {without} of {len(yardstick.length)} "
         "people have none and are left out of these columns. Scores are means over "
         "all people, labelled or not."
     )
-    return pages.section(
+    return html.section(
         "keypoints",
         "Keypoints",
         tag("p", words, class_="aside"),
-        pages.table(head, rows),
+        html.table(head, rows),
     )
 
 
@@ -678,7 +679,7 @@ def _middle(values: np.ndarray, digits: int) -> tuple[str, str]:
     return f"{np.median(values):.{digits}f}", f"{values.mean():.{digits}f}"
 
 
-def _errors(people: _People) -> pages.Html:
+def _errors(people: _People) -> html.Html:
     yardstick, names = people.yardstick, people.table.keypoints
     assert yardstick is not None
     pixels = people.error[np.isfinite(people.error)]
@@ -693,7 +694,7 @@ def _errors(people: _People) -> pages.Html:
     def histogram(axes):
         end = max(float(np.quantile(pixels, 0.98)), 1e-6)
         axes.hist(np.minimum(pixels, end), bins=40, range=(0, end))
-        axes.axvline(float(np.median(pixels)), color=pages.INK, lw=1, ls=":")
+        axes.axvline(float(np.median(pixels)), color=html.INK, lw=1, ls=":")
         axes.set_xlabel("error, pixels (in the last bar: and more)")
         axes.set_ylabel("keypoints")
 
@@ -705,9 +706,9 @@ def _errors(people: _People) -> pages.Html:
                 axes.plot(thresholds, found, lw=1, label=label)
         everything = share(list(range(len(names))))
         if everything is not None:
-            axes.plot(thresholds, everything, lw=2.4, color=pages.INK, label="all")
+            axes.plot(thresholds, everything, lw=2.4, color=html.INK, label="all")
         for threshold in yardstick.thresholds:
-            axes.axvline(threshold, color=pages.INK, lw=0.8, ls=":")
+            axes.axvline(threshold, color=html.INK, lw=0.8, ls=":")
         axes.set_xlabel(f"threshold, units of {yardstick.words.split(',')[0]}")
         axes.set_ylabel(f"{yardstick.metric}, %")
         axes.set_ylim(0, 100)
@@ -716,15 +717,15 @@ def _errors(people: _People) -> pages.Html:
 
     charts = tag(
         "div",
-        pages.chart(
+        html.chart(
             "errors of all labelled keypoints; the dotted line is the median",
             histogram,
             height=3.8,
         ),
-        pages.chart(f"{yardstick.metric} over its threshold", curve, height=3.8),
+        html.chart(f"{yardstick.metric} over its threshold", curve, height=3.8),
         class_="charts large",
     )
-    return pages.section("errors", "Errors", charts)
+    return html.section("errors", "Errors", charts)
 
 
 # ------------------------------------------------------------------------------ pictures
@@ -744,7 +745,7 @@ def _crop(
     return window, low, side / max(window.shape[:2])
 
 
-def _person(people: _People, place: int) -> pages.Html:
+def _person(people: _People, place: int) -> html.Html:
     """One person: the truth, beside it the prediction, under it who and how far off."""
     table, poses = people.table, people.poses
     row = poses.row[place]
@@ -758,9 +759,9 @@ def _person(people: _People, place: int) -> pages.Html:
     pictures = []
     if table.labelled:
         picture = draw(true_xy, visibility=visibility)
-        pictures.append(pages.picture(picture, f"{who}: truth"))
+        pictures.append(html.picture(picture, f"{who}: truth"))
     picture = draw(poses.points_xy[place], scores=poses.keypoint_scores[place])
-    pictures.append(pages.picture(picture, f"{who}: prediction"))
+    pictures.append(html.picture(picture, f"{who}: prediction"))
     facts = [f"score {poses.score[place]:.2f}"]
     if table.labelled:
         error = people.error[place][visibility > 0]
@@ -778,7 +779,7 @@ def _person(people: _People, place: int) -> pages.Html:
     return tag("figure", pair, caption, class_="person")
 
 
-def _gallery(people: _People) -> pages.Html:
+def _gallery(people: _People) -> html.Html:
     if not people.table.labelled:
         places = _evenly(len(people.order), 3 * PEOPLE_OF_A_KIND)
         kinds = {"Predictions": places}
@@ -794,10 +795,10 @@ def _gallery(people: _People) -> pages.Html:
     for kind, places in kinds.items():
         figures = [_person(people, place) for place in places]
         shown += [tag("h3", kind), tag("div", *figures, class_="people")]
-    return pages.section("people", "People", tag("p", words, class_="aside"), *shown)
+    return html.section("people", "People", tag("p", words, class_="aside"), *shown)
 
 
-def _images(images: _Images) -> pages.Html:
+def _images(images: _Images) -> html.Html:
     """What a detector finds and misses."""
     table, boxes = images.table, images.boxes
     truth = table.truth or table
@@ -835,7 +836,7 @@ def _images(images: _Images) -> pages.Html:
                 ]
             picture = evaluate.draw_image(table, boxes, image, side=400)
             caption = tag("figcaption", tag("b", who), " ", " · ".join(facts))
-            picture = pages.picture(picture, f"{who}: boxes")
+            picture = html.picture(picture, f"{who}: boxes")
             figures.append(
                 tag(
                     "figure",
@@ -845,10 +846,10 @@ def _images(images: _Images) -> pages.Html:
                 )
             )
         shown += [tag("h3", kind), tag("div", *figures, class_="people large")]
-    return pages.section("images", "Images", tag("p", words, class_="aside"), *shown)
+    return html.section("images", "Images", tag("p", words, class_="aside"), *shown)
 
 
-def _heatmaps(people: _People) -> pages.Html:
+def _heatmaps(people: _People) -> html.Html:
     """What the network saw and answered: all pictures that the method has of itself."""
     found, k = people.inspected, len(people.table.keypoints)
     voting = found.keys() >= set(drawing.HOUGH)
@@ -870,7 +871,7 @@ def _heatmaps(people: _People) -> pages.Html:
         else ""
     )
     what = tag("div", *figures, class_="people large")
-    return pages.section(
+    return html.section(
         "heatmaps",
         "Inside the network",
         tag("p", words, class_="aside"),
@@ -879,7 +880,7 @@ def _heatmaps(people: _People) -> pages.Html:
     )
 
 
-def _votes(people: _People) -> list[pages.Html]:
+def _votes(people: _People) -> list[html.Html]:
     """How heatmaps and offsets are fused, for two keypoints of a person."""
     figures = []
     for place in range(len(people.shown)):
@@ -908,7 +909,7 @@ def _votes(people: _People) -> list[pages.Html]:
 
 def _inside(
     people: _People, place: int, rows: Sequence[Sequence[tuple[str, np.ndarray]]]
-) -> pages.Html:
+) -> html.Html:
     """Titles and pictures of one person that was inspected, and who it is."""
     person, table = people.shown[place], people.table
     row = people.poses.row[person]
@@ -922,7 +923,7 @@ def _inside(
             *(
                 tag(
                     "div",
-                    pages.picture(picture, f"{who}: {title}"),
+                    html.picture(picture, f"{who}: {title}"),
                     tag("span", title),
                 )
                 for title, picture in pictures
@@ -1062,19 +1063,19 @@ def _shown(value: Any) -> str:
     return value if isinstance(value, str) and value else json.dumps(_plain(value))
 
 
-def _config(files: _Files) -> pages.Html:
+def _config(files: _Files) -> html.Html:
     rows = []
     for setting in settings(files.config):
         if not files.given and setting.key.split(".")[0] not in files.config:
             continue  # A model without its run has a part of the config.
         marks = {"changed": setting.changed, "given": setting.given}
         cells = [
-            pages.breakable(setting.key, after="."),
+            html.breakable(setting.key, after="."),
             _shown(setting.value),
             _shown(setting.default),
             "yes" if setting.given else "",
         ]
-        rows.append(pages.row(cells, " ".join(name for name in marks if marks[name])))
+        rows.append(html.row(cells, " ".join(name for name in marks if marks[name])))
     words = (
         f"Values that differ from their default in pose_jax {__version__} are "
         "marked; the last column says which keys the config names."
@@ -1082,11 +1083,11 @@ def _config(files: _Files) -> pages.Html:
     raw = tag("pre", json.dumps(files.config, indent=1))
     title = "config.json" if files.given else "what the model keeps of its config"
     head = ["key", "value", "default", "in the file"]
-    return pages.section(
+    return html.section(
         "config",
         "Config",
         tag("p", words, class_="aside"),
-        pages.table(head, rows, class_="words config"),
+        html.table(head, rows, class_="words config"),
         tag("details", tag("summary", title), raw),
     )
 
@@ -1097,7 +1098,7 @@ _PACKAGES = (
 )  # fmt: skip
 
 
-def _environment(files: _Files) -> pages.Html:
+def _environment(files: _Files) -> html.Html:
     trained = (files.manifest or {}).get("versions", {})
     here = {"pose_jax": __version__}
     here |= {name: version for name in _PACKAGES if (version := _version(name))}
@@ -1113,15 +1114,15 @@ def _environment(files: _Files) -> pages.Html:
         "devices": sharding_lib.device_summary(),
         "CPU cores": os.cpu_count(),
         "git commit": _git_commit() or "the package is in no git checkout",
-        "report written": pages.clock(datetime.datetime.now().timestamp()),
+        "report written": html.clock(datetime.datetime.now().timestamp()),
     }
     words = (
         "The machine and the code that wrote this report; a run keeps versions alone."
     )
     head = ["package", "of the model", "of this report"]
-    return pages.section(
+    return html.section(
         "environment", "Environment", tag("p", words, class_="aside"),
-        pages.facts(facts), pages.table(head, versions, class_="words"),
+        html.facts(facts), html.table(head, versions, class_="words"),
     )  # fmt: skip
 
 
@@ -1151,7 +1152,7 @@ def _git_commit() -> str:
     return f"{commit}, with changes that are not committed" if changed else commit
 
 
-def _data(files: _Files, seen: _People | _Images | None) -> pages.Html:
+def _data(files: _Files, seen: _People | _Images | None) -> html.Html:
     """What was trained and evaluated on, and its fingerprints."""
     facts = {}
     trained = (files.manifest or {}).get("train_data")
@@ -1177,7 +1178,7 @@ def _data(files: _Files, seen: _People | _Images | None) -> pages.Html:
         section = files.data(use)
         if section:
             facts[f"{use} data"] = json.dumps(section)
-    return pages.section("data", "Data", pages.facts(facts))
+    return html.section("data", "Data", html.facts(facts))
 
 
 def _described(table: Table) -> str:
@@ -1195,7 +1196,7 @@ def _fingerprint(section: Mapping[str, Any]) -> str:
         return f"not readable now: {error}"
 
 
-def _training(files: _Files) -> pages.Html:
+def _training(files: _Files) -> html.Html:
     """How long it took, and how to do it again."""
     rows = []
     for phase in dict.fromkeys(line["phase"] for line in files.log):
@@ -1208,9 +1209,9 @@ def _training(files: _Files) -> pages.Html:
             [
                 phase,
                 max(line["step"] for line in mine),
-                pages.number(files.steps(phase)),
-                pages.clock(times[0]) if times else "–",
-                pages.duration(times[-1] - times[0]) if times else "–",
+                html.number(files.steps(phase)),
+                html.clock(times[0]) if times else "–",
+                html.duration(times[-1] - times[0]) if times else "–",
                 f"{np.median(speeds):.1f}" if speeds else "–",
             ]
         )
@@ -1222,7 +1223,7 @@ def _training(files: _Files) -> pages.Html:
         "wall time",
         "images/s",
     ]
-    content = [pages.table(head, rows, class_="words")] if rows else []
+    content = [html.table(head, rows, class_="words")] if rows else []
     words = (
         "Wall time is from the first to the last line of the log, evaluations and any "
         "pause included; the first step's compilation is not in it."
@@ -1250,7 +1251,7 @@ def _training(files: _Files) -> pages.Html:
             ]
     else:
         content.append(tag("p", "This directory holds a model alone, no training."))
-    return pages.section("repeat", "Training time, and how to repeat it", *content)
+    return html.section("repeat", "Training time, and how to repeat it", *content)
 
 
 def _command(code: str) -> str:
@@ -1301,7 +1302,7 @@ def _page(files: _Files, seen: _People | _Images | None, notes: Sequence[str]) -
         tag("nav", *links),
         *sections,
     )
-    return pages.document(f"{name}: pose_jax report", body)
+    return html.document(f"{name}: pose_jax report", body)
 
 
 def _subtitle(files: _Files) -> str:
