@@ -536,9 +536,9 @@ def _sweep_run(parser: _Parser) -> Run:
     )
 
     def run(args: argparse.Namespace) -> None:
-        from pose_jax import sweep
+        from pose_jax.sweep import runner
 
-        sweep.run(
+        runner.run(
             args.sweep,
             args.study,
             config=args.config,
@@ -562,9 +562,9 @@ def _sweep_report(parser: _Parser) -> Run:
     )
 
     def run(args: argparse.Namespace) -> None:
-        from pose_jax import sweep_report
+        from pose_jax.sweep import summary
 
-        sweep_report.report(args.study, name=args.name, out=args.out, file=args.html)
+        summary.report(args.study, name=args.name, out=args.out, file=args.html)
 
     return run
 

@@ -8,9 +8,9 @@ import sys
 
 import pytest
 
-from pose_jax import sweep, sweep_worker
 from pose_jax.data.synthetic import scenes
 from pose_jax.evaluation import measure
+from pose_jax.sweep import runner, worker
 from tests.sweep.studies import DEMO, QUICK, STEPS, write
 
 # A training that can be watched: a line of the log a step, which is its checkpoint too.
@@ -79,14 +79,14 @@ def overrides(folder):
 def start(folder, overrides, tmp_path, monkeypatch):
     """start(sweep) runs a study of it in tmp_path/study, with a fake training; with
     `here`, its one worker is in this process, which spares the start of another."""
-    processes = sweep._workers
+    processes = runner._workers
 
     def run(made, *, pace="quick", study=None, here=False, **options):
         file = write(tmp_path, made)
         options.setdefault("times", QUICK)
-        one = lambda tasks, stop, watch: sweep_worker.work(*tasks, stop)
-        monkeypatch.setattr(sweep, "_workers", one if here else processes)
-        return sweep.run(
+        one = lambda tasks, stop, watch: worker.work(*tasks, stop)
+        monkeypatch.setattr(runner, "_workers", one if here else processes)
+        return runner.run(
             str(file),
             str(study or tmp_path / "study"),
             config=DEMO,

@@ -6,13 +6,13 @@ import sys
 import time
 from pathlib import Path
 
-from pose_jax import sweep_check, sweep_study, sweep_worker
-from pose_jax.sweep import Sweep, grid, log_range
+from pose_jax.sweep import Sweep, grid, log_range, preflight, worker
+from pose_jax.sweep import study as study_lib
 
 ROOT = Path(__file__).parents[2]
 DEMO = str(ROOT / "configs" / "demo.py")
 SHIPPED = sorted((ROOT / "configs" / "sweeps").glob("*.py"))
-QUICK = sweep_study.Times(poll=0.05, beat=0.2, lost=1.0, settle=0.2)
+QUICK = study_lib.Times(poll=0.05, beat=0.2, lost=1.0, settle=0.2)
 STEPS = 6
 LR = {"optimizer.lr": log_range(1e-3, 0.1)}
 TWO_BY_TWO = Sweep(
@@ -45,7 +45,7 @@ def write(to, made):
 
 
 def study_of(path):
-    return sweep_study.open_study(sweep_study.place(str(path)))[0]
+    return study_lib.open_study(study_lib.place(str(path)))[0]
 
 
 def points(path):
@@ -81,34 +81,34 @@ def wait_until(true, seconds=60):
 
 
 def spec_of(made, overrides):
-    return sweep_check.check("s.py", made, DEMO, overrides)
+    return preflight.check("s.py", made, DEMO, overrides)
 
 
 def drawn(made, overrides, out, trials, value=lambda p: p["optimizer.lr"], **options):
     """Goes on with a study whose trials cost nothing."""
-    where = sweep_study.place(str(out))
-    sweep_study.open_study(where, spec_of(made, overrides))
+    where = study_lib.place(str(out))
+    study_lib.open_study(where, spec_of(made, overrides))
 
     def finish(claims, claim):
         claims.tell(claim.trial, "complete", value(claim.trial.params))
 
-    task = sweep_worker.Task(where, trials, DEMO, times=QUICK)
-    sweep_worker.work(task, options.get("stop", Never()), finish)
+    task = worker.Task(where, trials, DEMO, times=QUICK)
+    worker.work(task, options.get("stop", Never()), finish)
     return points(out)
 
 
 def workers_of(where, count, trials, folder, pace, times=QUICK):
     """Worker processes, as `run` starts them; killed at the end of a test that fails."""
-    task = sweep_worker.Task(
+    task = worker.Task(
         where, trials, DEMO, times=times,
         command=(sys.executable, str(folder / f"{pace}.py")),
     )  # fmt: skip
-    words = [sys.executable, "-m", "pose_jax.sweep_worker", task.to_json()]
+    words = [sys.executable, "-m", "pose_jax.sweep.worker", task.to_json()]
     return [subprocess.Popen(words, cwd=ROOT) for _ in range(count)]
 
 
 def trained(where, folder, trials, *, pace="quick"):
     """What a worker does, here: goes on with a study by a fake training."""
     command = (sys.executable, str(folder / f"{pace}.py"))
-    task = sweep_worker.Task(where, trials, DEMO, command=command, times=QUICK)
-    sweep_worker.work(task, Never())
+    task = worker.Task(where, trials, DEMO, command=command, times=QUICK)
+    worker.work(task, Never())

@@ -7,12 +7,12 @@ import jax
 import numpy as np
 import pytest
 
-from pose_jax import cli, config, methods, sweep, sweep_readout, sweep_report
+from pose_jax import cli, config, methods
 from pose_jax.errors import ConfigError
 from pose_jax.evaluation import evaluate
 from pose_jax.evaluation import measure as measures
 from pose_jax.runs import directory
-from pose_jax.sweep import Sweep, grid
+from pose_jax.sweep import Sweep, grid, readout, runner, summary
 from pose_jax.training import config as training_config
 from tests.made_up import make_poses
 from tests.sweep.page import Page
@@ -85,12 +85,12 @@ def test_a_method_is_predicted_once_and_each_trial_is_evaluated(
     monkeypatch.setattr(measures, "measure", measure)
     study = str(tmp_path / "study")
     file = str(write(tmp_path, DECODERS))
-    counts = sweep.run(file, study, eval_only=str(network), times=QUICK)
+    counts = runner.run(file, study, eval_only=str(network), times=QUICK)
     assert counts["complete"] == 4
     assert predicted == ["argmax", "shift"] and thresholds == [0.5, 0.9, 0.5, 0.9]
     values = [trial.value for trial in study_of(study).get_trials()]
     assert values == pytest.approx([5, 5, 10, 10], rel=1e-4)
-    page = Page(sweep_report.report(study))
+    page = Page(summary.report(study))
     assert f"eval --run {network} --decoder argmax" in page.text
     assert not (tmp_path / "study" / "trials" / "0000" / "starts").exists()
     capsys.readouterr()
@@ -100,7 +100,7 @@ def test_a_method_is_predicted_once_and_each_trial_is_evaluated(
 def test_decoders_are_read_out_of_one_network(network, tmp_path, capsys):
     study = str(tmp_path / "study")
     file = str(write(tmp_path, DECODERS))
-    counts = sweep.run(file, study, eval_only=str(network), times=QUICK)
+    counts = runner.run(file, study, eval_only=str(network), times=QUICK)
     assert counts["complete"] == 4
     trials = study_of(study).get_trials()
     assert trials[0].value == trials[1].value != trials[2].value
@@ -110,7 +110,7 @@ def test_decoders_are_read_out_of_one_network(network, tmp_path, capsys):
     name = "pixel_error@gt_boxes"
     assert trials[2].value == pytest.approx(json.loads(metrics.read_text())[name])
     best = min(range(4), key=lambda i: trials[i].value)
-    path = sweep_report.report(study)
+    path = summary.report(study)
     decoder = trials[best].params["method.decoder"]
     assert f"eval --run {network} --decoder {decoder}" in Page(path).text
     assert not (tmp_path / "study" / "trials" / "0000" / "starts").exists()
@@ -129,11 +129,11 @@ def test_decoders_are_read_out_of_one_network(network, tmp_path, capsys):
 def test_only_what_needs_no_training_is_read_out(space, meant, network, tmp_path):
     file = str(write(tmp_path, Sweep(space=space, metric="AP", sampler="grid")))
     with pytest.raises(ConfigError, match=re.escape(meant)):
-        sweep.run(file, str(tmp_path / "study"), eval_only=str(network))
+        runner.run(file, str(tmp_path / "study"), eval_only=str(network))
     assert not (tmp_path / "study").exists()
 
 
 def test_every_key_that_is_read_out_is_one_of_its_method():
-    for name, keys in sweep_readout.EVALUATED.items():
+    for name, keys in readout.EVALUATED.items():
         fields = methods.METHODS[name].Config.__dataclass_fields__
         assert set(keys) <= fields.keys()

@@ -4,9 +4,9 @@ import re
 
 import pytest
 
-from pose_jax import sweep_space
 from pose_jax.errors import ConfigError
 from pose_jax.sweep import Sweep, choice, grid, linear_range, log_range
+from pose_jax.sweep import space as space_lib
 from tests.sweep.studies import LR, TWO_BY_TWO
 
 
@@ -51,16 +51,16 @@ def test_a_sweep_file_that_cannot_be_read_is_one_line(text, meant, tmp_path):
     file = tmp_path / "bad.py"
     file.write_text(text)
     with pytest.raises(ConfigError) as raised:
-        sweep_space.load(file)
+        space_lib.load(file)
     assert meant in str(raised.value) and str(file) in str(raised.value)
     assert "\n" not in str(raised.value)
     with pytest.raises(ConfigError, match=r"no such sweep file.*Did you mean 'bad'"):
-        sweep_space.load(tmp_path / "bat.py")
+        space_lib.load(tmp_path / "bat.py")
 
 
 def test_corners_have_each_end_and_each_choice_once():
     space = {"a": grid(1, 2, 3), "b": log_range(0.1, 1.0), "c": choice("x")}
-    found = list(sweep_space.corners(space))
+    found = list(space_lib.corners(space))
     assert found[0] == {"a": 1, "b": 0.1, "c": "x"}
     assert [(p["a"], p["b"]) for p in found] == [(1, 0.1), (2, 0.1), (3, 0.1), (1, 1.0)]
 

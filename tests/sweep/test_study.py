@@ -7,9 +7,9 @@ import time
 import numpy as np
 import pytest
 
-from pose_jax import sweep_report, sweep_study, sweep_worker
 from pose_jax.errors import ConfigError, InputError
-from pose_jax.sweep import Sweep, choice, grid, linear_range, log_range
+from pose_jax.sweep import Sweep, choice, grid, linear_range, log_range, summary, worker
+from pose_jax.sweep import study as study_lib
 from tests.sweep.studies import (
     DEMO,
     LR,
@@ -26,7 +26,7 @@ from tests.sweep.studies import (
 def test_without_optuna_it_says_what_to_install(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "optuna", None)
     with pytest.raises(InputError, match=r"pip install 'pose_jax\[sweep\]'"):
-        sweep_study.open_study(sweep_study.place(str(tmp_path)), {})
+        study_lib.open_study(study_lib.place(str(tmp_path)), {})
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "random"])
@@ -81,8 +81,8 @@ def test_a_grid_is_gone_through_in_order_and_can_be_gone_on_with(overrides, tmp_
 def test_hyperband_gives_few_trials_all(overrides, tmp_path):
     space = {"optimizer.lr": grid(*(i / 20 for i in range(12, 0, -1)))}
     made = Sweep(space=space, metric="AP", sampler="grid", pruner="hyperband")
-    where = sweep_study.place(str(tmp_path))
-    study, spec = sweep_study.open_study(where, spec_of(made, overrides))
+    where = study_lib.place(str(tmp_path))
+    study, spec = study_lib.open_study(where, spec_of(made, overrides))
     assert spec["resource"] == [1, STEPS]
 
     def finish(claims, claim):
@@ -92,7 +92,7 @@ def test_hyperband_gives_few_trials_all(overrides, tmp_path):
                 return claims.tell(claim.trial, "pruned")
         claims.tell(claim.trial, "complete", 1.0)
 
-    sweep_worker.work(sweep_worker.Task(where, 12, DEMO, times=QUICK), Never(), finish)
+    worker.work(worker.Task(where, 12, DEMO, times=QUICK), Never(), finish)
     found = [trial.state.name for trial in study.get_trials()]
     assert {"COMPLETE", "PRUNED"} == set(found) and found.count("COMPLETE") < 6
 
@@ -100,36 +100,36 @@ def test_hyperband_gives_few_trials_all(overrides, tmp_path):
 def test_another_sweep_or_config_in_the_same_study_is_refused(
     overrides, tmp_path, folder
 ):
-    where = sweep_study.place(str(tmp_path))
-    sweep_study.open_study(where, spec_of(TWO_BY_TWO, overrides))
-    sweep_study.open_study(where, spec_of(TWO_BY_TWO, overrides))
+    where = study_lib.place(str(tmp_path))
+    study_lib.open_study(where, spec_of(TWO_BY_TWO, overrides))
+    study_lib.open_study(where, spec_of(TWO_BY_TWO, overrides))
     other = Sweep(**{**TWO_BY_TWO.__dict__, "seed": 3})
     with pytest.raises(ConfigError, match=r"another sweep \(it differs in seed\)"):
-        sweep_study.open_study(where, spec_of(other, overrides))
+        study_lib.open_study(where, spec_of(other, overrides))
     changed = spec_of(TWO_BY_TWO, [*overrides, "--config.method.sigma=2.5"])
     with pytest.raises(ConfigError, match="differs in overrides"):
-        sweep_study.open_study(where, changed)
+        study_lib.open_study(where, changed)
     changed["overrides"] = overrides  # As if the file had been edited.
     with pytest.raises(ConfigError, match=r"differs in config\.method\.sigma"):
-        sweep_study.open_study(where, changed)
+        study_lib.open_study(where, changed)
 
 
 def test_a_trial_without_values_gets_them_from_whoever_takes_it(overrides, tmp_path):
     """Its worker died as soon as it had asked."""
     made = Sweep(space={**LR, "seed": grid(0, 1)}, metric="AP")
-    where = sweep_study.place(str(tmp_path / "dead"))
-    study, spec = sweep_study.open_study(where, spec_of(made, overrides))
-    claims = sweep_study.Claims(study, spec, where, 4, QUICK)
+    where = study_lib.place(str(tmp_path / "dead"))
+    study, spec = study_lib.open_study(where, spec_of(made, overrides))
+    claims = study_lib.Claims(study, spec, where, 4, QUICK)
     claims._sign(study.ask())
     whole = drawn(made, overrides, tmp_path / "whole", 4)
     assert drawn(made, overrides, where.out, 4) == whole
     # The second of a point does not wait for ever for the first.
-    where = sweep_study.place(str(tmp_path / "second"))
-    study, spec = sweep_study.open_study(where, spec_of(made, overrides))
-    claims = sweep_study.Claims(study, spec, where, 4, QUICK)
+    where = study_lib.place(str(tmp_path / "second"))
+    study, spec = study_lib.open_study(where, spec_of(made, overrides))
+    claims = study_lib.Claims(study, spec, where, 4, QUICK)
     claims._sign(study.ask())
     with claims._hold(0):
-        claim = sweep_study.Claims(study, spec, where, 4, QUICK).next()
+        claim = study_lib.Claims(study, spec, where, 4, QUICK).next()
         claim.file.close()
         assert claim.trial.number == 1 and claim.trial.params["seed"] == "1"
         assert claim.trial.params["optimizer.lr"] == whole[0]["optimizer.lr"]
@@ -138,8 +138,8 @@ def test_a_trial_without_values_gets_them_from_whoever_takes_it(overrides, tmp_p
 def test_what_was_asked_beyond_the_number_waits_until_more_are_wanted(
     overrides, tmp_path
 ):
-    where = sweep_study.place(str(tmp_path))
-    study, _ = sweep_study.open_study(where, spec_of(TWO_BY_TWO, overrides))
+    where = study_lib.place(str(tmp_path))
+    study, _ = study_lib.open_study(where, spec_of(TWO_BY_TWO, overrides))
     drawn(TWO_BY_TWO, overrides, tmp_path, 2, lambda p: 1.0)
     study.ask()  # Another machine's, at the same moment.
     drawn(TWO_BY_TWO, overrides, tmp_path, 2, lambda p: 1.0)
@@ -155,16 +155,14 @@ def test_what_was_asked_beyond_the_number_waits_until_more_are_wanted(
 @pytest.fixture
 def machines(overrides, tmp_path, monkeypatch):
     """machine("a") makes the Claims of a worker there; no folder is shared."""
-    where = sweep_study.place(
-        f"sqlite:///{tmp_path / 'study.db'}", "s", tmp_path / "out"
-    )
-    sweep_study.open_study(where, spec_of(TWO_BY_TWO, overrides))
+    where = study_lib.place(f"sqlite:///{tmp_path / 'study.db'}", "s", tmp_path / "out")
+    study_lib.open_study(where, spec_of(TWO_BY_TWO, overrides))
 
     def machine(name):
-        monkeypatch.setattr(sweep_study, "_machine", lambda: name)
-        mine = sweep_study.Place(where.storage, where.name, tmp_path / name)
-        study, spec = sweep_study.open_study(mine)
-        return sweep_study.Claims(study, spec, mine, 1, QUICK)
+        monkeypatch.setattr(study_lib, "_machine", lambda: name)
+        mine = study_lib.Place(where.storage, where.name, tmp_path / name)
+        study, spec = study_lib.open_study(mine)
+        return study_lib.Claims(study, spec, mine, 1, QUICK)
 
     return machine
 
@@ -180,7 +178,7 @@ def test_a_trial_of_another_machine_is_taken_when_its_beat_stands_still(machines
     assert taken.trial.number == 0 and taken.trial.params == first.trial.params
     # The one that was lost comes back, and lets go.
     assert not a.beat(first.trial) and b.beat(taken.trial)
-    with pytest.raises(sweep_study.Left):
+    with pytest.raises(study_lib.Left):
         a.tell(first.trial, "complete", 1.0)
     b.tell(taken.trial, "complete", 2.0)
     assert b.study.get_trials()[0].value == 2.0
@@ -222,22 +220,20 @@ def test_of_two_machines_that_take_a_lost_trial_one_has_it(machines):
 
 
 def test_a_storage_behind_a_grpc_proxy_is_one_too(overrides, tmp_path):
-    optuna = sweep_study.load_optuna()
+    optuna = study_lib.load_optuna()
     from optuna.storages._grpc.server import make_server
 
     server = make_server(optuna.storages.InMemoryStorage(), "localhost", 0)
     port = server.add_insecure_port("localhost:0")
     server.start()
     try:
-        where = sweep_study.place(f"grpc://localhost:{port}", "s", tmp_path)
-        study, _ = sweep_study.open_study(where, spec_of(TWO_BY_TWO, overrides))
+        where = study_lib.place(f"grpc://localhost:{port}", "s", tmp_path)
+        study, _ = study_lib.open_study(where, spec_of(TWO_BY_TWO, overrides))
 
         def finish(claims, claim):
             claims.tell(claim.trial, "complete", 1.0)
 
-        sweep_worker.work(
-            sweep_worker.Task(where, 4, DEMO, times=QUICK), Never(), finish
-        )
+        worker.work(worker.Task(where, 4, DEMO, times=QUICK), Never(), finish)
         assert [t.state.name for t in study.get_trials()] == ["COMPLETE"] * 4
     finally:
         server.stop(None)
@@ -245,11 +241,11 @@ def test_a_storage_behind_a_grpc_proxy_is_one_too(overrides, tmp_path):
 
 def test_a_storage_that_is_not_there_is_one_line(tmp_path):
     with pytest.raises(InputError, match="no study here"):
-        sweep_report.report(str(tmp_path / "none"))
+        summary.report(str(tmp_path / "none"))
     assert not (tmp_path / "none").exists()
     url = f"sqlite:///{tmp_path / 'study.db'}"
     with pytest.raises(InputError, match="no study 's' here"):
-        sweep_report.report(url, name="s", out=tmp_path)
+        summary.report(url, name="s", out=tmp_path)
 
 
 def test_a_line_that_was_torn_does_not_end_the_journal(overrides, tmp_path):

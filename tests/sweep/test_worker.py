@@ -8,8 +8,8 @@ import types
 
 import pytest
 
-from pose_jax import sweep, sweep_study, sweep_worker
-from pose_jax.sweep import Sweep, grid
+from pose_jax.sweep import Sweep, grid, runner, worker
+from pose_jax.sweep import study as study_lib
 from tests.sweep.studies import (
     DEMO,
     QUICK,
@@ -30,8 +30,8 @@ from tests.sweep.studies import (
 def test_a_failed_trial_says_why_and_the_others_go_on(overrides, folder, tmp_path):
     space = {"optimizer.lr": grid(0.1, 2.0, 0.95, 0.2)}
     made = Sweep(space=space, metric="AP", sampler="grid")
-    where = sweep_study.place(str(tmp_path))
-    study, _ = sweep_study.open_study(where, spec_of(made, overrides))
+    where = study_lib.place(str(tmp_path))
+    study, _ = study_lib.open_study(where, spec_of(made, overrides))
     trained(where, folder, 4)
     states = [trial.state.name for trial in study.get_trials()]
     assert states == ["COMPLETE", "FAIL", "FAIL", "COMPLETE"]
@@ -48,9 +48,9 @@ def test_what_is_behind_the_median_is_stopped(overrides, folder, tmp_path, capsy
         space=space, metric="AP", sampler="grid", pruner="median", startup_trials=3,
         warmup_steps=2,
     )  # fmt: skip
-    where = sweep_study.place(str(tmp_path))
-    study, _ = sweep_study.open_study(where, spec_of(made, overrides))
-    with sweep._Watch(study, where, 4, None) as watch:
+    where = study_lib.place(str(tmp_path))
+    study, _ = study_lib.open_study(where, spec_of(made, overrides))
+    with runner._Watch(study, where, 4, None) as watch:
         trained(where, folder, 4, pace="gated_low")
         counts = watch.look()
     assert counts == {"complete": 3, "pruned": 1, "fail": 0, "running": 0}
@@ -65,8 +65,8 @@ def test_what_is_behind_the_median_is_stopped(overrides, folder, tmp_path, capsy
 def test_two_workers_killed_lose_nothing_and_nothing_runs_twice(
     overrides, folder, tmp_path
 ):
-    where = sweep_study.place(str(tmp_path))
-    sweep_study.open_study(where, spec_of(TWO_BY_TWO, overrides))
+    where = study_lib.place(str(tmp_path))
+    study_lib.open_study(where, spec_of(TWO_BY_TWO, overrides))
     runs_of = [tmp_path / "trials" / f"{i:04d}" for i in range(4)]
     processes = workers_of(where, 2, 4, folder, "gated")
     try:  # Both are in the middle of a trial.
@@ -88,10 +88,10 @@ def test_two_workers_killed_lose_nothing_and_nothing_runs_twice(
 def test_asked_to_stop_a_worker_stops_its_training_and_leaves_the_trial(
     overrides, folder, tmp_path
 ):
-    where = sweep_study.place(str(tmp_path))
-    study, _ = sweep_study.open_study(where, spec_of(TWO_BY_TWO, overrides))
+    where = study_lib.place(str(tmp_path))
+    study, _ = study_lib.open_study(where, spec_of(TWO_BY_TWO, overrides))
     command = (sys.executable, str(folder / "gated.py"))
-    task = sweep_worker.Task(where, 4, DEMO, command=command, times=QUICK)
+    task = worker.Task(where, 4, DEMO, command=command, times=QUICK)
     run = tmp_path / "trials" / "0000"
 
     class Stop:
@@ -99,19 +99,19 @@ def test_asked_to_stop_a_worker_stops_its_training_and_leaves_the_trial(
         def requested(self):
             return (run / "metrics.jsonl").exists() and len(steps(run)) == 3
 
-    sweep_worker.work(task, Stop())
+    worker.work(task, Stop())
     (trial,) = study.get_trials()
     assert trial.state.name == "RUNNING" and len(steps(run)) < STEPS
     # The lock is free: the training has ended too.
-    with sweep_study.lock(run / "lock") as held:
+    with study_lib.lock(run / "lock") as held:
         assert held is not None
 
 
 def test_a_trial_trained_to_its_end_is_only_told(overrides, folder, tmp_path):
     """Its worker died between the training's end and telling."""
-    where = sweep_study.place(str(tmp_path))
-    study, spec = sweep_study.open_study(where, spec_of(TWO_BY_TWO, overrides))
-    claim = sweep_study.Claims(study, spec, where, 4, QUICK).next()
+    where = study_lib.place(str(tmp_path))
+    study, spec = study_lib.open_study(where, spec_of(TWO_BY_TWO, overrides))
+    claim = study_lib.Claims(study, spec, where, 4, QUICK).next()
     claim.file.close()
     model = where.out / "trials" / "0000" / "model"
     model.mkdir()
@@ -123,9 +123,9 @@ def test_a_trial_trained_to_its_end_is_only_told(overrides, folder, tmp_path):
 
 
 def test_a_trial_that_was_to_be_pruned_is_not_trained_on(overrides, folder, tmp_path):
-    where = sweep_study.place(str(tmp_path))
-    study, spec = sweep_study.open_study(where, spec_of(TWO_BY_TWO, overrides))
-    claim = sweep_study.Claims(study, spec, where, 4, QUICK).next()
+    where = study_lib.place(str(tmp_path))
+    study, spec = study_lib.open_study(where, spec_of(TWO_BY_TWO, overrides))
+    claim = study_lib.Claims(study, spec, where, 4, QUICK).next()
     claim.trial.report(0.1, 1)
     claim.trial.set_user_attr("pruned", True)
     claim.file.close()
@@ -138,16 +138,16 @@ def test_a_trial_that_was_to_be_pruned_is_not_trained_on(overrides, folder, tmp_
 def test_a_training_of_a_lost_owner_stops_when_it_was_succeeded(
     overrides, folder, tmp_path
 ):
-    where = sweep_study.place(str(tmp_path))
-    study, _ = sweep_study.open_study(where, spec_of(TWO_BY_TWO, overrides))
+    where = study_lib.place(str(tmp_path))
+    study, _ = study_lib.open_study(where, spec_of(TWO_BY_TWO, overrides))
     command = (sys.executable, str(folder / "gated.py"))
-    task = sweep_worker.Task(where, 1, DEMO, command=command, times=QUICK)
+    task = worker.Task(where, 1, DEMO, command=command, times=QUICK)
     run = tmp_path / "trials" / "0000"
 
     def succeed():
         wait_for_third(run)
         (frozen,) = study.get_trials()
-        trial = sweep_study.load_optuna().trial.Trial(study, frozen._trial_id)
+        trial = study_lib.load_optuna().trial.Trial(study, frozen._trial_id)
         trial.set_user_attr("worker", {"token": "other", "place": "other"})
 
     succession = threading.Thread(target=succeed)
@@ -161,11 +161,11 @@ def test_a_training_of_a_lost_owner_stops_when_it_was_succeeded(
 
     def once(claims, claim):
         try:
-            sweep_worker._Training(claims, claim, task, Never()).finish()
+            worker._Training(claims, claim, task, Never()).finish()
         finally:
             stop.left = True
 
-    sweep_worker.work(task, AfterThat(), once)
+    worker.work(task, AfterThat(), once)
     succession.join()
     assert study.get_trials()[0].state.name == "RUNNING" and len(steps(run)) < STEPS
 
@@ -173,14 +173,14 @@ def test_a_training_of_a_lost_owner_stops_when_it_was_succeeded(
 def test_several_processes_work_on_one_storage(overrides, folder, tmp_path):
     """As the tasks of a Slurm array, each of which is one `sweep run`."""
     url = f"sqlite:///{tmp_path / 'study.db'}"
-    where = sweep_study.place(url, "s", tmp_path / "out")
+    where = study_lib.place(url, "s", tmp_path / "out")
     space = {"optimizer.lr": grid(*(i / 20 for i in range(1, 5)))}
     made = Sweep(space=space, metric="AP", sampler="grid")
-    study, _ = sweep_study.open_study(where, spec_of(made, overrides))
+    study, _ = study_lib.open_study(where, spec_of(made, overrides))
     where.out.mkdir()
     runs_of = [where.out / "trials" / f"{number:04d}" for number in range(4)]
     # A database is slow to answer: it is not asked all the time.
-    times = sweep_study.Times(poll=0.2, beat=2.0, lost=20.0, settle=0.2)
+    times = study_lib.Times(poll=0.2, beat=2.0, lost=20.0, settle=0.2)
     processes = workers_of(where, 2, 4, folder, "gated", times)
     try:
         wait_for_third(*runs_of[:2])
@@ -204,16 +204,16 @@ def test_a_training_sees_its_cores_and_its_gpu(overrides, tmp_path):
         'import os, sys\nsys.exit(f"saw {sorted(os.sched_getaffinity(0))} '
         "{os.environ['CUDA_VISIBLE_DEVICES']}\")"
     )
-    where = sweep_study.place(str(tmp_path))
-    study, _ = sweep_study.open_study(where, spec_of(TWO_BY_TWO, overrides))
+    where = study_lib.place(str(tmp_path))
+    study, _ = study_lib.open_study(where, spec_of(TWO_BY_TWO, overrides))
     core = min(os.sched_getaffinity(0))
-    task = sweep_worker.Task(
+    task = worker.Task(
         where, 1, DEMO, cores=(core,), device="5",
         command=(sys.executable, str(script)), times=QUICK,
     )  # fmt: skip
     before = os.sched_getaffinity(0)
     try:
-        sweep_worker.work(task, Never())
+        worker.work(task, Never())
     finally:
         os.sched_setaffinity(0, before)
     assert study.get_trials()[0].user_attrs["reason"] == f"exit code 1: saw [{core}] 5"

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from pose_jax import sweep_report, sweep_study
-from pose_jax.sweep import Sweep, grid, linear_range, log_range
+from pose_jax.sweep import Sweep, grid, linear_range, log_range, summary
+from pose_jax.sweep import study as study_lib
 from tests.sweep.page import Page
 from tests.sweep.studies import QUICK, TWO_BY_TWO, drawn, spec_of, study_of
 
@@ -23,9 +23,9 @@ def finished(overrides, tmp_path):
         "seed": grid(0, 1),
     }
     made = Sweep(space=space, metric="AP", sampler="grid")
-    where = sweep_study.place(str(tmp_path / "study"))
-    study, spec = sweep_study.open_study(where, spec_of(made, overrides))
-    claims = sweep_study.Claims(study, spec, where, 12, QUICK)
+    where = study_lib.place(str(tmp_path / "study"))
+    study, spec = study_lib.open_study(where, spec_of(made, overrides))
+    claims = study_lib.Claims(study, spec, where, 12, QUICK)
     for number in range(12):
         claim = claims.next()
         lr, seed = (float(claim.trial.params[k]) for k in ("optimizer.lr", "seed"))
@@ -49,7 +49,7 @@ def finished(overrides, tmp_path):
 def test_rows_are_means_over_seeds_with_their_interval(finished):
     study = study_of(finished)
     spec = study.user_attrs["sweep"]
-    rows = sweep_report.leaderboard(study.get_trials(), spec)
+    rows = summary.leaderboard(study.get_trials(), spec)
     # Whole rows first: 0.4's have lost a seed each, to pruning and to what is not done.
     found = [(r.point["optimizer.lr"], r.point["method.encoding"]) for r in rows]
     assert found[:3] == [("0.2", "biased"), ("0.1", "biased"), ("0.1", "unbiased")]
@@ -63,14 +63,12 @@ def test_rows_are_means_over_seeds_with_their_interval(finished):
     half = 12.706 * (0.01 / np.sqrt(2)) / np.sqrt(2)
     assert rows[0].half_width == pytest.approx(half, rel=1e-3)
     assert all(np.isnan(row.half_width) for row in rows[3:])
-    down = sweep_report.leaderboard(
-        study.get_trials(), {**spec, "direction": "minimize"}
-    )
+    down = summary.leaderboard(study.get_trials(), {**spec, "direction": "minimize"})
     assert down[0].point["optimizer.lr"] == "0.1"
 
 
 def test_the_page_has_all_of_it_and_needs_nothing_else(finished, capsys):
-    path = sweep_report.report(str(finished))
+    path = summary.report(str(finished))
     page = Page(path)
     assert path == finished / "report.html"
     assert {attrs["id"] for tag, attrs in page.tags if tag == "section"} == SECTIONS
@@ -100,21 +98,19 @@ def test_importances_find_what_matters(finished, overrides, tmp_path):
     made = Sweep(space=space, metric="AP", sampler="random")
     drawn(made, overrides, tmp_path / "other", 40)  # Its value is the rate.
     study = study_of(tmp_path / "other")
-    found = sweep_report.importances(
-        study, study.get_trials(), study.user_attrs["sweep"]
-    )
+    found = summary.importances(study, study.get_trials(), study.user_attrs["sweep"])
     assert sum(found.values()) == pytest.approx(1)
     assert found["optimizer.lr"] > 0.7
 
 
 def test_a_page_of_a_study_that_has_just_begun_says_so(overrides, tmp_path, capsys):
-    where = sweep_study.place(str(tmp_path))
-    sweep_study.open_study(where, spec_of(TWO_BY_TWO, overrides))
-    page = Page(sweep_report.report(str(tmp_path)))
+    where = study_lib.place(str(tmp_path))
+    study_lib.open_study(where, spec_of(TWO_BY_TWO, overrides))
+    page = Page(summary.report(str(tmp_path)))
     assert "No trial is complete yet" in page.text
     assert "no trial is complete yet" in capsys.readouterr().out
     drawn(TWO_BY_TWO, overrides, tmp_path, 1, lambda p: 0.5)
-    page = Page(sweep_report.report(str(tmp_path)))
+    page = Page(summary.report(str(tmp_path)))
     assert "--config.optimizer.lr=0.1" in page.sections["winner"]
 
 
@@ -130,6 +126,6 @@ def test_a_page_of_a_study_that_has_just_begun_says_so(overrides, tmp_path, caps
     ],
 )
 def test_values_stand_on_their_axes_in_proportion(values, at, places):
-    found, marks = sweep_report.heights(values, at)
+    found, marks = summary.heights(values, at)
     assert found == pytest.approx(places)
     assert min(marks) == 0 and max(marks) == pytest.approx(1)

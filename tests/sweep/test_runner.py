@@ -9,10 +9,11 @@ import types
 
 import pytest
 
-import pose_jax
-from pose_jax import cli, sweep, sweep_study
+import pose_jax.sweep
+from pose_jax import cli
 from pose_jax.errors import ConfigError, InputError, Stopped
-from pose_jax.sweep import Sweep, grid, log_range
+from pose_jax.sweep import Sweep, grid, log_range, runner
+from pose_jax.sweep import study as study_lib
 from tests.sweep.studies import (
     DEMO,
     LR,
@@ -59,8 +60,8 @@ def test_options_that_do_not_go_together_are_refused(options, meant, start):
 def test_the_command_line_passes_on_what_is_said(monkeypatch):
     calls = []
     stub = types.SimpleNamespace(run=lambda *a, **k: calls.append((a, k)))
-    monkeypatch.setitem(sys.modules, "pose_jax.sweep", stub)
-    monkeypatch.setattr(pose_jax, "sweep", stub)
+    monkeypatch.setitem(sys.modules, "pose_jax.sweep.runner", stub)
+    monkeypatch.setattr(pose_jax.sweep, "runner", stub)
     line = "sweep run --config c.py --config.seed=1 --sweep s.py --study d --trials 8"
     assert cli.main([*line.split(), "--workers", "2"]) == 0
     (((file, study), said),) = calls
@@ -128,7 +129,7 @@ def test_all_workers_dead_is_an_error_and_the_study_goes_on(start, folder, tmp_p
     with pytest.raises(InputError, match=r"1 trials are unfinished, worker 0 died"):
         start(TWO_BY_TWO, pace="gated")
     killer.join()
-    trained(sweep_study.place(str(study)), folder, 4)
+    trained(study_lib.place(str(study)), folder, 4)
     states = [trial.state.name for trial in study_of(study).get_trials()]
     assert states == ["COMPLETE"] * 4
 
@@ -160,20 +161,20 @@ def test_cores_are_parted_and_each_worker_has_some(monkeypatch):
         pytest.skip("this system has no affinity of processes")
     monkeypatch.setenv("JAX_PLATFORMS", "cpu")
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {3, 4, 5, 6, 9})
-    assert sweep._shares(1) == [((), "")]
-    assert sweep._shares(2) == [((3, 4), ""), ((5, 6, 9), "")]
-    shares = [cores for cores, _ in sweep._shares(7)]
+    assert runner._shares(1) == [((), "")]
+    assert runner._shares(2) == [((3, 4), ""), ((5, 6, 9), "")]
+    shares = [cores for cores, _ in runner._shares(7)]
     assert shares == [(3,), (4,), (5,), (6,), (9,), (3,), (4,)]
 
 
 def test_each_worker_has_a_gpu_of_its_own(monkeypatch):
     monkeypatch.delenv("JAX_PLATFORMS", raising=False)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,5,7")
-    assert [device for _, device in sweep._shares(2)] == ["2", "5"]
+    assert [device for _, device in runner._shares(2)] == ["2", "5"]
     with pytest.raises(ConfigError, match="4 workers and 3 GPUs"):
-        sweep._shares(4)
+        runner._shares(4)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert {device for _, device in sweep._shares(4)} == {""}
+    assert {device for _, device in runner._shares(4)} == {""}
 
 
 @pytest.mark.slow

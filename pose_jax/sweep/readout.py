@@ -12,8 +12,8 @@ from typing import Any
 
 from pose_jax import config as config_lib
 from pose_jax.errors import ConfigError, InputError
-from pose_jax.sweep_check import described, full_metric
-from pose_jax.sweep_space import (
+from pose_jax.sweep.preflight import described, full_metric
+from pose_jax.sweep.space import (
     Choice,
     Range,
     Sweep,
@@ -21,7 +21,7 @@ from pose_jax.sweep_space import (
     corners,
     did_you_mean,
 )
-from pose_jax.sweep_study import Claim, Claims, suggest
+from pose_jax.sweep.study import Claim, Claims, suggest
 
 EVALUATED: Mapping[str, tuple[str, ...]] = {
     "dark": (

@@ -5,13 +5,13 @@ worker takes one at a time and trains it in a process and a run directory of its
 OUT/trials/0007. Any number of workers, on one machine or on many, do one study. Nothing is
 lost and nothing runs twice, however a worker ends.
 
-Here are the names that sweep files import, and `run`, which brings a study to its end:
+`run` brings a study to its end. It uses:
 
-  sweep_space     what a sweep file says
-  sweep_check     what is checked before it starts
-  sweep_study     storage and samplers; who has which trial
-  sweep_worker    trains a trial at a time
-  sweep_readout   measures a trained network in other ways instead
+  space      what a sweep file says
+  preflight  what is checked before it starts
+  study      storage and samplers; who has which trial
+  worker     trains a trial at a time
+  readout    measures a trained network in other ways instead
 """
 
 from __future__ import annotations
@@ -27,21 +27,12 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from pose_jax.errors import ConfigError, InputError, Stopped
-from pose_jax.sweep_check import check
-from pose_jax.sweep_readout import check_evaluated, measured
-from pose_jax.sweep_space import (
-    Choice,
-    Range,
-    Space,
-    Sweep,
-    choice,
-    grid,
-    linear_range,
+from pose_jax.sweep.preflight import check
+from pose_jax.sweep.readout import check_evaluated, measured
+from pose_jax.sweep.space import (
     load,
-    log_range,
-    words,
 )
-from pose_jax.sweep_study import (
+from pose_jax.sweep.study import (
     Claim,
     Claims,
     Place,
@@ -50,13 +41,8 @@ from pose_jax.sweep_study import (
     open_study,
     place,
 )
-from pose_jax.sweep_worker import Task, bound, work
+from pose_jax.sweep.worker import Task, bound, work
 from pose_jax.training.interrupts import StopRequest
-
-__all__ = [
-    "Choice", "Range", "Space", "Sweep", "Times", "choice", "grid", "linear_range",
-    "load", "log_range", "open_study", "place", "run", "words",
-]  # fmt: skip
 
 
 def run(
@@ -207,7 +193,7 @@ def _workers(tasks: Sequence[Task], stop: StopRequest, watch: _Watch) -> None:
         for number, task in enumerate(tasks):
             with open(out / f"worker_{number}.log", "ab") as log:
                 processes[number] = subprocess.Popen(
-                    bound([sys.executable, "-m", "pose_jax.sweep_worker", task.to_json()]),
+                    bound([sys.executable, "-m", "pose_jax.sweep.worker", task.to_json()]),
                     stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
                     process_group=0,
                 )  # fmt: skip

@@ -3,7 +3,7 @@
 The training is `pose-jax train` in OUT/trials/0007. The worker reads its log, tells Optuna
 of the evaluations, and ends it where it is pruned or the worker is asked to stop.
 
-  python -m pose_jax.sweep_worker TASK      as `pose_jax.sweep.run` starts it; TASK is json
+  python -m pose_jax.sweep.worker TASK      as `runner.run` starts it; TASK is json
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from pose_jax.sweep_space import words
-from pose_jax.sweep_study import (
+from pose_jax.sweep.space import words
+from pose_jax.sweep.study import (
     Claim,
     Claims,
     Left,

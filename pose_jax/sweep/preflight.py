@@ -14,7 +14,7 @@ from typing import Any
 
 from pose_jax import config as config_lib
 from pose_jax.errors import ConfigError
-from pose_jax.sweep_space import Choice, Sweep, as_override, as_tuples, corners, words
+from pose_jax.sweep.space import Choice, Sweep, as_override, as_tuples, corners, words
 
 
 def check(file: str, sweep: Sweep, config: str, overrides: Sequence[str]) -> dict:

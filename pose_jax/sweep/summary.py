@@ -16,9 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from pose_jax import sweep
 from pose_jax.report import html
 from pose_jax.report.html import tag
+from pose_jax.sweep import space
+from pose_jax.sweep import study as study_lib
 
 MARKED = 6
 """So many of the best have colours of their own among the learning curves."""
@@ -105,8 +106,8 @@ def report(
     Raises:
       InputError: no study there.
     """
-    where = sweep.place(study, name, out)
-    opened, spec = sweep.open_study(where)
+    where = study_lib.place(study, name, out)
+    opened, spec = study_lib.open_study(where)
     trials = opened.get_trials(deepcopy=False)
     rows = leaderboard(trials, spec)
     path = Path(file) if file is not None else where.out / "report.html"
@@ -161,8 +162,8 @@ def _short(keys: Sequence[str]) -> dict[str, str]:
 def winner(row: Row, spec: Mapping[str, Any]) -> str:
     """The command line of a row, ready to copy."""
     if not spec["eval_only"]:
-        words = [*spec["overrides"], *sweep.words(row.point)]
-        command = ["pose-jax", "train", "--config", spec["config"], *words]
+        overrides = [*spec["overrides"], *space.words(row.point)]
+        command = ["pose-jax", "train", "--config", spec["config"], *overrides]
         return shlex.join([*command, "--run", "runs/best"])
     command = ["pose-jax", "eval", "--run", spec["eval_only"]]
     rest = []

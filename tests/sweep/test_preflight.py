@@ -4,10 +4,10 @@ import re
 
 import pytest
 
-from pose_jax import data, sweep_check, sweep_readout, sweep_space
+from pose_jax import data
 from pose_jax.errors import ConfigError
 from pose_jax.evaluation import measure
-from pose_jax.sweep import Sweep, grid
+from pose_jax.sweep import Sweep, grid, preflight, readout, space
 from tests.sweep.studies import DEMO, LR, ROOT, SHIPPED
 
 
@@ -42,7 +42,7 @@ def test_a_space_is_checked_on_the_config(made, meant, overrides):
         overrides = [*overrides, "--config.train.eval_every_steps=0"]
         meant = "needs evaluations on the way"
     with pytest.raises(ConfigError, match=re.escape(meant)) as raised:
-        sweep_check.check("s.py", made, DEMO, overrides)
+        preflight.check("s.py", made, DEMO, overrides)
     assert str(raised.value).startswith("s.py: ") and "\n" not in str(raised.value)
 
 
@@ -53,11 +53,11 @@ def test_each_shipped_sweep_can_be_applied_to_its_config(file, folder):
     named = re.findall(r"--config (\S+\.py)", text)
     assert named and f"configs/sweeps/{file.name}" in text and "sweep report" in text
     roots = [f"--config.data.{use}.root={folder / 'data'}" for use in ("train", "eval")]
-    made = sweep_space.load(file)
+    made = space.load(file)
     for name in named:
-        spec = sweep_check.check(str(file), made, f"{ROOT / name}:smoke", roots)
+        spec = preflight.check(str(file), made, f"{ROOT / name}:smoke", roots)
         assert spec["metric"].startswith(made.metric)
     if "--eval-only" in text:
         name = spec["base"]["method"]["name"]
-        known = {f"method.{key}" for key in sweep_readout.EVALUATED[name]}
-        assert set(made.space) <= known | set(sweep_readout.EVALUATION)
+        known = {f"method.{key}" for key in readout.EVALUATED[name]}
+        assert set(made.space) <= known | set(readout.EVALUATION)
