@@ -445,10 +445,10 @@ def _weights_convert(parser: _Parser) -> Run:
     )
 
     def run(args: argparse.Namespace) -> None:
-        from pose_jax import weights
+        from pose_jax.weights import convert
 
         print(
-            weights.convert(
+            convert.convert(
                 args.file,
                 args.model,
                 args.out,

@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pose_jax import info, models, weights
+from pose_jax import info, models
 from pose_jax.models import layers
 from pose_jax.trees import flatten, path_matches
-from tests import published
+from pose_jax.weights import convert
 from tests.models.networks import (
     fill,
     random_images,
@@ -19,6 +19,7 @@ from tests.models.networks import (
     size,
     slow_relu,
 )
+from tests.weights import published
 
 SMALL = {  # Small enough to run, on images that are not square.
     "deeppose": partial(models.build, "deeppose", width=12, features=32),
@@ -176,7 +177,7 @@ def test_resnet_regression_is_torchvision_s_with_another_last_layer(depth):
 
 def test_torchvision_s_backbone_fits():
     state_dict = published.values(published.resnet(18, width=8))
-    converted = weights.from_torch(
+    converted = convert.from_torch(
         state_dict, "simple_baseline_18", backbone=True, width=8
     )
     expected = shapes(SMALL["resnet_regression_18"](3))

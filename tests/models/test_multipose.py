@@ -7,12 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pose_jax import info, models, weights
+from pose_jax import info, models
 from pose_jax.models import layers
 from pose_jax.models.resnet import ResNet
 from pose_jax.trees import flatten, path_matches
-from tests import published
+from pose_jax.weights import convert
 from tests.models.networks import random_images, random_variables, shapes, size
+from tests.weights import published
 
 IMAGES = jax.ShapeDtypeStruct((2, 65, 97, 3), jnp.float32)  # not square
 PAPER = jax.ShapeDtypeStruct((1, 353, 257, 3), jnp.float32)
@@ -142,7 +143,7 @@ def test_the_backbone_is_that_of_simple_baseline():
     images = random_images((1, 64, 96, 3))
 
     def converted(name):
-        found = weights.from_torch(state_dict, name, backbone=True, width=8)
+        found = convert.from_torch(state_dict, name, backbone=True, width=8)
         return {kind: tree["backbone"] for kind, tree in found.items()}
 
     variables = converted("multipose_18")

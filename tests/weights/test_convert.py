@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import pose_jax
-from pose_jax import cli, info, keypoints, methods, models, weights
+from pose_jax import cli, info, keypoints, methods, models
 from pose_jax.data.synthetic import scenes
 from pose_jax.errors import ConfigError, InputError
 from pose_jax.evaluation import evaluate
@@ -15,7 +15,8 @@ from pose_jax.methods import _person
 from pose_jax.models import layers
 from pose_jax.runs import directory, states
 from pose_jax.trees import flatten
-from tests import published, torch_writer
+from pose_jax.weights import convert
+from tests.weights import published, torch_writer
 
 PUBLISHED = {  # Generated shapes, and how many tensors the published files have.
     "simple_baseline_50": (published.simple_baseline(50), 338),
@@ -66,7 +67,7 @@ def _small(name):
 def test_every_published_name_and_shape_is_expected_and_no_other(name):
     shapes, count = PUBLISHED[name]
     assert count in (None, len(shapes))
-    found = weights._expected(name, 17, False, {})
+    found = convert._expected(name, 17, False, {})
     assert {key: path.published_shape for key, path in found.items()} == (
         _without_counters(shapes)
     )
@@ -85,7 +86,7 @@ def test_a_backbone_expects_torchvision_s_names_without_the_classifier(depth, co
     expected = {k: v for k, v in _without_counters(shapes).items() if k[:3] != "fc."}
     started = [name for name in STARTED if name.endswith(f"_{depth}")]
     for name in (f"simple_baseline_{depth}", *started):
-        found = weights._expected(name, 17, True, {})
+        found = convert._expected(name, 17, True, {})
         assert {key: path.published_shape for key, path in found.items()} == expected
         assert all(path.names[1] == "backbone" for path in found.values())
 
@@ -97,13 +98,13 @@ def test_a_backbone_expects_torchvision_s_names_without_the_classifier(depth, co
 def test_a_backbone_has_the_same_values_whatever_it_is_for(name):
     state_dict = published.values(published.resnet(18, width=8))
     found, expected = (
-        weights.from_torch(state_dict, model, backbone=True, width=8)
+        convert.from_torch(state_dict, model, backbone=True, width=8)
         for model in (name, "simple_baseline_18")
     )
     assert found.keys() == {"params", "batch_stats"}
     assert set(found["params"]) == {"backbone"}
     assert jax.tree.all(jax.tree.map(np.array_equal, found, expected))
-    back = weights.to_torch(found)
+    back = convert.to_torch(found)
     assert back.keys() == {
         key for key in _without_counters(state_dict) if key[:3] != "fc."
     }
@@ -114,7 +115,7 @@ def test_a_backbone_has_the_same_values_whatever_it_is_for(name):
 @pytest.mark.parametrize("name", SMALL)
 def test_values_go_to_their_places_and_back(name):
     state_dict, options = _small(name)
-    variables = weights.from_torch(state_dict, name, **options)
+    variables = convert.from_torch(state_dict, name, **options)
     k = 17 if name == "simple_baseline_18" else 3
     model = models.build(name, k, **options)
     shapes = jax.eval_shape(
@@ -124,7 +125,7 @@ def test_values_go_to_their_places_and_back(name):
     assert jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), variables) == (
         jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), dict(shapes))
     )
-    back = weights.to_torch(variables)
+    back = convert.to_torch(variables)
     counted = _without_counters(state_dict)
     assert back.keys() == counted.keys()
     for key, array in counted.items():
@@ -133,7 +134,7 @@ def test_values_go_to_their_places_and_back(name):
 
 def test_layouts_are_pytorch_s():
     state_dict, options = _small("simple_baseline_18")
-    variables = weights.from_torch(state_dict, "simple_baseline_18", **options)
+    variables = convert.from_torch(state_dict, "simple_baseline_18", **options)
     params, stats = variables["params"], variables["batch_stats"]
     block = params["backbone"]["layer2"]["0"]
     kernel = state_dict["layer2.0.conv1.weight"]
@@ -183,7 +184,7 @@ ACTIVATIONS = {  # Of PyTorch 2.13 on a CPU: deviation, some heatmap values at (
 
 
 def _heatmaps(name, state_dict, images, options):
-    variables = weights.from_torch(state_dict, name, **options)
+    variables = convert.from_torch(state_dict, name, **options)
     k = flatten(variables["params"])
     k = next(v.shape[-1] for path, v in k.items() if path[-2] in ("head", "score"))
     return jax.jit(models.build(name, k, **options).apply)(variables, images)
@@ -207,7 +208,7 @@ def test_heatmaps_are_those_that_pytorch_gave(name):
 @pytest.mark.parametrize("name", SMALL)
 def test_heatmaps_agree_with_pytorch_in_small(name):
     pytest.importorskip("torch", reason="PyTorch is not installed")
-    from tests import torch_networks
+    from tests.weights import torch_networks
 
     state_dict, options = _small(name)
     expected = torch_networks.heatmaps(name, state_dict, IMAGES)
@@ -219,7 +220,7 @@ def test_heatmaps_agree_with_pytorch_in_small(name):
 @pytest.mark.parametrize("name", ["simple_baseline_50", "hrnet_w32", "hourglass_4"])
 def test_heatmaps_agree_with_pytorch_in_the_published_size(name):
     pytest.importorskip("torch", reason="PyTorch is not installed")
-    from tests import torch_networks
+    from tests.weights import torch_networks
 
     state_dict = published.values(PUBLISHED[name][0])
     images = published.images((1, 128, 96, 3), seed=1)
@@ -231,8 +232,8 @@ def test_heatmaps_agree_with_pytorch_in_the_published_size(name):
 @pytest.mark.parametrize("name", ["simple_baseline_18", "hrnet_w32", "hourglass_4"])
 def test_a_network_of_bgr_images_is_turned_to_rgb(name):
     state_dict, options = _small(name)
-    variables = weights.from_torch(state_dict, name, **options)
-    turned = weights.to_rgb(variables)
+    variables = convert.from_torch(state_dict, name, **options)
+    turned = convert.to_rgb(variables)
     pixels = published.noise((1, 32, 32, 3), 3).astype(np.float32)
 
     def stem(variables, images):
@@ -265,7 +266,7 @@ def test_a_network_of_bgr_images_is_turned_to_rgb(name):
 def _error(state_dict, name="simple_baseline_18", **options):
     options = options or SMALL["simple_baseline_18"][1]
     with pytest.raises(InputError) as caught:
-        weights.from_torch(state_dict, name, **options)
+        convert.from_torch(state_dict, name, **options)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -296,8 +297,8 @@ def test_any_one_missing_tensor_is_enough(key):
 def test_counters_of_norms_alone_are_ignored_present_or_absent():
     state_dict, options = _small("simple_baseline_18")
     name = "simple_baseline_18"
-    with_them = weights.from_torch(state_dict, name, **options)
-    without = weights.from_torch(_without_counters(state_dict), name, **options)
+    with_them = convert.from_torch(state_dict, name, **options)
+    without = convert.from_torch(_without_counters(state_dict), name, **options)
     assert jax.tree.all(jax.tree.map(np.array_equal, with_them, without))
     state_dict["conv1.num_batches_tracked"] = np.array(1)
     assert "1 unknown (conv1.num_batches_tracked [])" in _error(state_dict)
@@ -347,7 +348,7 @@ def test_another_architecture_is_refused_and_recognised(shapes, likely):
 def test_another_resnet_is_recognised_as_of_the_same_family(name, depth, likely):
     state_dict = _zeros(published.resnet(depth))
     with pytest.raises(InputError) as error:
-        weights.from_torch(state_dict, name, backbone=True)
+        convert.from_torch(state_dict, name, backbone=True)
     assert str(error.value).startswith(f"not the tensors of {name} --backbone: ")
     assert str(error.value).endswith(f"They look like those of --model {likely}")
 
@@ -355,7 +356,7 @@ def test_another_resnet_is_recognised_as_of_the_same_family(name, depth, likely)
 def test_a_whole_network_is_no_backbone():
     state_dict, _ = _small("simple_baseline_18")
     with pytest.raises(InputError, match=r"unknown \(deconv_layers"):
-        weights.from_torch(state_dict, "multipose_18", backbone=True, width=8)
+        convert.from_torch(state_dict, "multipose_18", backbone=True, width=8)
 
 
 def test_an_unknown_state_dict_is_not_guessed_at():
@@ -372,7 +373,7 @@ def test_models_without_published_weights_say_so():
         *((name, {}, "never published whole.*say --backbone") for name in STARTED),
     ):
         with pytest.raises(ConfigError, match=words):
-            weights.from_torch({}, name, **options)
+            convert.from_torch({}, name, **options)
 
 
 # ------------------------------------------------------------------------ run directories
@@ -390,7 +391,7 @@ def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("converted")
     state_dict, options = _small("simple_baseline_18")
     torch_writer.write(folder / "pose.pth", state_dict, "legacy")
-    weights.convert(
+    convert.convert(
         folder / "pose.pth",
         "simple_baseline_18",
         folder / "run",
@@ -428,9 +429,9 @@ def test_a_converted_run_has_the_weights_for_rgb_images(kind, run, tmp_path):
     torch_writer.write(
         tmp_path / "x", wrapped, kind, lambda saved: {"state_dict": saved, "epoch": 1}
     )
-    expected = weights.from_torch(state_dict, "simple_baseline_18", **options)
-    for channels, want in (("rgb", expected), ("bgr", weights.to_rgb(expected))):
-        weights.convert(
+    expected = convert.from_torch(state_dict, "simple_baseline_18", **options)
+    for channels, want in (("rgb", expected), ("bgr", convert.to_rgb(expected))):
+        convert.convert(
             tmp_path / "x",
             "simple_baseline_18",
             tmp_path / channels,
@@ -473,7 +474,7 @@ def test_what_the_file_does_not_say_is_as_published(name, k, given, expected, tm
     torch_writer.write(
         tmp_path / "x", published.values(build(first, k, **options)), "safetensors"
     )
-    weights.convert(tmp_path / "x", name, tmp_path / "run", options=options, **given)
+    convert.convert(tmp_path / "x", name, tmp_path / "run", options=options, **given)
     loaded = directory.load(tmp_path / "run")
     method, converted = loaded.manifest["method"], loaded.manifest["converted"]
     assert expected == (
@@ -494,7 +495,7 @@ def test_a_backbone_starts_a_network_and_is_none_itself(tmp_path, capsys):
     shapes = published.resnet(18, width=8, classes=10)
     options = SMALL["simple_baseline_18"][1]
     torch_writer.write(tmp_path / "resnet18.pth", published.values(shapes), "zip")
-    said = weights.convert(
+    said = convert.convert(
         tmp_path / "resnet18.pth",
         "simple_baseline_18",
         tmp_path / "run",
@@ -531,10 +532,10 @@ def test_a_backbone_starts_detectors(name, tmp_path):
     torch_writer.write(tmp_path / "resnet18.pth", published.values(shapes), "zip")
     file, out = tmp_path / "resnet18.pth", tmp_path / "run"
     with pytest.raises(ConfigError, match=r"--input-size: .* is a detector"):
-        weights.convert(
+        convert.convert(
             file, name, out, backbone=True, options=options, input_size=(64, 64)
         )
-    weights.convert(file, name, out, backbone=True, options=options)
+    convert.convert(file, name, out, backbone=True, options=options)
     loaded, manifest = states.load_model(out / "model")
     assert manifest["keypoints"] is None and set(loaded) == {"detector"}
     section = manifest["method"]
@@ -560,7 +561,7 @@ def test_a_backbone_starts_networks_that_were_never_published(
 ):
     shapes, options = published.resnet(18, width=8, classes=10), {"width": 8}
     torch_writer.write(tmp_path / "resnet18.pth", published.values(shapes), "zip")
-    said = weights.convert(
+    said = convert.convert(
         tmp_path / "resnet18.pth",
         name,
         tmp_path / "run",
@@ -608,7 +609,7 @@ def test_an_hrnet_that_has_learnt_imagenet_starts_one_for_poses(tmp_path):
     }
     file = tmp_path / "hrnet.pth"
     torch_writer.write(file, {**state_dict, **_zeros(beside)}, "zip")
-    said = weights.convert(
+    said = convert.convert(
         file, "hrnet_w32", tmp_path / "run", backbone=True, options=options
     )
     assert ", 5 tensors of the classifier" in said and "backbone alone" in said
@@ -627,7 +628,7 @@ def test_an_hrnet_that_has_learnt_imagenet_starts_one_for_poses(tmp_path):
     )
     with pytest.raises(InputError, match=r"1 missing \(layer1\.0\.conv2\.weight"):
         del state_dict["layer1.0.conv2.weight"]
-        weights.from_torch(state_dict, "hrnet_w32", backbone=True, **options)
+        convert.from_torch(state_dict, "hrnet_w32", backbone=True, **options)
 
 
 def _convert(capsys, *words):

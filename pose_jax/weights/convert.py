@@ -33,12 +33,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pose_jax import keypoints, models, torch_files
+from pose_jax import keypoints, models
 from pose_jax._version import __version__
 from pose_jax.errors import ConfigError, InputError
 from pose_jax.models import resnet
 from pose_jax.runs import states
 from pose_jax.trees import TreePath, flatten
+from pose_jax.weights import torch_file
 
 _LEAVES = {
     "kernel": "weight", "scale": "weight", "bias": "bias",
@@ -364,7 +365,7 @@ def convert(
     What a checkpoint does not say of itself has the published defaults.
 
     Args:
-      file: .safetensors or torch.save's; see `torch_files`.
+      file: .safetensors or torch.save's; see `torch_file`.
       model: the network's name.
       out: a run directory that does not exist yet, or is empty.
       backbone: `file` is torchvision's ResNet or HRNet's network for ImageNet; OUT is
@@ -398,7 +399,7 @@ def convert(
             f"{out} cannot be made: {above} is a file; give another --out."
         )
     hourglass, hrnet = (model.startswith(word) for word in ("hourglass_", "hrnet_"))
-    state_dict = torch_files.read(file)
+    state_dict = torch_file.read(file)
     try:
         variables = from_torch(state_dict, model, backbone=backbone, **options)
     except ConfigError:

@@ -10,10 +10,10 @@ import zipfile
 import numpy as np
 import pytest
 
-from pose_jax import torch_files
 from pose_jax.errors import InputError
-from tests import torch_writer
-from tests.torch_writer import Call, Global, Raw, rebuilt, storage
+from pose_jax.weights import torch_file
+from tests.weights import torch_writer
+from tests.weights.torch_writer import Call, Global, Raw, rebuilt, storage
 
 FORMATS = ("safetensors", "zip", "legacy")
 ARRAYS = {
@@ -27,7 +27,7 @@ ARRAYS = {
 
 def _error(path, *, capture=None):
     with pytest.raises(InputError) as caught:
-        torch_files.read(path)
+        torch_file.read(path)
     message = str(caught.value)
     assert message.startswith(f"{path}") and "\n" not in message, message
     assert len(message) < len(str(path)) + 400
@@ -47,7 +47,7 @@ def _assert_same(found, expected):
 @pytest.mark.parametrize("kind", FORMATS)
 def test_every_format_gives_the_same_arrays(kind, tmp_path):
     torch_writer.write(tmp_path / "any.name", ARRAYS, kind)
-    _assert_same(torch_files.read(tmp_path / "any.name"), ARRAYS)
+    _assert_same(torch_file.read(tmp_path / "any.name"), ARRAYS)
 
 
 def test_bfloat16_is_read_exactly(tmp_path):
@@ -58,7 +58,7 @@ def test_bfloat16_is_read_exactly(tmp_path):
     saved = {"x": rebuilt(storage("BFloat16Storage", "0", 5), 0, (5,), (1,))}
     torch_writer.write_zip(tmp_path / "b", saved, {"0": halves})
     for name in "ab":
-        _assert_same(torch_files.read(tmp_path / name), {"x": values})
+        _assert_same(torch_file.read(tmp_path / name), {"x": values})
 
 
 def test_views_of_one_storage_are_taken_by_offset_and_stride(tmp_path):
@@ -71,7 +71,7 @@ def test_views_of_one_storage_are_taken_by_offset_and_stride(tmp_path):
     data = np.arange(6, dtype="<f4")
     torch_writer.write_zip(tmp_path / "x", saved, {"7": data.tobytes()})
     _assert_same(
-        torch_files.read(tmp_path / "x"),
+        torch_file.read(tmp_path / "x"),
         {
             "transposed": data.reshape(2, 3).T,
             "row": data[3:],
@@ -84,7 +84,7 @@ def test_big_endian_machines_are_believed(tmp_path):
     saved = {"x": rebuilt(storage("FloatStorage", "0", 2), 0, (2,), (1,))}
     data = np.array([1, 2], ">f4").tobytes()
     torch_writer.write_zip(tmp_path / "x", saved, {"0": data}, byteorder=b"big")
-    np.testing.assert_array_equal(torch_files.read(tmp_path / "x")["x"], [1, 2])
+    np.testing.assert_array_equal(torch_file.read(tmp_path / "x")["x"], [1, 2])
 
 
 def _training_state(saved):
@@ -116,16 +116,16 @@ def test_a_training_checkpoint_gives_its_state_dict(tmp_path):
     torch_writer.write_zip(tmp_path / "b", saved, storages)
     torch_writer.write_zip(tmp_path / "c", {"model": saved}, storages)
     for name in "abc":
-        _assert_same(torch_files.read(tmp_path / name), ARRAYS)
+        _assert_same(torch_file.read(tmp_path / name), ARRAYS)
 
 
 @pytest.mark.parametrize("kind", FORMATS)
 def test_the_prefix_of_data_parallel_comes_off_if_all_have_it(kind, tmp_path):
     x = np.ones(2, "<f4")
     torch_writer.write(tmp_path / "a", {"module.a": x, "module.module.b": x}, kind)
-    assert list(torch_files.read(tmp_path / "a")) == ["a", "module.b"]
+    assert list(torch_file.read(tmp_path / "a")) == ["a", "module.b"]
     torch_writer.write(tmp_path / "b", {"module.a": x, "b": x}, kind)
-    assert list(torch_files.read(tmp_path / "b")) == ["module.a", "b"]
+    assert list(torch_file.read(tmp_path / "b")) == ["module.a", "b"]
 
 
 # ------------------------------------------------------------------------- code and lies
@@ -180,9 +180,9 @@ def test_every_other_name_is_refused_too(code, named, tmp_path):
     assert named in _error(tmp_path / "x")
 
 
-@pytest.mark.parametrize("name", [*torch_files._GLOBALS])
+@pytest.mark.parametrize("name", [*torch_file._GLOBALS])
 def test_a_pickle_cannot_change_what_it_may_name(name, tmp_path):
-    known = torch_files._GLOBALS[name]
+    known = torch_file._GLOBALS[name]
     before = dict(vars(known)) if isinstance(known, type) else known
     for state in ({"kind": "x", "__new__": 1}, (None, {"kind": "x", "__new__": 1})):
         code = torch_writer._opcodes(Global(*name.rsplit(".", 1)))
@@ -225,7 +225,7 @@ def test_tensors_that_lie_are_refused(lie, tmp_path):
     data = {"0": np.arange(6, dtype="<f4").tobytes()}
     honest = rebuilt(STORED, 0, (6,), (1,))
     torch_writer.write_zip(tmp_path / "x", {"a": honest}, data)
-    assert torch_files.read(tmp_path / "x")["a"].tolist() == [0, 1, 2, 3, 4, 5]
+    assert torch_file.read(tmp_path / "x")["a"].tolist() == [0, 1, 2, 3, 4, 5]
     torch_writer.write_zip(tmp_path / "x", {"a": lie}, data)
     assert "damaged" in _error(tmp_path / "x")
 
@@ -273,7 +273,7 @@ def test_a_flipped_byte_is_read_or_one_line_and_never_another_error(kind, tmp_pa
         (tmp_path / "x").write_bytes(content)
         content[position] ^= 0x15
         try:
-            torch_files.read(tmp_path / "x")
+            torch_file.read(tmp_path / "x")
         except InputError as error:
             assert "\n" not in str(error)
             refused += 1
@@ -377,7 +377,7 @@ def test_what_pytorch_writes_is_read(new, tmp_path):
     torch.save(
         {"state_dict": saved, "epoch": 3}, path, _use_new_zipfile_serialization=new
     )
-    found = torch_files.read(path)
+    found = torch_file.read(path)
     assert list(found) == list(saved)
     for name, tensor in saved.items():
         tensor = tensor.detach()
