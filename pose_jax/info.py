@@ -18,10 +18,10 @@ from pose_jax import data as data_lib
 from pose_jax import keypoints, methods
 from pose_jax.errors import InputError
 from pose_jax.keypoints import KeypointSet
-from pose_jax.method import ImageView, Inputs, Method, Phase
 from pose_jax.models import layers
 from pose_jax.runs import states
 from pose_jax.training import config as training_config
+from pose_jax.types import ImageView, Inputs, Method, Phase
 
 
 def multiply_adds(fn: Callable, *args: Any) -> tuple[int, int]:

@@ -18,11 +18,11 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from pose_jax import sharding as sharding_lib
-from pose_jax import system as system_lib
 from pose_jax.data import table as table_lib
 from pose_jax.drawing import people as drawing
 from pose_jax.errors import ConfigError, InputError
 from pose_jax.evaluation import evaluate
+from pose_jax.evaluation.predictor import System
 from pose_jax.keypoints import KeypointSet
 from pose_jax.runs import directory
 
@@ -114,7 +114,7 @@ class Estimator:
         self.system = None
         self.overflow: list[int] = []
         if detector is not None:
-            self.system = system_lib.System(
+            self.system = System(
                 detector.method(), detector.variables, loaded.method(),
                 loaded.variables, mesh=mesh, config=detector.input, **options,
             )  # fmt: skip
@@ -187,7 +187,7 @@ def load(
     Args:
       run: the run directory of a pose method.
       detector: that of a detector; None: boxes are given, or each image is one person.
-      **options: of `system.find_people`: slots, box_nms, oks_nms, rescoring.
+      **options: of `methods.system.find_people`: slots, box_nms, oks_nms, rescoring.
 
     Returns:
       `people(images, boxes=None)`, which gives one list of Person per image; see
@@ -299,7 +299,7 @@ def predict_run(
       boxes: json of person boxes, see `read_boxes`.
       out: folder to write.
       detector: the run directory of a detector, instead of `boxes`.
-      **options: of `system.find_people`.
+      **options: of `methods.system.find_people`.
 
     Returns:
       An exit code: 0, or 1 if an image could not be read.

@@ -11,7 +11,7 @@ import numpy as np
 
 from pose_jax import keypoints
 from pose_jax.data.table import Table
-from pose_jax.method import Boxes, ImageView, Mean, Method, Phase, Poses
+from pose_jax.types import Boxes, ImageView, Mean, Method, Phase, Poses
 
 
 def make_table(n=6, keypoint_set=keypoints.COCO, seed=0, **changes) -> Table:

@@ -25,7 +25,7 @@ import numpy as np
 from pose_jax.data.table import Table
 from pose_jax.evaluation import evaluate, measure
 from pose_jax.keypoints import COCO
-from pose_jax.method import Boxes, Poses
+from pose_jax.types import Boxes, Poses
 
 WIDTH, HEIGHT = 640, 480
 

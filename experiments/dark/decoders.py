@@ -18,8 +18,8 @@ import numpy as np
 from pose_jax import sharding as sharding_lib
 from pose_jax.data.table import Table
 from pose_jax.evaluation import compare, evaluate
-from pose_jax.method import Poses
 from pose_jax.runs import directory
+from pose_jax.types import Poses
 
 DECODERS = {
     "argmax": "argmax",

@@ -24,8 +24,8 @@ from pose_jax.drawing import curves as curves_lib
 from pose_jax.errors import InputError
 from pose_jax.evaluation import evaluate, measure
 from pose_jax.keypoints import LIMBS
-from pose_jax.method import Poses
 from pose_jax.runs import directory
+from pose_jax.types import Poses
 
 PAPER = {
     "stage_1": ("0.50", "0.27", "0.74", "0.65", "0.54"),

@@ -42,8 +42,8 @@ from pose_jax.data.synthetic import scenes
 from pose_jax.data.table import Table
 from pose_jax.errors import InputError
 from pose_jax.evaluation import evaluate
-from pose_jax.method import Poses
 from pose_jax.runs import directory as run_directory
+from pose_jax.types import Poses
 
 CONFIG = "configs/multipose/synthetic.py"
 

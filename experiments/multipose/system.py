@@ -29,12 +29,12 @@ from experiments.dark.decoders import (
 from experiments.multipose.ablation import PAPER
 from pose_jax import metrics as metrics_lib
 from pose_jax import sharding as sharding_lib
-from pose_jax import system
 from pose_jax.data.table import Table
 from pose_jax.errors import InputError
-from pose_jax.evaluation import evaluate, measure
-from pose_jax.method import Poses
+from pose_jax.evaluation import evaluate, measure, predictor
+from pose_jax.methods import system
 from pose_jax.runs import directory
+from pose_jax.types import Poses
 
 BOX_NMS = 0.6
 """MultiPose's; so is OKS-NMS at 0.5 after it."""
@@ -51,7 +51,7 @@ def find(
     detector: directory.LoadedRun, pose: directory.LoadedRun, table: Table, slots: int
 ) -> system.People:
     """Everybody, before anything is dropped by OKS."""
-    whole = system.System(
+    whole = predictor.System(
         detector.method(),
         detector.variables,
         pose.method(),

@@ -12,7 +12,7 @@ from PIL import Image
 
 from pose_jax.data.table import Table, encoded
 from pose_jax.errors import InputError
-from pose_jax.method import ImageView, PersonView
+from pose_jax.types import ImageView, PersonView
 
 
 def person_windows(

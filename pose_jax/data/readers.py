@@ -26,7 +26,7 @@ from absl import logging
 from pose_jax.data.canvas import check_size, cut, decode, image_windows, person_windows
 from pose_jax.data.table import Record, Table
 from pose_jax.errors import ConfigError, InputError
-from pose_jax.method import Batch, ImageView, Inputs, Labels, PersonView, View
+from pose_jax.types import Batch, ImageView, Inputs, Labels, PersonView, View
 
 PREFETCH = 2
 """Batches that are read ahead of the one in use, at least."""

@@ -20,9 +20,9 @@ from pose_jax.data.table import Table
 from pose_jax.errors import InputError
 from pose_jax.evaluation import evaluate, measure
 from pose_jax.keypoints import LIMBS
-from pose_jax.method import Poses
 from pose_jax.metrics.coco import MatchedImages, match_keypoints
 from pose_jax.runs import directory
+from pose_jax.types import Poses
 
 SAMPLES = 2000
 

@@ -26,8 +26,8 @@ from pose_jax.data.table import Table
 from pose_jax.drawing import people as drawing
 from pose_jax.errors import ConfigError, InputError
 from pose_jax.evaluation import measure
-from pose_jax.method import Boxes, Method, PersonView, Poses, Variables
 from pose_jax.runs import directory
+from pose_jax.types import Boxes, Method, PersonView, Poses, Variables
 
 
 class Predictor:

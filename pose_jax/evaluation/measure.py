@@ -16,8 +16,8 @@ import numpy as np
 from pose_jax import metrics as metrics_lib
 from pose_jax.data.table import Table
 from pose_jax.keypoints import LIMBS
-from pose_jax.method import Boxes, Poses
 from pose_jax.metrics.coco import why_no_ap, why_no_box_ap
+from pose_jax.types import Boxes, Poses
 
 FORMULAS = {
     "AP": "mean precision over OKS thresholds 0.50:0.05:0.95 and 101 recalls, at most 20 "

@@ -13,8 +13,8 @@ from typing import Any
 from pose_jax import config as config_lib
 from pose_jax.errors import ConfigError
 from pose_jax.keypoints import KeypointSet
-from pose_jax.method import Method
 from pose_jax.methods import dark, deeppose, detector, multipose
+from pose_jax.types import Method
 
 METHODS = {
     "dark": dark,

@@ -18,12 +18,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pose_jax import augment, geometry, keypoints, losses, models
+from pose_jax import geometry, keypoints, losses, models
 from pose_jax.codecs import gaussian
 from pose_jax.errors import ConfigError
-from pose_jax.method import Mean, Method, PersonView, Phase, Poses
-from pose_jax.methods import _person
-from pose_jax.methods._person import ModelConfig
+from pose_jax.methods import augment, topdown
+from pose_jax.methods.topdown import ModelConfig
+from pose_jax.types import Mean, Method, PersonView, Phase, Poses
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,7 +142,7 @@ def build(config: Config, keypoint_set: keypoints.KeypointSet) -> Method:
         alignment=config.alignment,
         reach=config.reach,
     )
-    model, init = _person.network(config.model, len(keypoint_set), config.input_size)
+    model, init = topdown.network(config.model, len(keypoint_set), config.input_size)
     joint_weights = np.ones((1, len(keypoint_set)), np.float32)
     if config.joint_weights:
         # The published losses multiply output and target by it: it acts squared.
@@ -150,7 +150,7 @@ def build(config: Config, keypoint_set: keypoints.KeypointSet) -> Method:
 
     def prepare(variables, batch, key):
         del variables  # No earlier phase, no constants.
-        return _person.example(view, batch, key, keypoint_set, config.augment)
+        return topdown.example(view, batch, key, keypoint_set, config.augment)
 
     def targets(example, heatmap_size):
         """Heatmaps of an example, and which of them count in the loss."""
@@ -213,7 +213,7 @@ def build(config: Config, keypoint_set: keypoints.KeypointSet) -> Method:
         h, w = outputs[-1].shape[1:3]
         maps, counted = targets(example, (w, h))
         return {
-            "input": _person.denormalise(example["images"]),
+            "input": topdown.denormalise(example["images"]),
             "points_xy": example["points_xy"],
             "visibility": example["visibility"],
             "targets": maps * counted[:, None, None, :],
@@ -242,8 +242,8 @@ def build(config: Config, keypoint_set: keypoints.KeypointSet) -> Method:
         center_xy, size = geometry.person_box(
             inputs.box_xyxy, aspect=view.aspect, padding=view.padding
         )
-        images, image_to_input = _person.crop(view, inputs, center_xy, size)
-        maps = heatmaps(variables, _person.normalise(images))
+        images, image_to_input = topdown.crop(view, inputs, center_xy, size)
+        maps = heatmaps(variables, topdown.normalise(images))
         points_xy, scores = DECODERS[config.decoder](maps, config)
         h, w = maps.shape[1:3]
         points_xy = geometry.heatmap_to_input(

@@ -21,12 +21,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pose_jax import augment, geometry, keypoints, losses, models
+from pose_jax import geometry, keypoints, losses, models
 from pose_jax.codecs import regression
 from pose_jax.errors import ConfigError
-from pose_jax.method import Mean, Method, PersonView, Phase, Poses, Statistics
-from pose_jax.methods import _person
-from pose_jax.methods._person import ModelConfig
+from pose_jax.methods import augment, topdown
+from pose_jax.methods.topdown import ModelConfig
+from pose_jax.types import Mean, Method, PersonView, Phase, Poses, Statistics
 
 HELD_OUT = 5
 """With statistics on "held_out", every so many-th row is not learnt from."""
@@ -153,7 +153,7 @@ def build(config: Config, keypoint_set: keypoints.KeypointSet) -> Method:
         alignment=config.alignment,
         reach=config.reach,
     )
-    model, init = _person.network(config.model, k, config.input_size)
+    model, init = topdown.network(config.model, k, config.input_size)
     size = np.array(config.input_size, np.float32)
 
     # What a crop's width is in input pixels, see `geometry.crop_transform`.
@@ -168,7 +168,7 @@ def build(config: Config, keypoint_set: keypoints.KeypointSet) -> Method:
         """Coordinates in units of the crop, [b, k, 2]."""
         phase = variables[stage]
         weights = {"params": phase["params"], "batch_stats": phase["batch_stats"]}
-        images = _person.normalise(images)
+        images = topdown.normalise(images)
         output = model.apply(weights, images, train=False)
         if config.flip_test == "none":
             return output
@@ -190,7 +190,7 @@ def build(config: Config, keypoint_set: keypoints.KeypointSet) -> Method:
         center_xy, box_size = geometry.person_box(
             inputs.box_xyxy, aspect=view.aspect, padding=view.padding
         )
-        images, _ = _person.crop(view, inputs, center_xy, box_size)
+        images, _ = topdown.crop(view, inputs, center_xy, box_size)
         output = apply(variables, "stage_1", images)
         box = jnp.concatenate([center_xy - box_size / 2, center_xy + box_size / 2], -1)
         return regression.denormalize(output, box)
@@ -237,7 +237,7 @@ def build(config: Config, keypoint_set: keypoints.KeypointSet) -> Method:
 
     def prepare_first(variables, batch, key):
         del variables  # No earlier phase, no constants.
-        example = _person.example(view, batch, key, keypoint_set, config.augment)
+        example = topdown.example(view, batch, key, keypoint_set, config.augment)
         weight = example["visibility"] > 0
         valid = example["valid"] if key is None else learnt(batch.inputs)
         return {
@@ -253,7 +253,7 @@ def build(config: Config, keypoint_set: keypoints.KeypointSet) -> Method:
         """diam of the labelled poses, and where it is known."""
         i, j = keypoint_set.torso
         known = (labels.visibility[:, i] > 0) & (labels.visibility[:, j] > 0)
-        return diameter(_person.labelled_points(labels), box_xyxy), known
+        return diameter(topdown.labelled_points(labels), box_xyxy), known
 
     def prepare_later(stage):
         def prepare(variables, batch, key):
@@ -275,15 +275,15 @@ def build(config: Config, keypoint_set: keypoints.KeypointSet) -> Method:
                 spread = constants["root"][joint]  # [b, 2, 2]
                 delta = constants["mean"][joint]
                 delta = delta + jnp.einsum("bij,bj->bi", spread, normal)
-            known_xy = _person.labelled_points(labels)
+            known_xy = topdown.labelled_points(labels)
             true_xy = jnp.take_along_axis(known_xy, joint[:, None, None], axis=1)[:, 0]
             side = jnp.broadcast_to((config.sigma * diam)[:, None], (b, 2))
-            images, image_to_input = _person.crop(
+            images, image_to_input = topdown.crop(
                 view, inputs, true_xy + delta * diam[:, None], side, flip=flip
             )
             if key is not None:
                 images = augment.colour(images, draw.colour)
-            points_xy, visibility = _person.mirror_names(
+            points_xy, visibility = topdown.mirror_names(
                 geometry.transform_points(known_xy, image_to_input),
                 labels.visibility,
                 flip,
@@ -299,7 +299,7 @@ def build(config: Config, keypoint_set: keypoints.KeypointSet) -> Method:
             weight = jnp.where(visibility > 0, weight, 0.0)
             valid = inputs.valid if key is None else learnt(inputs)
             return {
-                "images": _person.normalise(images),
+                "images": topdown.normalise(images),
                 "points_xy": points_xy,
                 "visibility": jnp.where(weight > 0, visibility, 0),
                 "labels": unit_xy,
@@ -344,7 +344,7 @@ def build(config: Config, keypoint_set: keypoints.KeypointSet) -> Method:
             if config.statistics.on == "held_out":
                 counted = counted & ~learnt(inputs)
             counted = counted[:, None] & (labels.visibility > 0)
-            error = (points_xy - _person.labelled_points(labels)) / diam[:, None, None]
+            error = (points_xy - topdown.labelled_points(labels)) / diam[:, None, None]
             error = jnp.where(counted[..., None], error, 0)
             return {
                 "count": counted.sum(0).astype(jnp.float32),
@@ -369,7 +369,7 @@ def build(config: Config, keypoint_set: keypoints.KeypointSet) -> Method:
 
     def preview(example):
         return {
-            "input": _person.denormalise(example["images"]),
+            "input": topdown.denormalise(example["images"]),
             "points_xy": example["points_xy"],
             "visibility": example["visibility"],
         }
@@ -392,7 +392,7 @@ def build(config: Config, keypoint_set: keypoints.KeypointSet) -> Method:
         center_xy, box_size = geometry.person_box(
             inputs.box_xyxy, aspect=view.aspect, padding=view.padding
         )
-        images, image_to_input = _person.crop(view, inputs, center_xy, box_size)
+        images, image_to_input = topdown.crop(view, inputs, center_xy, box_size)
         poses, sides = cascade(variables, inputs, last)
         stages_xy = jnp.stack(
             [geometry.transform_points(pose, image_to_input) for pose in poses], axis=1

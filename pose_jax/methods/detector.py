@@ -28,13 +28,13 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
-from pose_jax import augment, geometry, losses, models, nms
+from pose_jax import geometry, losses, models, nms
 from pose_jax.codecs import boxes
 from pose_jax.errors import ConfigError
 from pose_jax.keypoints import KeypointSet
-from pose_jax.method import Boxes, ImageView, Mean, Method, Phase
-from pose_jax.methods import _person
-from pose_jax.methods._person import ModelConfig
+from pose_jax.methods import augment, topdown
+from pose_jax.methods.topdown import ModelConfig
+from pose_jax.types import Boxes, ImageView, Mean, Method, Phase
 
 _RPN_SCALE = (1.0, 1.0, 1.0, 1.0)
 _BOX_SCALE = (10.0, 10.0, 5.0, 5.0)
@@ -151,7 +151,7 @@ def build(config: Config, keypoint_set: KeypointSet | None = None) -> Method:
         kind = jnp.where(shown < _VISIBLE, 2, labels.people_kind)
         kind = jnp.where((shown > 0) & (labels.people_kind > 0), kind, 0)
         return {
-            "images": _person.normalise(images),
+            "images": topdown.normalise(images),
             "people_xyxy": seen_xyxy,
             "people_kind": kind,
             "region_xyxy": region_xyxy,
@@ -306,7 +306,7 @@ def build(config: Config, keypoint_set: KeypointSet | None = None) -> Method:
 
     def preview(example):
         return {
-            "input": _person.denormalise(example["images"]),
+            "input": topdown.denormalise(example["images"]),
             "boxes_xyxy": example["people_xyxy"],
             "kind": example["people_kind"],
         }
@@ -315,7 +315,7 @@ def build(config: Config, keypoint_set: KeypointSet | None = None) -> Method:
         phase = variables["detector"]
         weights = {name: phase[name] for name in ("params", "batch_stats")}
         images, to_input, region_xyxy = _see(config, model.divisor, inputs, None)
-        normalised = _person.normalise(images)
+        normalised = topdown.normalise(images)
         features, anchors_xyxy, objectness, deltas, _ = first_half(
             weights, normalised, False
         )

@@ -23,12 +23,12 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
-from pose_jax import augment, geometry, keypoints, losses, models
+from pose_jax import geometry, keypoints, losses, models
 from pose_jax.codecs import gaussian, offsets
 from pose_jax.errors import ConfigError
-from pose_jax.method import Mean, Method, PersonView, Phase, Poses
-from pose_jax.methods import _person
-from pose_jax.methods._person import ModelConfig
+from pose_jax.methods import augment, topdown
+from pose_jax.methods.topdown import ModelConfig
+from pose_jax.types import Mean, Method, PersonView, Phase, Poses
 
 
 @dataclasses.dataclass(frozen=True)
@@ -159,11 +159,11 @@ def build(config: Config, keypoint_set: keypoints.KeypointSet) -> Method:
         max_others=0 if config.others == "none" else config.max_others,
     )
     w, h = config.input_size
-    model, init = _person.network(config.model, len(keypoint_set), config.input_size)
+    model, init = topdown.network(config.model, len(keypoint_set), config.input_size)
 
     def prepare(variables, batch, key):
         del variables  # No earlier phase, no constants.
-        return _person.example(view, batch, key, keypoint_set, config.augment)
+        return topdown.example(view, batch, key, keypoint_set, config.augment)
 
     def of_others(example):
         """Pixels in a disc of another person, [b, h, w, k]."""
@@ -237,7 +237,7 @@ def build(config: Config, keypoint_set: keypoints.KeypointSet) -> Method:
         )
         labelled = example["visibility"] > 0
         return {
-            "input": _person.denormalise(example["images"]),
+            "input": topdown.denormalise(example["images"]),
             "points_xy": example["points_xy"],
             "visibility": example["visibility"],
             "targets": maps * labelled[:, None, None],
@@ -271,8 +271,8 @@ def build(config: Config, keypoint_set: keypoints.KeypointSet) -> Method:
         center_xy, size = geometry.person_box(
             inputs.box_xyxy, aspect=view.aspect, padding=view.padding
         )
-        images, image_to_input = _person.crop(view, inputs, center_xy, size)
-        maps, fields = maps_of(variables, _person.normalise(images))
+        images, image_to_input = topdown.crop(view, inputs, center_xy, size)
+        maps, fields = maps_of(variables, topdown.normalise(images))
         points_xy, scores = DECODERS[config.decoder](maps, fields, config)
         return images, maps, fields, points_xy, scores, image_to_input
 

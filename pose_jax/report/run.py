@@ -43,12 +43,12 @@ from pose_jax.drawing import people as drawing
 from pose_jax.errors import ConfigError, InputError
 from pose_jax.evaluation import evaluate, measure
 from pose_jax.keypoints import KeypointSet
-from pose_jax.method import Boxes, PersonView, Poses
 from pose_jax.report import html
 from pose_jax.report.html import tag
 from pose_jax.runs import directory, states
 from pose_jax.runs import log as log_lib
 from pose_jax.training import config as training_config
+from pose_jax.types import Boxes, PersonView, Poses
 
 PEOPLE_OF_A_KIND = 8
 """So many of the best, of the middle and of the worst people, or images, are shown."""

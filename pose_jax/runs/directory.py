@@ -24,8 +24,8 @@ from pose_jax.data import readers
 from pose_jax.data.table import Table
 from pose_jax.errors import ConfigError, InputError
 from pose_jax.keypoints import KeypointSet
-from pose_jax.method import Method, Variables
 from pose_jax.runs import states
+from pose_jax.types import Method, Variables
 
 
 @contextlib.contextmanager

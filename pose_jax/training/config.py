@@ -15,8 +15,8 @@ from pose_jax.data import readers
 from pose_jax.data.table import Table
 from pose_jax.errors import ConfigError
 from pose_jax.evaluation import evaluate
-from pose_jax.method import Method
 from pose_jax.training import optim
+from pose_jax.types import Method
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,9 +11,9 @@ import numpy as np
 
 from pose_jax.data import readers
 from pose_jax.drawing import people as drawing
-from pose_jax.method import PersonView
 from pose_jax.training import config as training_config
 from pose_jax.training import keys
+from pose_jax.types import PersonView
 
 
 def show(config: Mapping[str, Any], out: Path, rows: int = 24) -> None:

@@ -29,12 +29,12 @@ from pose_jax.drawing import people as drawing
 from pose_jax.errors import ConfigError, InputError, Stopped
 from pose_jax.evaluation import evaluate
 from pose_jax.evaluation import measure as measures
-from pose_jax.method import Boxes, Mean, PersonView, Phase, Poses, Variables, View
 from pose_jax.runs import directory as run_directory
 from pose_jax.runs import log, states
 from pose_jax.training import interrupts, optim
 from pose_jax.training import keys as keys_lib
 from pose_jax.training.config import Setup, TrainConfig, setup
+from pose_jax.types import Boxes, Mean, PersonView, Phase, Poses, Variables, View
 
 # ------------------------------------------------------------------------ state and step
 

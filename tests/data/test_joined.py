@@ -17,8 +17,8 @@ from pose_jax.data.synthetic import scenes
 from pose_jax.data.table import Table
 from pose_jax.errors import ConfigError, InputError
 from pose_jax.evaluation import measure
-from pose_jax.method import PersonView
 from pose_jax.training import config as training_config
+from pose_jax.types import PersonView
 from tests.made_up import detections, make_poses, make_table
 
 OF_IMAGES = ("image_ids", "image_sizes")

@@ -19,7 +19,7 @@ from pose_jax.data import coco, readers
 from pose_jax.data.readers import InputConfig, Plan
 from pose_jax.data.table import Table, from_boxes
 from pose_jax.errors import ConfigError, InputError
-from pose_jax.method import ImageView, PersonView
+from pose_jax.types import ImageView, PersonView
 
 K = 3
 SET = keypoints.KeypointSet("three", ("a", "b", "c"), ((0, 1),), ((0, 1),))

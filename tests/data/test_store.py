@@ -18,7 +18,7 @@ from pose_jax.data import tfds as tfds_lib
 from pose_jax.data.readers import InputConfig, Plan
 from pose_jax.data.table import Table, from_boxes
 from pose_jax.errors import ConfigError, InputError
-from pose_jax.method import ImageView, PersonView
+from pose_jax.types import ImageView, PersonView
 
 tfds = pytest.importorskip("tensorflow_datasets")
 pytest.importorskip("array_record")

@@ -19,8 +19,8 @@ from pose_jax.drawing import people as drawing
 from pose_jax.errors import ConfigError, InputError
 from pose_jax.evaluation import evaluate, measure
 from pose_jax.keypoints import COCO, LSP
-from pose_jax.method import Boxes
 from pose_jax.runs import directory, states
+from pose_jax.types import Boxes
 from tests.made_up import (
     DetectorConfig,
     build_detector,

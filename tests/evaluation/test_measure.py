@@ -10,7 +10,7 @@ import scipy.io
 from pose_jax import keypoints
 from pose_jax.data.table import Table
 from pose_jax.evaluation import evaluate, measure
-from pose_jax.method import Boxes
+from pose_jax.types import Boxes
 from tests.made_up import detections, make_poses, make_table, right_answers
 
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from experiments.multipose import system as tables
-from pose_jax import system
 from pose_jax.evaluation import measure
+from pose_jax.methods import system
 from tests.made_up import make_table
 
 

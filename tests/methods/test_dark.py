@@ -9,8 +9,8 @@ import pytest
 
 from pose_jax import keypoints, methods
 from pose_jax.errors import ConfigError
-from pose_jax.method import Batch, Inputs, Labels
 from pose_jax.methods import dark
+from pose_jax.types import Batch, Inputs, Labels
 
 SECTION = {
     "name": "dark",

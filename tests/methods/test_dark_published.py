@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pose_jax import augment, keypoints, methods
-from pose_jax.method import Batch, Inputs, Labels
-from pose_jax.methods import dark
+from pose_jax import keypoints, methods
+from pose_jax.methods import augment, dark
+from pose_jax.types import Batch, Inputs, Labels
 
 SETS = {"coco": keypoints.COCO, "mpii": keypoints.MPII}
 UPPER = {"coco": range(11), "mpii": range(7, 16)}

@@ -11,7 +11,7 @@ import pytest
 from pose_jax import keypoints, methods, models
 from pose_jax.codecs import regression
 from pose_jax.errors import ConfigError
-from pose_jax.method import Batch, Inputs, Labels
+from pose_jax.types import Batch, Inputs, Labels
 
 W, H = 160, 144  # Canvas.
 SET = keypoints.LSP

@@ -14,10 +14,10 @@ from pose_jax import keypoints, methods, metrics, models
 from pose_jax.data import coco, readers
 from pose_jax.data.synthetic import scenes
 from pose_jax.errors import ConfigError
-from pose_jax.method import Batch, Inputs, Labels
 from pose_jax.methods import detector
 from pose_jax.models import faster_rcnn, layers
 from pose_jax.training import optim
+from pose_jax.types import Batch, Inputs, Labels
 
 W, H = 64, 48  # Of the input and the canvas: not square, so that swapped axes fail.
 STRIDE = 8

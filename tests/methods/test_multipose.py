@@ -17,9 +17,9 @@ from pose_jax.data.synthetic import scenes
 from pose_jax.drawing import people as drawing
 from pose_jax.errors import ConfigError
 from pose_jax.evaluation import evaluate
-from pose_jax.method import Batch, Inputs, Labels
-from pose_jax.methods import _person, multipose
+from pose_jax.methods import multipose, topdown
 from pose_jax.training import train
+from pose_jax.types import Batch, Inputs, Labels
 
 SET = keypoints.KeypointSet(
     name="hands",
@@ -527,7 +527,7 @@ def test_names_are_exchanged_in_the_rows_that_are_mirrored_alone():
         points = np.arange(3 * math.prod(people) * K * 2, dtype=np.float32)
         points = points.reshape(3, *people, K, 2)
         seen = points[..., 0].astype(np.int32)
-        found = _person.mirror_names(jnp.asarray(points), jnp.asarray(seen), flip, SET)
+        found = topdown.mirror_names(jnp.asarray(points), jnp.asarray(seen), flip, SET)
         for given, value, axis in zip((points, seen), found, (-2, -1), strict=True):
             expected = given.copy()
             expected[[0, 2]] = np.take(given[[0, 2]], [0, 2, 1], axis=axis)

@@ -22,12 +22,12 @@ from pose_jax.data import coco
 from pose_jax.data.synthetic import scenes
 from pose_jax.evaluation import evaluate, measure
 from pose_jax.keypoints import COCO, KeypointSet
-from pose_jax.method import Poses
 from pose_jax.report import run as report
 from pose_jax.runs import directory
 from pose_jax.runs import log as log_lib
 from pose_jax.training import config as training_config
 from pose_jax.training import train
+from pose_jax.types import Poses
 from tests.made_up import made_up_detector, right_answers
 
 EVIL = "<script>alert('x')</script>&"

@@ -14,11 +14,11 @@ from pose_jax.data.synthetic import scenes
 from pose_jax.errors import ConfigError, InputError
 from pose_jax.evaluation import evaluate
 from pose_jax.keypoints import LSP
-from pose_jax.method import Mean, Method, PersonView, Phase, Poses, Statistics
 from pose_jax.runs import log as log_lib
 from pose_jax.runs import states
 from pose_jax.training import config as training_config
 from pose_jax.training import keys, train
+from pose_jax.types import Mean, Method, PersonView, Phase, Poses, Statistics
 from tests.made_up import made_up_detector, make_table
 
 

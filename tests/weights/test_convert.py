@@ -11,7 +11,7 @@ from pose_jax import cli, info, keypoints, methods, models
 from pose_jax.data.synthetic import scenes
 from pose_jax.errors import ConfigError, InputError
 from pose_jax.evaluation import evaluate
-from pose_jax.methods import _person
+from pose_jax.methods import topdown
 from pose_jax.models import layers
 from pose_jax.runs import directory, states
 from pose_jax.trees import flatten
@@ -245,11 +245,11 @@ def test_a_network_of_bgr_images_is_turned_to_rgb(name):
         return y * params["bn1"]["scale"]
 
     # As OpenCV reads them, blue first, but normalised by the statistics of red.
-    before = stem(variables, (pixels[..., ::-1] - _person._MEAN) / _person._STD)
-    after = stem(turned, (pixels - _person._MEAN) / _person._STD)
+    before = stem(variables, (pixels[..., ::-1] - topdown._MEAN) / topdown._STD)
+    after = stem(turned, (pixels - topdown._MEAN) / topdown._STD)
     np.testing.assert_allclose(after[:, 2:-2, 2:-2], before[:, 2:-2, 2:-2], atol=1e-4)
     assert np.abs(after - before).max() < 0.5 * before.std()  # The border alone.
-    plain = stem(variables, (pixels - _person._MEAN) / _person._STD)
+    plain = stem(variables, (pixels - topdown._MEAN) / topdown._STD)
     assert np.abs(plain - before)[:, 2:-2, 2:-2].max() > 0.5 * before.std()
     same = [
         np.array_equal(ours, theirs)

@@ -7,14 +7,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pose_jax import methods, nms, system
+from pose_jax import methods, nms
 from pose_jax import sharding as sharding_lib
 from pose_jax.data import readers
 from pose_jax.data import table as table_lib
 from pose_jax.errors import ConfigError
-from pose_jax.evaluation import evaluate
+from pose_jax.evaluation import evaluate, predictor
 from pose_jax.keypoints import COCO, FLIC, LSP
-from pose_jax.method import Boxes, ImageView, Method, PersonView, Poses
+from pose_jax.methods import system
+from pose_jax.types import Boxes, ImageView, Method, PersonView, Poses
 
 SIZES = [(90, 70), (70, 90), (64, 64), (80, 60)]  # (w, h): two canvas sizes.
 BUCKETS = ((96, 72), (72, 96))
@@ -141,7 +142,7 @@ def pose():
 
 def run(images, boxes, pose, **options):
     method, variables = pose
-    found = system.System(
+    found = predictor.System(
         fixed_detector(), {"boxes": jnp.asarray(boxes)}, method, variables,
         mesh=sharding_lib.make_mesh(jax.devices()[:1]), config=CONFIG, **options,
     )  # fmt: skip

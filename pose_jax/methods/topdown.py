@@ -14,9 +14,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from pose_jax import augment, geometry, keypoints, models
+from pose_jax import geometry, keypoints, models
 from pose_jax.errors import ConfigError
-from pose_jax.method import Batch, Inputs, Key, PersonView
+from pose_jax.methods import augment
+from pose_jax.types import Batch, Inputs, Key, PersonView
 
 # ImageNet's, of values in [0, 1]; [b, h, w, 3].
 _MEAN = np.array([0.485, 0.456, 0.406], np.float32).reshape(1, 1, 1, 3)

@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pose_jax import augment, geometry, keypoints
+from pose_jax import geometry, keypoints
+from pose_jax.methods import augment
 
 ALL = augment.AugmentConfig(
     flip=0.5,
