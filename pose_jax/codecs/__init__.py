@@ -1,1 +1,4 @@
-"""Keypoints to what a network predicts, and back: a module a representation."""
+"""Keypoints and boxes to what a network predicts, and back.
+
+One module a representation: `gaussian` heatmaps, `offsets`, `regression`, `boxes`.
+"""
