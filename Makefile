@@ -43,7 +43,7 @@ CROWD_DETECTOR_CONFIG ?= configs/detector/synthetic.py
 CROWD_POSE_CONFIG ?= configs/multipose/synthetic.py:long
 CROWD_OVERRIDES ?=
 
-.PHONY: help demo demo-long demo-multipose test test-slow test-latest lint venv clean
+.PHONY: help demo demo-long demo-multipose test test-slow test-fuzz test-latest lint venv clean
 
 help:
 	@echo "make demo         train, evaluate and draw on synthetic people; no download"
@@ -52,6 +52,7 @@ help:
 	@echo "                  a detector and MultiPose on crowds: photographs in, people out"
 	@echo "make test         the tests, on the CPU"
 	@echo "make test-slow    the tests that take minutes"
+	@echo "make test-fuzz    the property tests, with random examples"
 	@echo "make test-latest  the tests with the newest of all dependencies"
 	@echo "make lint         formatting and lint"
 	@echo "make venv         .venv with everything that the tests need"
@@ -91,6 +92,10 @@ test: $(VENV)/.full
 
 test-slow: $(VENV)/.full
 	$(call PYTEST,$(VENV)) -m slow
+
+# Property tests with examples of their own in every run; a failure prints how to repeat it.
+test-fuzz: $(VENV)/.full
+	POSE_JAX_EXAMPLES=random $(call PYTEST,$(VENV)) -m "hypothesis and not slow"
 
 test-latest:
 	$(call make_venv,$(LATEST_PYTHON),$(VENV)-latest)

@@ -14,6 +14,7 @@ os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "") + " --xla_backend_optimization_level=0"
 )
 
+import hypothesis
 import jax
 import pytest
 from jaxtyping import install_import_hook
@@ -25,6 +26,11 @@ jax.config.update("jax_debug_key_reuse", True)
 _CACHE = tempfile.TemporaryDirectory(prefix="pose_jax_compiled_")
 jax.config.update("jax_compilation_cache_dir", _CACHE.name)
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+
+# The same examples in every run; `make test-fuzz` draws others.
+hypothesis.settings.register_profile("fixed", derandomize=True, database=None)
+hypothesis.settings.register_profile("random", print_blob=True)
+hypothesis.settings.load_profile(os.environ.get("POSE_JAX_EXAMPLES", "fixed"))
 
 # Before anything imports them; submodules are covered. The types in `method` are not: a
 # checked dataclass would refuse the shapes that `jax.eval_shape` puts into it.

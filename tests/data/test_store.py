@@ -595,6 +595,13 @@ def test_other_tfds_data_are_read(root, tmp_path, shape):
     (batch,) = readers.batches(Plan(table, PEOPLE, config))
     assert batch.inputs.valid.tolist() == [True, True, False, False]
     assert len(tfds_lib.from_builder(builder, "train[:1]").images) == 1
+    # As a config names it.
+    source = data_lib.SourceConfig("tfds", str(builder.data_dir), "train")
+    assert data_lib.load(source).fingerprint() == table.fingerprint()
+    for name, meant in (("lsp", "14 keypoints"), ("cocoa", "no keypoint set 'cocoa'")):
+        wrong = dataclasses.replace(source, options={"keypoints": name})
+        with pytest.raises((ConfigError, InputError), match=meant):
+            data_lib.load(wrong)
 
 
 def test_all_that_tfds_says_of_a_person_is_read(root, tmp_path):
