@@ -32,7 +32,7 @@ hypothesis.settings.register_profile("fixed", derandomize=True, database=None)
 hypothesis.settings.register_profile("random", print_blob=True)
 hypothesis.settings.load_profile(os.environ.get("POSE_JAX_EXAMPLES", "fixed"))
 
-# Before anything imports them; submodules are covered. The types in `method` are not: a
+# Before anything imports them; submodules are covered. Those in `types` are not: a
 # checked dataclass would refuse the shapes that `jax.eval_shape` puts into it.
 _LAYER_1 = ("codecs", "geometry", "losses", "metrics", "nms")
 install_import_hook([f"pose_jax.{name}" for name in _LAYER_1], "beartype.beartype")

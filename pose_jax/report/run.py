@@ -4,7 +4,7 @@ RUN/report.html needs nothing beside itself: no link leads out of it, no script 
 pictures are inside. It is written for a run in any state: what cannot be shown (no model
 yet, data that are gone) is said in one line, there and on stderr.
 
-Markup is made by `pages.tag` alone, which escapes all text that is not markup already.
+Markup is made by `html.tag` alone, which escapes all text that is not markup already.
 
 Of a detector it shows images with boxes instead of people, and no keypoints.
 

@@ -564,7 +564,7 @@ from pose_jax import keypoints
 from pose_jax.data import readers
 from pose_jax.data.table import from_boxes
 from pose_jax.errors import ConfigError
-from pose_jax.method import PersonView
+from pose_jax.types import PersonView
 table = from_boxes([{str(table.images[0])!r}], None, keypoints=keypoints.COCO)
 config = readers.InputConfig(batch_size=2)
 plan = readers.Plan(table, PersonView((48, 64)), config)

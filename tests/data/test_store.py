@@ -258,7 +258,7 @@ def refuse(*args, **kwargs):
     raise AssertionError("a connection")
 socket.socket.connect = socket.socket.connect_ex = socket.getaddrinfo = refuse
 from pose_jax.data import coco, readers, store
-from pose_jax.method import PersonView
+from pose_jax.types import PersonView
 assert "tensorflow_datasets" not in sys.modules
 table = coco.load({str(root)!r}, "val2017")
 store.prepare(table, {str(tmp_path)!r}, dataset="coco", split="val2017")

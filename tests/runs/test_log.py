@@ -219,7 +219,7 @@ def test_writing_does_not_load_tensorflow(tmp_path, run_python):
     code = f"""
 import sys
 import numpy as np
-from pose_jax.writers import MetricWriter
+from pose_jax.runs.log import MetricWriter
 with MetricWriter({str(tmp_path)!r}) as writer:
     writer.write(1, "pose", {{"loss": 1.0}})
     writer.images(1, "pose", "x", np.zeros((2, 2, 3)))

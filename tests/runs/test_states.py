@@ -185,7 +185,7 @@ def test_a_killed_process_leaves_whole_checkpoints_only(tmp_path, run_python):
     code = f"""
 import os
 import numpy as np
-from pose_jax.checkpoints import Checkpoints
+from pose_jax.runs.states import Checkpoints
 store = Checkpoints({str(tmp_path)!r})
 store.save(1, {{"w": np.full(3_000_000, 1)}})
 store.wait()
