@@ -11,6 +11,7 @@ Heatmaps are [b, h, w, k], points (x, y) in heatmap pixels with integer centres.
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import hashlib
 import io
 import json
@@ -30,8 +31,9 @@ from pose_jax._version import __version__
 from pose_jax.codecs import gaussian
 from pose_jax.errors import ConfigError, InputError, disk_full
 from pose_jax.keypoints import KeypointSet
-from pose_jax.methods import dark
 from pose_jax.runs import states
+from pose_jax.types import Decoder as MethodDecoder
+from pose_jax.types import Method
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 
@@ -43,8 +45,6 @@ _TOLERANCE = 1e-4
 
 _MAX_SIGMA, _MAX_KERNEL = 16, 95
 """Wider blurs leave so little slope that rounding moves points by more than that."""
-
-_NO_RUN = dark.Config(name="dark", model=dark.ModelConfig("none"), input_size=(1, 1))
 
 _FRAME = (
     "points are (x, y) in heatmap pixels with integer centres: the first pixel of a map "
@@ -157,7 +157,7 @@ def export_decoder(
 
     Args:
       out: a folder that does not exist yet, or is empty.
-      decoder: a key of `dark.DECODERS`; None: the run's own, without a run "dark".
+      decoder: one of heatmaps, by name; None: the run's own, without a run "dark".
       run: the run directory that sigma and kernel size are taken from.
       sigma, kernel_size: without a run; of the blur, as in `gaussian.decode_dark`.
 
@@ -175,39 +175,33 @@ def export_decoder(
     options = {"sigma": sigma, "kernel_size": kernel_size}
     options = {name: value for name, value in options.items() if value is not None}
     if run is None:
-        config, keypoint_set = _with_options(decoder, options), None
+        name = "dark" if decoder is None else decoder
+        chosen, settings = _with_options(name, options)
+        method = None
     elif options:
         raise ConfigError(
             f"{_words(options)}: {run} has its own; give these or --run, not both."
         )
     else:
-        config, keypoint_set = _of_run(Path(run), decoder)
-
-    asked = _Asked(config)
+        method = _method_of(Path(run), decoder)
+        name, chosen = method.decoder_name, method.decoder
+        settings = {key: getattr(method.config, key) for key in chosen.uses}
+        _check_blur(settings, f"{run}: method.sigma", f"{run}: method.kernel_size")
 
     @jax.jit
     def decode(heatmaps):
-        return dark.DECODERS[config.decoder](heatmaps, asked)
+        return chosen.fn(heatmaps, **settings)
 
     exported = _lower(decode)
-    unused = [name for name in options if name not in asked.names]
-    if unused:
-        raise ConfigError(
-            f"{_words(unused)}: decoder {config.decoder!r} has no use for it; leave it "
-            "out."
-        )
-    blur = {
-        name: getattr(config, name) if name in asked.names else None
-        for name in ("sigma", "kernel_size")
-    }
+    blur = {"sigma": None, "kernel_size": None, **settings}
     points_xy, scores = exported.out_avals
     artefact, check = bytes(exported.serialize()), _answers(decode)
     manifest = {
         "format": _FORMAT,
-        "decoder": config.decoder,
+        "decoder": name,
         **blur,
         "blur": _BLUR if any(blur.values()) else None,
-        **_describe(None if run is None else config, keypoint_set),
+        **_describe(method),
         "input": {"heatmaps": str(exported.in_avals[0])},
         "output": {"points_xy": str(points_xy), "scores": str(scores)},
         "sizes": "b, h, w and k are open: any number from 1; keypoints come last",
@@ -223,10 +217,10 @@ def export_decoder(
     read = _write(
         out, {_ARTEFACT: artefact, _CHECK: check, _MANIFEST: text.encode("utf-8")}
     )
-    settings = "".join(f", {name} {value}" for name, value in blur.items() if value)
+    said = "".join(f", {key} {value}" for key, value in blur.items() if value)
     maps = sum(len(maps) * maps.shape[-1] for maps in _stored_maps())
     return (
-        f"{out}: decoder {config.decoder}{settings}, {len(artefact):,} bytes for "
+        f"{out}: decoder {name}{said}, {len(artefact):,} bytes for "
         f"{', '.join(exported.platforms)}\n"
         f"read again: on {maps} stored maps it differs from the function by at most "
         f"{read.difference:g}"
@@ -236,50 +230,55 @@ def export_decoder(
 # ------------------------------------------------------------------ which decoder it is
 
 
-class _Asked:
-    """A method's config that remembers what a decoder has asked it for."""
-
-    def __init__(self, config: dark.Config) -> None:
-        self._config = config
-        self.names: set[str] = set()
-
-    def __getattr__(self, name: str) -> Any:
-        self.names.add(name)
-        return getattr(self._config, name)
-
-
 def _words(names: Iterable[str]) -> str:
     return " and ".join(f"--{name.replace('_', '-')}" for name in names)
 
 
-def _with_options(decoder: str | None, options: Mapping[str, Any]) -> dark.Config:
-    config = dark.with_decoder(_NO_RUN, "dark" if decoder is None else decoder)
-    # Neither: what `gaussian.decode_dark` takes then, so that the manifest can say it.
-    blur = {"sigma": None, "kernel_size": None if options else 11, **options}
-    config = dataclasses.replace(config, **blur)
-    _check_blur(config, "--sigma", "--kernel-size")
-    return config
-
-
-def _of_run(run: Path, decoder: str | None) -> tuple[dark.Config, KeypointSet]:
-    manifest = states.load_manifest(run / "model")
-    name = manifest["method"]["name"]
-    if name != "dark":
+def _with_options(
+    name: str, options: Mapping[str, Any]
+) -> tuple[MethodDecoder, dict[str, Any]]:
+    """A decoder of heatmaps by name, and its settings."""
+    known = methods.heatmap_decoders()
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
         raise ConfigError(
-            f"{run} is of method {name!r}: the decoders are those of heatmaps, method "
-            "'dark'; give a run of that, or no --run."
+            f"no decoder {name!r}; there are {list(known)}. Did you mean {near[0]!r}?"
         )
+    decoder = known[name]
+    unused = [option for option in options if option not in decoder.uses]
+    if unused:
+        raise ConfigError(
+            f"{_words(unused)}: decoder {name!r} has no use for it; leave it out."
+        )
+    # Neither: what `gaussian.decode_dark` takes then, so that the manifest can say it.
+    settings = {"sigma": None, "kernel_size": None if options else 11, **options}
+    settings = {key: settings[key] for key in decoder.uses}
+    _check_blur(settings, "--sigma", "--kernel-size")
+    return decoder, settings
+
+
+def _method_of(run: Path, decoder: str | None) -> Method:
+    """A run's method, whose decoder is of heatmaps alone."""
+    manifest = states.load_manifest(run / "model")
     if manifest.get("converted", {}).get("part") == "backbone":
         raise ConfigError(
             f"{run} is a backbone alone and gives no heatmaps; give a trained run."
         )
-    _, config = methods.parse(manifest["method"], decoder=decoder)
-    _check_blur(config, f"{run}: method.sigma", f"{run}: method.kernel_size")
-    return config, KeypointSet.from_json(manifest["keypoints"])
+    section, keypoint_set = manifest["method"], manifest["keypoints"]
+    if keypoint_set is None:
+        raise ConfigError(f"{run} is a detector and has no decoders: give another run.")
+    keypoint_set = KeypointSet.from_json(keypoint_set)
+    method = methods.build(section, keypoint_set, decoder=decoder)
+    if list(method.decoder.inputs) != ["heatmaps"]:
+        raise ConfigError(
+            f"{run} is of method {method.name!r}, whose decoder {method.decoder_name!r} "
+            "does not take heatmaps alone; give another --decoder or run, or no --run."
+        )
+    return method
 
 
-def _check_blur(config: dark.Config, sigma_name: str, kernel_name: str) -> None:
-    sigma, kernel_size = config.sigma, config.kernel_size
+def _check_blur(settings: Mapping[str, Any], sigma_name: str, kernel_name: str) -> None:
+    sigma, kernel_size = settings.get("sigma"), settings.get("kernel_size")
     if sigma is not None and not 0 < sigma <= _MAX_SIGMA:
         raise ConfigError(
             f"{sigma_name} must be above 0 and at most {_MAX_SIGMA}, in heatmap pixels; "
@@ -306,9 +305,9 @@ def _lower(decode: jax.stages.Wrapped) -> jax.export.Exported:
         jax.config.update(option, before)
 
 
-def _describe(config: dark.Config | None, keypoint_set: KeypointSet | None) -> dict:
+def _describe(method: Method | None) -> dict[str, Any]:
     """What only a run knows: its keypoints, its network's input and output."""
-    if config is None or keypoint_set is None:
+    if method is None:
         return {
             "keypoints": None,
             "to_input": {
@@ -320,17 +319,17 @@ def _describe(config: dark.Config | None, keypoint_set: KeypointSet | None) -> d
             "heatmaps": "as the network's decoder gets them",
             "flip_test": None,
         }
-    sigmoid = "the sigmoid of " if config.loss == "cross_entropy" else ""
+    view, keypoint_set = method.view, method.keypoints
     return {
         "keypoints": {"name": keypoint_set.name, "names": keypoint_set.names},
         "to_input": {
-            "alignment": config.alignment,
-            "input_size": config.input_size,
-            "points_xy": _TO_INPUT[config.alignment],
+            "alignment": view.alignment,
+            "input_size": view.size,
+            "points_xy": _TO_INPUT[view.alignment],
             "where": _SIZES,
         },
-        "heatmaps": f"{sigmoid}the network's output",
-        "flip_test": config.flip_test,
+        "heatmaps": method.input_words,
+        "flip_test": method.config.flip_test,
     }
 
 

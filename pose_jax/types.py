@@ -1,7 +1,7 @@
 """The types that pass between data, methods, trainer and evaluator.
 
-A *method* turns a canvas and a box into a pose (or a canvas into boxes). It is a bundle of
-pure functions; it holds no parameters, no optimiser and no file. The trainer runs its
+A *method* turns a canvas and a box into a pose (or a canvas into boxes). It is an object
+with pure functions; it holds no parameters, no optimizer and no file. The trainer runs its
 phases one after the other without knowing what they learn, the evaluator calls `predict`.
 
 Frames: everything here is in the *image* frame (pixels of the original image, integer
@@ -15,11 +15,11 @@ Axes: b rows, k keypoints, m other people in reach, n people of an image, H W ca
 from __future__ import annotations
 
 import dataclasses
-import typing
-from collections.abc import Callable, Mapping
-from typing import Any, Literal, TypeAlias
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, Protocol, TypeAlias
 
 import jax
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int32, UInt8
 
 from pose_jax.keypoints import KeypointSet
@@ -27,25 +27,18 @@ from pose_jax.keypoints import KeypointSet
 Key: TypeAlias = jax.Array
 Params: TypeAlias = Mapping[str, Any]
 ModelState: TypeAlias = Mapping[str, Any]
-"""What a phase keeps beside its parameters: `{"batch_stats": ..., "constants": ...}`."""
+"""What a step changes beside the parameters: `{"batch_stats": ...}`."""
 Variables: TypeAlias = Mapping[str, Mapping[str, Any]]
 """`{phase name: {"params", "batch_stats", "constants"}}`: always an argument of a function,
 never closed over, so that nothing retraces when weights change."""
 Example: TypeAlias = Any
-"""What a phase's `prepare` makes of a batch; private to the method."""
+"""What a phase's `prepare` makes of a batch: a registered dataclass of the method."""
 Sums: TypeAlias = Any
 """A pytree of arrays that may be added, leaf by leaf, over batches and devices."""
 
 
-@typing.dataclass_transform(frozen_default=True)
-def _pytree(cls):
-    """A frozen dataclass whose fields are all array leaves."""
-    cls = dataclasses.dataclass(frozen=True)(cls)
-    names = [field.name for field in dataclasses.fields(cls)]
-    return jax.tree_util.register_dataclass(cls, data_fields=names, meta_fields=[])
-
-
-@_pytree
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
 class Mean:
     """A weighted mean under way. Means add; dividing is left to the very end.
 
@@ -64,7 +57,8 @@ class Mean:
         return float(self.total) / weight if weight else float("nan")
 
 
-@_pytree
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
 class Inputs:
     """What exists at prediction time. Rows with `valid` False are padding."""
 
@@ -76,11 +70,17 @@ class Inputs:
     row: Int32[Array, " b"]
 
 
-@_pytree
-class Labels:
-    """What exists in training. `visibility` is COCO's: 0 not labelled, 1 hidden, 2 visible.
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class PersonLabels:
+    """Labels of rows that are one person each.
 
-    `people_kind`: 0 none (padding), 1 person, 2 crowd region.
+    Attributes:
+      points_xy: keypoints; anything where they are not labelled.
+      visibility: COCO's: 0 not labelled, 1 hidden, 2 visible.
+      area: of the person, square pixels.
+      others_xy: keypoints of other people in the same image, the nearest first.
+      others_visibility: theirs; 0 where there is no such person.
     """
 
     points_xy: Float[Array, "b k 2"]
@@ -88,16 +88,29 @@ class Labels:
     area: Float[Array, " b"]
     others_xy: Float[Array, "b m k 2"]
     others_visibility: Int32[Array, "b m k"]
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class ImageLabels:
+    """Labels of rows that are one image each.
+
+    Attributes:
+      people_xyxy: boxes.
+      people_kind: 0 none (padding), 1 person, 2 crowd region.
+    """
+
     people_xyxy: Float[Array, "b n 4"]
     people_kind: Int32[Array, "b n"]
 
 
-@_pytree
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
 class Batch:
     """Rows of one epoch. `epoch` and `row` are all that randomness may depend on."""
 
     inputs: Inputs
-    labels: Labels | None
+    labels: PersonLabels | ImageLabels | None
     epoch: Int32[Array, ""]
 
 
@@ -145,7 +158,8 @@ class ImageView:
 View: TypeAlias = PersonView | ImageView
 
 
-@_pytree
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
 class Poses:
     """A pose per row, in the image frame. `row` leads back to the Table."""
 
@@ -156,7 +170,8 @@ class Poses:
     row: Int32[Array, " b"]
 
 
-@_pytree
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
 class Boxes:
     """Boxes per image, in the image frame; `valid` marks the slots that are used."""
 
@@ -181,7 +196,7 @@ class Statistics:
 
 @dataclasses.dataclass(frozen=True)
 class Phase:
-    """One run of one optimiser.
+    """One run of one optimizer.
 
     Attributes:
       name: "pose"; "stage_1", "stage_2"; "detector".
@@ -212,22 +227,103 @@ class Phase:
 
 
 @dataclasses.dataclass(frozen=True)
-class Method:
+class Decoder:
+    """A way to read what a network outputs.
+
+    Attributes:
+      fn: output arrays, and the settings by keyword, to points [b, k, 2] and scores [b, k].
+      uses: fields of the method's Config that are its settings.
+      inputs: its array arguments in order, name to axes.
+    """
+
+    fn: Callable[..., tuple[Array, Array]]
+    uses: tuple[str, ...] = ()
+    inputs: Mapping[str, str] = dataclasses.field(
+        default_factory=lambda: {"heatmaps": "b h w k"}
+    )
+
+    def __call__(self, config: Any, *arrays: Array) -> tuple[Array, Array]:
+        """Decodes with the settings of a method's Config."""
+        return self.fn(*arrays, **{name: getattr(config, name) for name in self.uses})
+
+
+@dataclasses.dataclass(frozen=True)
+class Panel:
+    """A picture of what a network did with some inputs: for a PNG and for a report.
+
+    Attributes:
+      file: name of the PNG, without its ending.
+      title: its heading.
+      caption: what it shows, in whole sentences.
+      draw: what `Method.inspect` returned, NumPy with leading axis n, the keypoint set and
+        the alignment, to n lists of (title, uint8 picture), all of one length.
+    """
+
+    file: str
+    title: str
+    caption: str
+    draw: Callable[
+        [Mapping[str, np.ndarray], KeypointSet, str],
+        Sequence[Sequence[tuple[str, np.ndarray]]],
+    ]
+
+
+NO_RETRAINING: Mapping[str, Any] = {"retrain": False}
+"""Metadata of a Config's field that evaluation may vary without training again."""
+
+
+class Method(Protocol):
     """A pose estimator or a detector.
+
+    An implementation is a frozen dataclass (`eq=False`) of a config and a keypoint set. It
+    is neither a pytree nor a static argument: its owner jits a bound method once.
 
     Attributes:
       name: what its results are called.
-      view: what one row is.
+      outputs: what its network has to give, as the registry of models says it.
+      config: its section of a config.
       keypoints: the keypoint set; None for a detector.
-      phases: one for DARK, MultiPose and the detector; one per stage for DeepPose.
-      predict: weights and canvases to poses or boxes in the image frame; cascade, flip test
-        and decoding are inside.
-      inspect: input, maps, stages of a few rows, for pictures only.
+      view: what one row is.
+      phases: one for most; one per stage for DeepPose.
+      decoders: the ways to read its network, by name.
+      panels: the pictures of `inspect`.
     """
 
+    Config: Any
     name: str
-    view: View
-    keypoints: KeypointSet | None
-    phases: tuple[Phase, ...]
-    predict: Callable[[Variables, Inputs], Poses | Boxes]
-    inspect: Callable[[Variables, Inputs], dict[str, Array]]
+    outputs: str
+    config: Any
+    keypoints: Any
+
+    @property
+    def view(self) -> PersonView | ImageView: ...
+
+    @property
+    def phases(self) -> tuple[Phase, ...]: ...
+
+    @property
+    def decoders(self) -> Mapping[str, Decoder]: ...
+
+    @property
+    def panels(self) -> tuple[Panel, ...]: ...
+
+    @property
+    def decoder_name(self) -> str:
+        """The decoder in use; only where there are any, as are the next two."""
+        ...
+
+    @property
+    def decoder(self) -> Decoder: ...
+
+    @property
+    def input_words(self) -> str:
+        """What of the network's output the decoder gets, in words."""
+        ...
+
+    def predict(self, variables: Variables, inputs: Inputs) -> Any:
+        """Weights and canvases to `Poses` or `Boxes` in the image frame."""
+        ...
+
+    def inspect(self, variables: Variables, inputs: Inputs) -> dict[str, Array]:
+        """Input, maps, stages of a few rows, for pictures only."""
+        ...

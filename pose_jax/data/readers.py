@@ -26,7 +26,15 @@ from absl import logging
 from pose_jax.data.canvas import check_size, cut, decode, image_windows, person_windows
 from pose_jax.data.table import Record, Table
 from pose_jax.errors import ConfigError, InputError
-from pose_jax.types import Batch, ImageView, Inputs, Labels, PersonView, View
+from pose_jax.types import (
+    Batch,
+    ImageLabels,
+    ImageView,
+    Inputs,
+    PersonLabels,
+    PersonView,
+    View,
+)
 
 PREFETCH = 2
 """Batches that are read ahead of the one in use, at least."""
@@ -488,14 +496,11 @@ def _assemble(
     to_image[:, 0, 2], to_image[:, 1, 2] = x + (r - 1) / 2, y + (r - 1) / 2
     if isinstance(view, PersonView):
         boxes, scores = table.boxes_xyxy[rows], table.box_scores[rows]
-        labels = _person_labels(table, view, rows) if plan.labelled else None
+        labels = _person_labels(table, view, rows, valid) if plan.labelled else None
     else:
         boxes = np.concatenate([np.zeros((len(rows), 2)), table.image_sizes[rows]], -1)
         scores = np.ones(len(rows))
-        labels = _image_labels(table, view, rows) if plan.labelled else None
-    if labels is not None:  # Nothing of a padding row may count as labelled.
-        for column in (labels.visibility, labels.others_visibility, labels.people_kind):
-            column[~valid] = 0
+        labels = _image_labels(table, view, rows, valid) if plan.labelled else None
     inputs = Inputs(
         images=canvases,
         canvas_to_image=to_image,
@@ -507,7 +512,12 @@ def _assemble(
     return Batch(inputs, labels, np.asarray(epoch, np.int32))
 
 
-def _person_labels(table: Table, view: PersonView, rows: np.ndarray) -> Labels:
+# Nothing of a padding row counts as labelled.
+
+
+def _person_labels(
+    table: Table, view: PersonView, rows: np.ndarray, valid: np.ndarray
+) -> PersonLabels:
     b, m, k = len(rows), view.max_others, len(table.keypoints)
     others_xy = np.zeros((b, m, k, 2), np.float32)
     others_visibility = np.zeros((b, m, k), np.int32)
@@ -523,18 +533,20 @@ def _person_labels(table: Table, view: PersonView, rows: np.ndarray) -> Labels:
         others = others[np.argsort(distance, kind="stable")[:m]]
         others_xy[i, : len(others)] = table.points_xy[others]
         others_visibility[i, : len(others)] = table.visibility[others]
-    return Labels(
+    visibility = table.visibility[rows].astype(np.int32)
+    visibility[~valid] = others_visibility[~valid] = 0
+    return PersonLabels(
         points_xy=table.points_xy[rows].astype(np.float32),
-        visibility=table.visibility[rows].astype(np.int32),
+        visibility=visibility,
         area=table.areas[rows].astype(np.float32),
         others_xy=others_xy,
         others_visibility=others_visibility,
-        people_xyxy=np.zeros((b, 0, 4), np.float32),
-        people_kind=np.zeros((b, 0), np.int32),
     )
 
 
-def _image_labels(table: Table, view: ImageView, rows: np.ndarray) -> Labels:
+def _image_labels(
+    table: Table, view: ImageView, rows: np.ndarray, valid: np.ndarray
+) -> ImageLabels:
     b, n = len(rows), view.max_people
     people_xyxy = np.zeros((b, n, 4), np.float32)
     people_kind = np.zeros((b, n), np.int32)
@@ -543,12 +555,5 @@ def _image_labels(table: Table, view: ImageView, rows: np.ndarray) -> Labels:
         people = people[np.argsort(table.crowd[people], kind="stable")][:n]
         people_xyxy[i, : len(people)] = table.boxes_xyxy[people]
         people_kind[i, : len(people)] = 1 + table.crowd[people]
-    return Labels(
-        points_xy=np.zeros((b, 0, 2), np.float32),
-        visibility=np.zeros((b, 0), np.int32),
-        area=np.zeros(b, np.float32),
-        others_xy=np.zeros((b, 0, 0, 2), np.float32),
-        others_visibility=np.zeros((b, 0, 0), np.int32),
-        people_xyxy=people_xyxy,
-        people_kind=people_kind,
-    )
+    people_kind[~valid] = 0
+    return ImageLabels(people_xyxy=people_xyxy, people_kind=people_kind)

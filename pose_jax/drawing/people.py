@@ -380,10 +380,6 @@ def _part(image, low, size, shape: tuple[int, int]) -> Image.Image:
     )
 
 
-HOUGH = ("heatmaps", "offsets", "fused", "points_xy")
-"""What `hough` draws over an input, as `Method.inspect` and its arguments call it."""
-
-
 def hough(
     image: np.ndarray,
     heatmaps: np.ndarray,
@@ -568,6 +564,66 @@ def _on_part(image, window, side: int, draw: Callable) -> np.ndarray:
     layer = layer.reduce(_SUPERSAMPLE)
     both = Image.alpha_composite(picture.convert("RGBA"), layer)
     return np.asarray(both)[..., :3].copy()
+
+
+# What a method shows of itself: `Method.inspect` (NumPy, leading axis n), the keypoint set
+# and the alignment, to n lists of (title, picture).
+
+
+def heatmap_panel(inspected, keypoint_set: KeypointSet, alignment):
+    """Input, heatmaps over it, and the decoded keypoints; see `types.Panel`.
+
+    Colors are full at the largest value of all n rows.
+    """
+    images, maps = inspected["input"], inspected["heatmaps"]
+    peak = float(np.nanmax(maps, initial=0.0))
+    nowhere = np.full((len(keypoint_set), 2), np.nan)
+
+    def row(i: int):
+        image, scale = images[i], 240 / max(images.shape[1:3])
+        draw = lambda image, points, **marks: draw_pose(
+            image, points, keypoint_set, scale=scale, **marks
+        )
+        over = heatmap_overlay(image, maps[i] / max(peak, 1e-6), alignment=alignment)
+        scores = inspected["keypoint_scores"][i]
+        return [
+            ("input", draw(image, nowhere)),
+            (f"heatmaps, max {peak:.2g}", draw(over, nowhere)),
+            ("prediction", draw(image, inspected["points_xy"][i], scores=scores)),
+        ]
+
+    return [row(i) for i in range(len(images))]
+
+
+def votes_panel(inspected, keypoint_set: KeypointSet, alignment):
+    """`hough` of each row; see `types.Panel`."""
+    del alignment  # Maps are as large as the input.
+    keys = ("heatmaps", "offsets", "fused", "points_xy")
+
+    def row(i: int):
+        values = {key: inspected[key][i] for key in keys}
+        pictures, titles = hough(
+            inspected["input"][i], keypoint_set=keypoint_set, **values
+        )
+        return list(zip(titles, pictures, strict=True))
+
+    return [row(i) for i in range(len(inspected["input"]))]
+
+
+def cascade_panel(inspected, keypoint_set: KeypointSet, alignment):
+    """`refinement` of each row; see `types.Panel`."""
+    del alignment  # There are no maps.
+
+    def row(i: int):
+        pictures, titles = refinement(
+            inspected["input"][i],
+            inspected["stages_xy"][i],
+            inspected["squares"][i],
+            keypoint_set,
+        )
+        return list(zip(titles, pictures, strict=True))
+
+    return [row(i) for i in range(len(inspected["input"]))]
 
 
 def _interpolation(source: int, target: int, alignment: str) -> np.ndarray:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -25,9 +25,9 @@ from pose_jax.data import canvas, readers
 from pose_jax.data.table import Table
 from pose_jax.drawing import people as drawing
 from pose_jax.errors import ConfigError, InputError
-from pose_jax.evaluation import measure
+from pose_jax.evaluation import measure, pictures
 from pose_jax.runs import directory
-from pose_jax.types import Boxes, Method, PersonView, Poses, Variables
+from pose_jax.types import Boxes, Method, Poses, Variables
 
 
 class Predictor:
@@ -328,17 +328,18 @@ def draw_run(
     variables: Variables,
     config: readers.InputConfig,
 ) -> Path:
-    """Draws RUN/pictures: what was predicted, the worst of it, what the network saw of a
-    few people (heatmaps.png, the votes of an offset field, hough.png, or the stages of a
-    cascade, refinement.png), curves."""
+    """Draws RUN/pictures: what was predicted, the worst of it, the panels of the method for
+    a few people, curves."""
     out = Path(run) / "pictures"
     out.mkdir(parents=True, exist_ok=True)
     _draw_pictures(out, table, found)
-    view = predictor.method.view
-    if isinstance(view, PersonView):
-        seen = _inspected(predictor, table, found, variables, config)
-        for name, picture in _inside(view, table, seen):
-            drawing.save_png(out / name, picture)
+    method = predictor.method
+    if method.panels:
+        count = min(12, len(found.row))
+        pick = np.linspace(0, len(found.row) - 1, count).astype(int)
+        inspected = pictures.inspect(method, variables, table, config, found.row[pick])
+        for panel, rows in pictures.drawn(method, inspected):
+            drawing.save_png(out / f"{panel.file}.png", pictures.sheet(rows))
     drawing.curves(Path(run) / "metrics.jsonl", out / "curves.png")
     return out
 
@@ -469,53 +470,3 @@ def _scaled(image: np.ndarray, side: int) -> np.ndarray:
     scale = side / max(cell.size)
     size = [max(1, round(length * scale)) for length in cell.size]
     return np.asarray(cell.resize(size, Image.Resampling.BICUBIC))
-
-
-def _inspected(predictor, table, poses, variables, config, count: int = 12):
-    """What the method shows of itself, of a few rows; NumPy leaves."""
-    pick = np.linspace(0, len(poses.row) - 1, min(count, len(poses.row))).astype(int)
-    plan = readers.Plan(
-        table=table,
-        view=predictor.method.view,
-        config=dataclasses.replace(config, batch_size=len(pick)),
-        rows=poses.row[pick],
-        training=False,
-    )
-    inputs = next(iter(readers.batches(plan))).inputs
-    # Once only: compiling it well would take longer than it runs.
-    inspect = jax.jit(
-        predictor.method.inspect,
-        compiler_options={"xla_backend_optimization_level": 0},
-    )
-    return jax.device_get(inspect(variables, inputs))
-
-
-def _inside(
-    view: PersonView, table: Table, seen: Mapping[str, np.ndarray]
-) -> Iterator[tuple[str, np.ndarray]]:
-    """Names and pictures of what there is: heatmaps over the input, votes, a cascade."""
-    rows = range(len(seen["input"]))
-    if "heatmaps" in seen:
-        cells = [
-            drawing.heatmap_overlay(
-                seen["input"][i], seen["heatmaps"][i], alignment=view.alignment
-            )
-            for i in rows
-        ]
-        yield "heatmaps.png", drawing.sheet(cells, columns=6)
-    for name, draw, keys, some in (
-        ("hough.png", drawing.hough, drawing.HOUGH, rows[::3]),
-        ("refinement.png", drawing.refinement, ("stages_xy", "squares"), rows),
-    ):
-        if not seen.keys() >= set(keys):
-            continue
-        cells, titles = [], []
-        for i in some:
-            values = {key: seen[key][i] for key in keys}
-            pictures, words = draw(
-                seen["input"][i], keypoint_set=table.keypoints, **values
-            )
-            cells += pictures
-            titles += words
-        columns = len(pictures) * (2 if len(pictures) < 5 else 1)
-        yield name, drawing.sheet(cells, columns=columns, titles=titles)

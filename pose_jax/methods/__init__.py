@@ -1,27 +1,40 @@
 """The methods by the name that a config gives: `method.name`.
 
-A method module has a frozen dataclass `Config`, and `build(config, keypoints) -> Method`;
-where one network can be read out in several ways, `with_decoder(config, name)`.
+A method is a class: `Cls(config, keypoints)` is a `types.Method`, `Cls.Config` its section.
+`topdown.TopDown` has what methods on a person's crop share.
 """
 
 from __future__ import annotations
 
-import difflib
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
 from pose_jax import config as config_lib
+from pose_jax import models, registry
 from pose_jax.errors import ConfigError
 from pose_jax.keypoints import KeypointSet
-from pose_jax.methods import dark, deeppose, detector, multipose
-from pose_jax.types import Method
+from pose_jax.methods.dark import Dark
+from pose_jax.methods.deeppose import DeepPose
+from pose_jax.methods.detector import Detector
+from pose_jax.methods.multipose import MultiPose
+from pose_jax.types import Decoder, Method
 
-METHODS = {
-    "dark": dark,
-    "deeppose": deeppose,
-    "detector": detector,
-    "multipose": multipose,
+METHODS: dict[str, Any] = {
+    "dark": Dark,
+    "deeppose": DeepPose,
+    "detector": Detector,
+    "multipose": MultiPose,
 }
+
+
+def find(name: Any) -> Any:
+    """The class of a method: by its name here, or by "package.module:attribute".
+
+    Raises:
+      ConfigError: there is none.
+    """
+    return registry.lookup(name, METHODS, kind="method", where="config.method.name")
 
 
 def parse(section: Mapping[str, Any], *, decoder: str | None = None):
@@ -29,26 +42,25 @@ def parse(section: Mapping[str, Any], *, decoder: str | None = None):
 
     Args:
       section: `name` and the fields of that method's Config.
-      decoder: another read-out of the same network; None for the section's own.
+      decoder: another one for the same network; None for the section's own.
 
     Returns:
-      The method's module and its Config.
+      The method's class and its Config.
 
     Raises:
-      ConfigError: no such method or decoder, or a field that it does not know.
+      ConfigError: no such method, a field that it does not know, a network whose output it
+        cannot read, or a decoder where there is no choice.
     """
-    name = section.get("name")
-    if name not in METHODS:
-        near = difflib.get_close_matches(str(name), METHODS, n=1, cutoff=0.0)
+    cls = find(section.get("name"))
+    config = config_lib.build(cls.Config, section, "config.method")
+    _check_network(cls, config.model.name)
+    if decoder is None:
+        return cls, config
+    if not hasattr(config, "decoder"):
         raise ConfigError(
-            f"config.method.name: no method {name!r}; there are {sorted(METHODS)}. "
-            f"Did you mean {near[0]!r}?"
+            f"method {cls.name!r} has no decoders; got {decoder!r}. Leave the option out."
         )
-    module = METHODS[name]
-    config = config_lib.build(module.Config, section, "config.method")
-    if decoder is not None:
-        config = module.with_decoder(config, decoder)
-    return module, config
+    return cls, dataclasses.replace(config, decoder=decoder)
 
 
 def build(
@@ -61,5 +73,51 @@ def build(
 
     A detector knows no keypoints, whatever set it is given.
     """
-    module, config = parse(section, decoder=decoder)
-    return module.build(config, keypoints)
+    cls, config = parse(section, decoder=decoder)
+    return cls(config, keypoints)
+
+
+def for_network(model: str) -> str:
+    """The method that reads what a network outputs, by name; the first that is registered.
+
+    Raises:
+      ConfigError: no such network.
+    """
+    outputs = models.entry(model).outputs
+    return next(name for name, cls in METHODS.items() if cls.outputs == outputs)
+
+
+def without_retraining(cls: Any) -> list[str]:
+    """Fields of a method's Config that evaluation may vary on a trained network: those that
+    say so, and the settings of its decoders."""
+    fields = dataclasses.fields(cls.Config)
+    decoders = cls.decoders if isinstance(cls.decoders, Mapping) else {}
+    used = {name for decoder in decoders.values() for name in decoder.uses}
+    return [
+        field.name
+        for field in fields
+        if field.name in used or not field.metadata.get("retrain", True)
+    ]
+
+
+def heatmap_decoders() -> dict[str, Decoder]:
+    """All decoders of heatmaps alone, of all methods, by name."""
+    return {
+        name: decoder
+        for cls in reversed(METHODS.values())
+        if isinstance(cls.decoders, Mapping)
+        for name, decoder in cls.decoders.items()
+        if list(decoder.inputs) == ["heatmaps"]
+    }
+
+
+def _check_network(cls: Any, model: str) -> None:
+    outputs = models.entry(model).outputs
+    if outputs == cls.outputs:
+        return
+    suited = [name for name, other in METHODS.items() if other.outputs == outputs]
+    other = f", or method {suited[0]!r}" if suited else ""
+    raise ConfigError(
+        f"config.method.model.name: {model!r} gives {outputs}, method {cls.name!r} needs "
+        f"{cls.outputs}; take another network{other}."
+    )

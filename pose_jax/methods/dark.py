@@ -10,20 +10,22 @@ Frames inside: image -> input (of the network) -> heatmap; see `geometry`.
 from __future__ import annotations
 
 import dataclasses
-import difflib
-from collections.abc import Callable, Mapping
-from typing import Literal
+from collections.abc import Mapping
+from functools import partial
+from typing import Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float
 
-from pose_jax import geometry, keypoints, losses, models
+from pose_jax import geometry, losses, models
 from pose_jax.codecs import gaussian
 from pose_jax.errors import ConfigError
-from pose_jax.methods import augment, topdown
-from pose_jax.methods.topdown import ModelConfig
-from pose_jax.types import Mean, Method, PersonView, Phase, Poses
+from pose_jax.methods import augment
+from pose_jax.methods.heatmaps import Heatmaps, shifted
+from pose_jax.methods.topdown import ModelConfig, PersonExample, evaluated, mean_above
+from pose_jax.types import Decoder
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +39,7 @@ class Config:
         point, zero beyond 3 sigma.
       loss: "mse", the papers'; "cross_entropy": the maps are sigmoids, with a logistic loss
         per pixel against the same targets.
-      decoder: a key of DECODERS.
+      decoder: a key of `Dark.decoders`.
       kernel_size: of DARK's modulation; None derives it from sigma.
       alignment: of crops and heatmaps, see `geometry.crop_transform`.
       padding: of the person box at evaluation; training varies it by `augment.scale`.
@@ -58,232 +60,136 @@ class Config:
     sigma: float = 2.0
     encoding: Literal["unbiased", "biased"] = "unbiased"
     loss: Literal["mse", "cross_entropy"] = "mse"
-    decoder: str = "dark"
-    kernel_size: int | None = None
+    decoder: str = evaluated("dark")
+    kernel_size: int | None = evaluated(None)
     alignment: Literal["stride", "aligned"] = "stride"
-    padding: float = 1.25
+    padding: float = evaluated(1.25)
     reach: float = 2.0
-    flip_test: Literal["none", "plain", "shift"] = "none"
+    flip_test: Literal["none", "plain", "shift"] = evaluated("none")
     joint_weights: bool = False
     ohkm: int = 0
-    rescore_threshold: float = 0.2
+    rescore_threshold: float = evaluated(0.2)
     augment: augment.AugmentConfig = dataclasses.field(
         default_factory=augment.AugmentConfig
     )
 
 
-def _dark(variant: str) -> Callable:
-    return lambda maps, config: gaussian.decode_dark(
-        maps, sigma=config.sigma, kernel_size=config.kernel_size, variant=variant
-    )
+_BLUR = ("sigma", "kernel_size")
 
-
-def _unmodulated(maps, config):
-    del config  # A kernel of one pixel is no blur.
-    return gaussian.decode_dark(maps, kernel_size=1, variant="paper")
-
-
-DECODERS: Mapping[str, Callable] = {
-    "argmax": lambda maps, config: gaussian.decode_argmax(maps),
-    "shift": lambda maps, config: gaussian.decode_shift(maps),
-    "shift_second": lambda maps, config: gaussian.decode_shift(maps, rule="second"),
-    "dark": _dark("robust"),
-    "dark_paper": _dark("paper"),
-    "dark_unmodulated": _unmodulated,
+DECODERS: Mapping[str, Decoder] = {
+    "argmax": Decoder(gaussian.decode_argmax),
+    "shift": Decoder(gaussian.decode_shift),
+    "shift_second": Decoder(partial(gaussian.decode_shift, rule="second")),
+    "dark": Decoder(partial(gaussian.decode_dark, variant="robust"), uses=_BLUR),
+    "dark_paper": Decoder(partial(gaussian.decode_dark, variant="paper"), uses=_BLUR),
+    # A kernel of one pixel is no blur.
+    "dark_unmodulated": Decoder(
+        partial(gaussian.decode_dark, kernel_size=1, variant="paper")
+    ),
 }
-"""Heatmaps [b,h,w,k] and the Config to points_xy [b,k,2] (heatmap frame), scores [b,k]."""
+"""Heatmaps [b, h, w, k] to points [b, k, 2], heatmap frame, and scores [b, k]."""
 
 
-def with_decoder(config: Config, decoder: str) -> Config:
-    """The same network, read out another way.
+class Dark(Heatmaps):
+    """Gaussian heatmaps: what is encoded, learnt and decoded."""
 
-    Raises:
-      ConfigError: no such decoder.
-    """
-    if decoder not in DECODERS:
-        near = difflib.get_close_matches(decoder, DECODERS, n=1, cutoff=0.0)
-        raise ConfigError(
-            f"no decoder {decoder!r}; there are {list(DECODERS)}. "
-            f"Did you mean {near[0]!r}?"
-        )
-    return dataclasses.replace(config, decoder=decoder)
+    name = "dark"
+    Config = Config
+    outputs = "heatmaps"
+    decoders: ClassVar = DECODERS
 
-
-def build(config: Config, keypoint_set: keypoints.KeypointSet) -> Method:
-    """Builds the method; see the module docstring.
-
-    Raises:
-      ConfigError: an option that does not exist, or joint weights that the set lacks.
-    """
-    config = with_decoder(config, config.decoder)  # Checks the name.
-    if config.joint_weights and keypoint_set.joint_weights is None:
-        raise ConfigError(
-            f"config.method.joint_weights: keypoint set {keypoint_set.name!r} has none; "
-            "set it to False or give the set weights."
-        )
-    if not 0 <= config.ohkm <= len(keypoint_set):
-        raise ConfigError(
-            f"config.method.ohkm must be 0 to {len(keypoint_set)}, the number of "
-            f"keypoints; got {config.ohkm}."
-        )
-    for kinds, gives, method in (
-        (models.COORDINATES, "coordinates", "deeppose"),
-        (models.HEATMAPS_AND_OFFSETS, "offsets too", "multipose"),
-        (models.DETECTORS, "boxes", "detector"),
-    ):
-        if config.model.name.startswith(kinds):
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        keypoint_set, k = self.keypoints, len(self.keypoints)
+        if self.config.joint_weights and keypoint_set.joint_weights is None:
             raise ConfigError(
-                f"config.method.model.name: {config.model.name!r} gives {gives}, method "
-                f"'dark' needs heatmaps; take another network, or method {method!r}."
+                f"config.method.joint_weights: keypoint set {keypoint_set.name!r} has "
+                "none; set it to False or give the set weights."
             )
-    view = PersonView(
-        size=config.input_size,
-        padding=config.padding,
-        alignment=config.alignment,
-        reach=config.reach,
-    )
-    model, init = topdown.network(config.model, len(keypoint_set), config.input_size)
-    joint_weights = np.ones((1, len(keypoint_set)), np.float32)
-    if config.joint_weights:
-        # The published losses multiply output and target by it: it acts squared.
-        joint_weights = np.square([keypoint_set.joint_weights]).astype(np.float32)
+        if not 0 <= self.config.ohkm <= k:
+            raise ConfigError(
+                f"config.method.ohkm must be 0 to {k}, the number of keypoints; got "
+                f"{self.config.ohkm}."
+            )
 
-    def prepare(variables, batch, key):
-        del variables  # No earlier phase, no constants.
-        return topdown.example(view, batch, key, keypoint_set, config.augment)
+    @property
+    def input_words(self) -> str:
+        sigmoid = "the sigmoid of " if self.config.loss == "cross_entropy" else ""
+        return f"{sigmoid}the network's output"
 
-    def targets(example, heatmap_size):
-        """Heatmaps of an example, and which of them count in the loss."""
+    @property
+    def heatmap_size(self) -> tuple[int, int]:
+        """(width, height) of the network's maps."""
+        stride = models.entry(self.config.model.name).stride
+        w, h = self.view.size
+        return w // stride, h // stride
+
+    def targets(self, example: PersonExample):
         points_xy = geometry.input_to_heatmap(
-            example["points_xy"],
-            heatmap_size=heatmap_size,
-            input_size=view.size,
-            alignment=view.alignment,
+            example.points_xy,
+            heatmap_size=self.heatmap_size,
+            input_size=self.view.size,
+            alignment=self.view.alignment,
         )
-        biased = config.encoding == "biased"
+        size, sigma = self.heatmap_size, self.config.sigma
+        biased = self.config.encoding == "biased"
         maps = gaussian.encode(
             points_xy,
-            size=heatmap_size,
-            sigma=config.sigma,
+            size=size,
+            sigma=sigma,
             quantize=biased,
             cutoff=3 if biased else None,
         )
-        reached = gaussian.reaches(points_xy, size=heatmap_size, sigma=config.sigma)
-        return maps, reached & (example["visibility"] > 0)
+        reached = gaussian.reaches(points_xy, size=size, sigma=sigma)
+        return maps, reached & (example.visibility > 0)
 
-    def distance(output, maps, weight):
-        """[b, k]; with 1/2 as in the published losses, or per pixel."""
-        if config.loss == "mse":
+    def loss_of(self, outputs, example: PersonExample):
+        """A mean over valid rows, so that every row weighs the same, however many of its
+        keypoints count; summed over the network's outputs."""
+        maps, counted = self.targets(example)
+        weight = counted * self._joint_weights()
+
+        def of_output(output):
+            values = self._distance(output, maps, weight)
+            if self.config.ohkm:
+                values = jax.lax.top_k(values, self.config.ohkm)[0]
+            rows = jnp.broadcast_to(example.valid[:, None], values.shape)
+            return losses.masked_mean(values, rows, normalize_by="mask")
+
+        return sum(map(of_output, outputs)), {}
+
+    def _joint_weights(self) -> np.ndarray:
+        """[1, k]; squared: the published losses multiply output and target by it."""
+        if not self.config.joint_weights:
+            return np.ones((1, len(self.keypoints)), np.float32)
+        return np.square([self.keypoints.joint_weights]).astype(np.float32)
+
+    def _distance(self, output, maps, weight) -> Float[Array, "b k"]:
+        """With 1/2 as in the published losses, or per pixel."""
+        if self.config.loss == "mse":
             return 0.5 * losses.heatmap_mse(output, maps, weight=weight)
         summed = losses.heatmap_sigmoid_cross_entropy(output, maps, weight=weight)
         return summed / (maps.shape[1] * maps.shape[2])
 
-    def loss(params, model_state, example, key):
-        del key  # No dropout.
-        outputs, updates = model.apply(
-            {"params": params, "batch_stats": model_state["batch_stats"]},
-            example["images"],
-            train=True,
-            mutable=["batch_stats"],
-        )
-        h, w = outputs[-1].shape[1:3]
-        maps, counted = targets(example, (w, h))
-        weight = counted * joint_weights
+    def activate(self, output: Any) -> Any:
+        return jax.nn.sigmoid(output) if self.config.loss == "cross_entropy" else output
 
-        def of(output):
-            values = distance(output, maps, weight)
-            if config.ohkm:
-                values = jax.lax.top_k(values, config.ohkm)[0]
-            # Every valid row weighs the same, however many of its keypoints count.
-            rows = jnp.broadcast_to(example["valid"][:, None], values.shape)
-            return losses.masked_mean(values, rows, normalize_by="mask")
+    def mirror(self, output, mirrored):
+        mirrored = self.unmirrored(mirrored)
+        if self.config.flip_test == "shift":
+            mirrored = shifted(mirrored)
+        return 0.5 * (output + mirrored)
 
-        total = sum(map(of, outputs))
-        count = jnp.sum(example["valid"]).astype(jnp.float32)
-        new_state = {**model_state, "batch_stats": updates.get("batch_stats", {})}
-        return total, (new_state, {"loss": Mean(total * count, count)})
-
-    def preview(example):
-        w, h = view.size
-        outputs = jax.eval_shape(
-            lambda: model.init_with_output(
-                jax.random.key(0), jnp.zeros((1, h, w, 3)), train=True
-            )
-        )[0]
-        h, w = outputs[-1].shape[1:3]
-        maps, counted = targets(example, (w, h))
-        return {
-            "input": topdown.denormalise(example["images"]),
-            "points_xy": example["points_xy"],
-            "visibility": example["visibility"],
-            "targets": maps * counted[:, None, None, :],
-        }
-
-    def apply(variables, images):
-        phase = variables["pose"]
-        maps = model.apply(
-            {"params": phase["params"], "batch_stats": phase["batch_stats"]},
-            images,
-            train=False,
-        )
-        return jax.nn.sigmoid(maps) if config.loss == "cross_entropy" else maps
-
-    def heatmaps(variables, images):
-        maps = apply(variables, images)
-        if config.flip_test == "none":
-            return maps
-        mirrored = apply(variables, images[:, :, ::-1])[:, :, ::-1]
-        mirrored = keypoints.swap(mirrored, keypoint_set, axis=-1)
-        if config.flip_test == "shift":
-            mirrored = jnp.concatenate([mirrored[:, :, :1], mirrored[:, :, :-1]], 2)
-        return 0.5 * (maps + mirrored)
-
-    def run(variables, inputs):
-        center_xy, size = geometry.person_box(
-            inputs.box_xyxy, aspect=view.aspect, padding=view.padding
-        )
-        images, image_to_input = topdown.crop(view, inputs, center_xy, size)
-        maps = heatmaps(variables, topdown.normalise(images))
-        points_xy, scores = DECODERS[config.decoder](maps, config)
-        h, w = maps.shape[1:3]
+    def decode(self, output):
+        points_xy, scores = self.decoder(self.config, output)
+        h, w = output.shape[1:3]
         points_xy = geometry.heatmap_to_input(
             points_xy,
             heatmap_size=(w, h),
-            input_size=view.size,
-            alignment=view.alignment,
+            input_size=self.view.size,
+            alignment=self.view.alignment,
         )
-        return images, maps, points_xy, scores, image_to_input
+        return points_xy, scores
 
-    def predict(variables, inputs):
-        _, _, points_xy, scores, image_to_input = run(variables, inputs)
-        counted = scores > config.rescore_threshold
-        mean = jnp.sum(jnp.where(counted, scores, 0), 1) / jnp.maximum(
-            counted.sum(1), 1
-        )
-        return Poses(
-            points_xy=geometry.transform_points(
-                points_xy, geometry.invert(image_to_input)
-            ),
-            keypoint_scores=scores,
-            score=inputs.box_score * mean,
-            valid=inputs.valid,
-            row=inputs.row,
-        )
-
-    def inspect(variables, inputs):
-        images, maps, points_xy, scores, _ = run(variables, inputs)
-        return {
-            "input": images,
-            "heatmaps": maps,
-            "points_xy": points_xy,
-            "keypoint_scores": scores,
-        }
-
-    return Method(
-        name="dark",
-        view=view,
-        keypoints=keypoint_set,
-        phases=(Phase("pose", init, prepare, loss, preview),),
-        predict=predict,
-        inspect=inspect,
-    )
+    def score(self, box_score, keypoint_scores):
+        return box_score * mean_above(keypoint_scores, self.config.rescore_threshold)

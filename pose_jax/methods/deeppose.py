@@ -14,19 +14,42 @@ Frames: image -> input (of the network); diam and sides are in the image frame.
 from __future__ import annotations
 
 import dataclasses
-import difflib
-from typing import Literal
+import functools
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Bool, Float, Int32
 
-from pose_jax import geometry, keypoints, losses, models
+from pose_jax import geometry, keypoints, losses
 from pose_jax.codecs import regression
+from pose_jax.drawing import people as drawing
 from pose_jax.errors import ConfigError
-from pose_jax.methods import augment, topdown
-from pose_jax.methods.topdown import ModelConfig
-from pose_jax.types import Mean, Method, PersonView, Phase, Poses, Statistics
+from pose_jax.methods import augment
+from pose_jax.methods.topdown import (
+    ModelConfig,
+    TopDown,
+    crop,
+    evaluated,
+    labelled_points,
+    mirror_names,
+    normalise,
+)
+from pose_jax.types import (
+    Batch,
+    Decoder,
+    Inputs,
+    Key,
+    Panel,
+    PersonLabels,
+    PersonView,
+    Phase,
+    Poses,
+    Statistics,
+    Variables,
+)
 
 HELD_OUT = 5
 """With statistics on "held_out", every so many-th row is not learnt from."""
@@ -85,336 +108,360 @@ class Config:
     inside: float = 0.0
     start: Literal["scratch", "before"] = "scratch"
     min_diameter: float = 0.1
-    decoder: str = ""
-    flip_test: Literal["none", "plain"] = "none"
+    decoder: str = evaluated("")
+    flip_test: Literal["none", "plain"] = evaluated("none")
     statistics: StatisticsConfig = dataclasses.field(default_factory=StatisticsConfig)
     augment: augment.AugmentConfig = dataclasses.field(
         default_factory=augment.AugmentConfig
     )
 
 
-def _names(stages: int) -> list[str]:
-    return [f"stage_{s}" for s in range(1, stages + 1)]
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class CropExample:
+    """What a stage learns from: crops, and where their joints are.
 
-
-def with_decoder(config: Config, decoder: str) -> Config:
-    """The same networks, read out after another stage.
-
-    Raises:
-      ConfigError: no such stage.
+    Attributes:
+      images: normalised.
+      points_xy, visibility: of the joints, in the frame of the input.
+      labels: `points_xy` in units of the crop, 0 at its center, eq. (1).
+      weight: of each joint in the loss.
+      valid: False for rows without anything to learn.
     """
-    names = _names(config.stages)
-    if decoder and decoder not in names:
-        near = difflib.get_close_matches(decoder, names, n=1, cutoff=0.0)
-        raise ConfigError(
-            f"no decoder {decoder!r}; of {config.stages} stages there are {names}. Did you "
-            f"mean {near[0]!r}?"
-        )
-    return dataclasses.replace(config, decoder=decoder)
+
+    images: Float[Array, "b h w 3"]
+    points_xy: Float[Array, "b k 2"]
+    visibility: Int32[Array, "b k"]
+    labels: Float[Array, "b k 2"]
+    weight: Array
+    valid: Bool[Array, " b"]
 
 
-def build(config: Config, keypoint_set: keypoints.KeypointSet) -> Method:
-    """Builds the method; see the module docstring.
+CASCADE = Panel(
+    file="refinement",
+    title="Cascade",
+    caption="The pose after each stage and, between two stages, the crop of the keypoint "
+    "that moved the furthest: a ring where it was, a dot where it went.",
+    draw=drawing.cascade_panel,
+)
 
-    Raises:
-      ConfigError: an option that cannot be, or a keypoint set without a torso.
-    """
-    for name in ("stages", "sigma", "padding", "min_diameter"):
-        if getattr(config, name) <= 0:
+
+class DeepPose(TopDown):
+    """A cascade of coordinate regressions."""
+
+    name = "deeppose"
+    Config = Config
+    outputs = "coordinates"
+    panels: ClassVar = (CASCADE,)
+
+    def __post_init__(self) -> None:
+        config = self.config
+        for name in ("stages", "sigma", "padding", "min_diameter"):
+            if getattr(config, name) <= 0:
+                raise ConfigError(
+                    f"config.method.{name} must be positive; got "
+                    f"{getattr(config, name)}."
+                )
+        if config.inside < 0:
             raise ConfigError(
-                f"config.method.{name} must be positive; got {getattr(config, name)}."
+                f"config.method.inside is a weight, 0 or more; got {config.inside}."
             )
-    if config.inside < 0:
-        raise ConfigError(
-            f"config.method.inside is a weight, 0 or more; got {config.inside}."
-        )
-    with_decoder(config, config.decoder)  # Checks the name.
-    for kinds, gives, method in (
-        (models.HEATMAPS, "heatmaps", "dark"),
-        (models.HEATMAPS_AND_OFFSETS, "heatmaps", "multipose"),
-        (models.DETECTORS, "boxes", "detector"),
-    ):
-        if config.model.name.startswith(kinds):
+        super().__post_init__()
+        if config.stages > 1 and self.keypoints.torso is None:
             raise ConfigError(
-                f"config.method.model.name: {config.model.name!r} gives {gives}, method "
-                f"'deeppose' needs coordinates; take another network, or method {method!r}."
+                f"config.method.stages: keypoint set {self.keypoints.name!r} has no "
+                "torso, so poses have no diameter; set it to 1 or give the set one."
             )
-    if config.stages > 1 and keypoint_set.torso is None:
-        raise ConfigError(
-            f"config.method.stages: keypoint set {keypoint_set.name!r} has no torso, so "
-            "poses have no diameter; set it to 1 or give the set one."
+
+    @functools.cached_property
+    def stages(self) -> tuple[str, ...]:
+        """Their names, which are the phases' too."""
+        return tuple(f"stage_{s}" for s in range(1, self.config.stages + 1))
+
+    @functools.cached_property
+    def decoders(self) -> Mapping[str, Decoder]:
+        """The pose after each stage."""
+        read = Decoder(lambda points_xy: (points_xy, _ones(points_xy)), inputs=_POINTS)
+        return dict.fromkeys(self.stages, read)
+
+    @functools.cached_property
+    def view(self) -> PersonView:
+        config = self.config
+        return PersonView(
+            size=config.input_size,
+            padding=config.padding,
+            keep_aspect=config.keep_aspect,
+            alignment=config.alignment,
+            reach=config.reach,
         )
-    k = len(keypoint_set)
-    names = _names(config.stages)
-    view = PersonView(
-        size=config.input_size,
-        padding=config.padding,
-        keep_aspect=config.keep_aspect,
-        alignment=config.alignment,
-        reach=config.reach,
-    )
-    model, init = topdown.network(config.model, k, config.input_size)
-    size = np.array(config.input_size, np.float32)
 
-    # What a crop's width is in input pixels, see `geometry.crop_transform`.
-    span = size if config.alignment == "stride" else size - 1
+    @functools.cached_property
+    def phases(self) -> tuple[Phase, ...]:
+        first, *later = self.stages
+        return (
+            Phase(first, self.init, self.prepare, self.loss, self.preview),
+            *(self._later_phase(stage) for stage in later),
+        )
 
-    def unit(points_xy):
-        """Input pixels [b, k, 2] to units of the crop, 0 at its centre: (1)."""
-        whole = jnp.tile(jnp.array([[0, 0, *span]]), (len(points_xy), 1))
+    def _later_phase(self, stage: str) -> Phase:
+        before = self._before(stage)
+        return Phase(
+            stage,
+            self.init,
+            functools.partial(self.prepare_later, stage),
+            self.loss,
+            self.preview,
+            statistics=Statistics(functools.partial(self.measure, stage), _finish),
+            starts_from=before if self.config.start == "before" else None,
+        )
+
+    def _before(self, stage: str) -> str:
+        return self.stages[self.stages.index(stage) - 1]
+
+    # ---------------------------------------------------------------- coordinates
+
+    @property
+    def _span(self) -> np.ndarray:
+        """What a crop's width and height are in input pixels, see `crop_transform`."""
+        size = np.array(self.view.size, np.float32)
+        return size if self.view.alignment == "stride" else size - 1
+
+    def _unit(self, points_xy: Float[Array, "b k 2"]) -> Float[Array, "b k 2"]:
+        """Input pixels to units of the crop, 0 at its center: eq. (1)."""
+        whole = jnp.tile(jnp.array([[0, 0, *self._span]]), (len(points_xy), 1))
         return regression.normalize(points_xy, whole)
 
-    def apply(variables, stage, images):
-        """Coordinates in units of the crop, [b, k, 2]."""
-        phase = variables[stage]
-        weights = {"params": phase["params"], "batch_stats": phase["batch_stats"]}
-        images = topdown.normalise(images)
-        output = model.apply(weights, images, train=False)
-        if config.flip_test == "none":
-            return output
-        mirrored = model.apply(weights, images[:, :, ::-1], train=False)
+    def mirror(self, output, mirrored):
         # Pixel x lies at w - 1 - x; by "stride", 0 is at w / 2, one pixel off from that.
-        moved = (size[0] - span[0] - 1) / span[0]
+        span, width = self._span[0], np.float32(self.view.size[0])
+        moved = (width - span - 1) / span
         mirrored = mirrored * jnp.array([[[-1, 1]]]) + jnp.array([[[moved, 0]]])
-        return 0.5 * (output + keypoints.swap(mirrored, keypoint_set, axis=-2))
+        return 0.5 * (output + keypoints.swap(mirrored, self.keypoints, axis=-2))
 
-    # -------------------------------------------------------------------- the cascade
+    def decode(self, output):
+        return self.decoder(self.config, output)
 
-    def diameter(points_xy, box_xyxy):
-        """diam of poses, image pixels, [b]; never next to nothing."""
-        torso = regression.diameter(points_xy, keypoint_set.torso)
+    # ---------------------------------------------------------------- the cascade
+
+    def _diameter(self, points_xy, box_xyxy) -> Float[Array, " b"]:
+        """diam of poses, image pixels; never close to 0."""
+        torso = regression.diameter(points_xy, self.keypoints.torso)
         extent = (box_xyxy[:, 2:] - box_xyxy[:, :2]).max(-1)
-        return jnp.maximum(torso, config.min_diameter * jnp.maximum(extent, 1))
+        return jnp.maximum(torso, self.config.min_diameter * jnp.maximum(extent, 1))
 
-    def first(variables, inputs):
+    def _first(self, variables: Variables, inputs: Inputs) -> Float[Array, "b k 2"]:
         center_xy, box_size = geometry.person_box(
-            inputs.box_xyxy, aspect=view.aspect, padding=view.padding
+            inputs.box_xyxy, aspect=self.view.aspect, padding=self.view.padding
         )
-        images, _ = topdown.crop(view, inputs, center_xy, box_size)
-        output = apply(variables, "stage_1", images)
+        images, _ = crop(self.view, inputs, center_xy, box_size)
+        output = self.network(variables["stage_1"], normalise(images))
         box = jnp.concatenate([center_xy - box_size / 2, center_xy + box_size / 2], -1)
         return regression.denormalize(output, box)
 
-    def refine(variables, stage, inputs, points_xy):
-        """One more stage: each joint by its own square; and the side of the squares."""
-        b = len(points_xy)
-        side = config.sigma * diameter(points_xy, inputs.box_xyxy)
+    def _refine(self, variables, stage: str, inputs: Inputs, points_xy):
+        """One more stage: each joint by its own crop; and the side of the crops."""
+        b, k = points_xy.shape[:2]
+        size = self.view.size
+        side = self.config.sigma * self._diameter(points_xy, inputs.box_xyxy)
         square = jnp.broadcast_to(side[:, None, None], (b, k, 2))
         to_input = geometry.crop_transform(
-            points_xy, square, output_size=view.size, alignment=view.alignment
+            points_xy, square, output_size=size, alignment=self.view.alignment
         )
         from_canvas = jnp.broadcast_to(inputs.canvas_to_image[:, None], (b, k, 2, 3))
         to_input = geometry.compose(to_input, from_canvas)
 
-        def crops(image, transforms):  # One canvas, k squares of it.
-            return jax.vmap(lambda t: geometry.warp(image, t, size=view.size))(
-                transforms
-            )
+        def crops(image, transforms):  # One canvas, k crops of it.
+            return jax.vmap(lambda t: geometry.warp(image, t, size=size))(transforms)
 
         images = jax.vmap(crops)(inputs.images, to_input) / 255
-        output = apply(variables, stage, images.reshape(b * k, *images.shape[2:]))
+        images = normalise(images.reshape(b * k, *images.shape[2:]))
+        output = self.network(variables[stage], images)
         own = jnp.arange(k)
         output = output.reshape(b, k, k, 2)[:, own, own]
         return regression.refine(points_xy, output, side[:, None]), side
 
-    def cascade(variables, inputs, last):
-        """Poses after each stage up to `last` that has weights, and their squares."""
-        poses, sides = [first(variables, inputs)], []
-        for stage in names[1 : names.index(last) + 1]:
+    def cascade(self, variables: Variables, inputs: Inputs, last: str):
+        """Poses [b, k, 2] after each stage up to `last` that has weights, image frame, and
+        the sides [b] of the crops between them."""
+        poses, sides = [self._first(variables, inputs)], []
+        for stage in self.stages[1 : self.stages.index(last) + 1]:
             if stage not in variables:  # Not trained yet.
                 break
-            points_xy, side = refine(variables, stage, inputs, poses[-1])
+            points_xy, side = self._refine(variables, stage, inputs, poses[-1])
             poses.append(points_xy)
             sides.append(side)
         return poses, sides
 
-    # -------------------------------------------------------------------- the training
+    # ------------------------------------------------------------------- training
 
-    def learnt(inputs):
-        if config.statistics.on == "train":
+    def _used(self, inputs: Inputs) -> Bool[Array, " b"]:
+        """Rows to learn from."""
+        if self.config.statistics.on == "train":
             return inputs.valid
         return inputs.valid & (inputs.row % HELD_OUT != HELD_OUT - 1)
 
-    def prepare_first(variables, batch, key):
+    def prepare(
+        self, variables: Variables, batch: Batch, key: Key | None
+    ) -> CropExample:
+        """Of the first stage: the whole person."""
         del variables  # No earlier phase, no constants.
-        example = topdown.example(view, batch, key, keypoint_set, config.augment)
-        weight = example["visibility"] > 0
-        valid = example["valid"] if key is None else learnt(batch.inputs)
-        return {
-            "images": example["images"],
-            "points_xy": example["points_xy"],
-            "visibility": example["visibility"],
-            "labels": unit(example["points_xy"]),
-            "weight": weight,
-            "valid": valid & weight.any(-1),
-        }
-
-    def true_diameter(labels, box_xyxy):
-        """diam of the labelled poses, and where it is known."""
-        i, j = keypoint_set.torso
-        known = (labels.visibility[:, i] > 0) & (labels.visibility[:, j] > 0)
-        return diameter(topdown.labelled_points(labels), box_xyxy), known
-
-    def prepare_later(stage):
-        def prepare(variables, batch, key):
-            """A square about one joint of each row, moved as the stage before errs."""
-            inputs, labels = batch.inputs, batch.labels
-            constants = variables[stage]["constants"]
-            labelled = labels.visibility > 0
-            diam, known = true_diameter(labels, inputs.box_xyxy)
-            b = len(inputs.row)
-            if key is None:  # As it is, about a joint that is labelled if there is one.
-                joint = jnp.argmax(labelled, axis=1)
-                delta = constants["mean"][joint]
-                flip = jnp.zeros(b, bool)
-            else:
-                view_key, joint_key = jax.random.split(key)
-                draw = augment.draw(view_key, batch.epoch, inputs.row, config.augment)
-                flip = draw.flip
-                joint, normal = _sample(joint_key, batch.epoch, inputs.row, labelled)
-                spread = constants["root"][joint]  # [b, 2, 2]
-                delta = constants["mean"][joint]
-                delta = delta + jnp.einsum("bij,bj->bi", spread, normal)
-            known_xy = topdown.labelled_points(labels)
-            true_xy = jnp.take_along_axis(known_xy, joint[:, None, None], axis=1)[:, 0]
-            side = jnp.broadcast_to((config.sigma * diam)[:, None], (b, 2))
-            images, image_to_input = topdown.crop(
-                view, inputs, true_xy + delta * diam[:, None], side, flip=flip
-            )
-            if key is not None:
-                images = augment.colour(images, draw.colour)
-            points_xy, visibility = topdown.mirror_names(
-                geometry.transform_points(known_xy, image_to_input),
-                labels.visibility,
-                flip,
-                keypoint_set,
-            )
-            # In a mirrored square the joint is its partner.
-            partner = keypoints.swap(jnp.arange(k), keypoint_set, axis=0)
-            joint = jnp.where(flip, partner[joint], joint)
-            unit_xy = unit(points_xy)
-            own = jax.nn.one_hot(joint, k, dtype=bool)
-            inside = (jnp.abs(unit_xy) < 0.5).all(-1)
-            weight = jnp.where(own, 1.0, jnp.where(inside, config.inside, 0.0))
-            weight = jnp.where(visibility > 0, weight, 0.0)
-            valid = inputs.valid if key is None else learnt(inputs)
-            return {
-                "images": topdown.normalise(images),
-                "points_xy": points_xy,
-                "visibility": jnp.where(weight > 0, visibility, 0),
-                "labels": unit_xy,
-                "weight": weight,
-                "valid": valid & known & labelled.any(-1),
-            }
-
-        return prepare
-
-    def loss(params, model_state, example, key):
-        outputs, updates = model.apply(
-            {"params": params, "batch_stats": model_state["batch_stats"]},
-            example["images"],
-            train=True,
-            mutable=["batch_stats"],
-            rngs={"dropout": key},
+        example = self.example(batch, key)
+        weight = example.visibility > 0
+        valid = example.valid if key is None else self._used(batch.inputs)
+        return CropExample(
+            images=example.images,
+            points_xy=example.points_xy,
+            visibility=example.visibility,
+            labels=self._unit(example.points_xy),
+            weight=weight,
+            valid=valid & weight.any(-1),
         )
+
+    def _true_diameter(self, labels: PersonLabels, box_xyxy):
+        """diam of the labelled poses, and where it is known."""
+        i, j = self.keypoints.torso
+        known = (labels.visibility[:, i] > 0) & (labels.visibility[:, j] > 0)
+        return self._diameter(labelled_points(labels), box_xyxy), known
+
+    def prepare_later(
+        self, stage: str, variables: Variables, batch: Batch, key: Key | None
+    ) -> CropExample:
+        """A crop about one joint of each row, moved as the stage before errs."""
+        inputs, labels = batch.inputs, batch.labels
+        labelled = labels.visibility > 0
+        diam, known = self._true_diameter(labels, inputs.box_xyxy)
+        joint, delta, draw = self._moved(
+            variables[stage]["constants"], batch, labelled, key
+        )
+        flip = jnp.zeros(len(joint), bool) if draw is None else draw.flip
+        known_xy = labelled_points(labels)
+        true_xy = jnp.take_along_axis(known_xy, joint[:, None, None], axis=1)[:, 0]
+        side = jnp.broadcast_to((self.config.sigma * diam)[:, None], (len(joint), 2))
+        images, image_to_input = crop(
+            self.view, inputs, true_xy + delta * diam[:, None], side, flip=flip
+        )
+        if draw is not None:
+            images = augment.colour(images, draw.colour)
+        points_xy, visibility = mirror_names(
+            geometry.transform_points(known_xy, image_to_input),
+            labels.visibility,
+            flip,
+            self.keypoints,
+        )
+        unit_xy = self._unit(points_xy)
+        weight = self._weight(joint, flip, unit_xy, visibility)
+        valid = inputs.valid if key is None else self._used(inputs)
+        return CropExample(
+            images=normalise(images),
+            points_xy=points_xy,
+            visibility=jnp.where(weight > 0, visibility, 0),
+            labels=unit_xy,
+            weight=weight,
+            valid=valid & known & labelled.any(-1),
+        )
+
+    def _moved(self, constants, batch: Batch, labelled, key: Key | None):
+        """Whose crop each row is [b], how far it is moved [b, 2], in diameters, and the
+        augmentation; without a key: of a labelled joint, moved by the mean error."""
+        if key is None:
+            joint = jnp.argmax(labelled, axis=1)
+            return joint, constants["mean"][joint], None
+        view_key, joint_key = jax.random.split(key)
+        row = batch.inputs.row
+        draw = augment.draw(view_key, batch.epoch, row, self.config.augment)
+        joint, normal = _sample(joint_key, batch.epoch, row, labelled)
+        spread = constants["root"][joint]  # [b, 2, 2]
+        delta = constants["mean"][joint]
+        return joint, delta + jnp.einsum("bij,bj->bi", spread, normal), draw
+
+    def _weight(self, joint, flip, unit_xy, visibility) -> Float[Array, "b k"]:
+        """1 for the joint of the crop, `inside` for the others that it shows."""
+        k = len(self.keypoints)
+        # In a mirrored crop the joint is its partner.
+        partner = keypoints.swap(jnp.arange(k), self.keypoints, axis=0)
+        joint = jnp.where(flip, partner[joint], joint)
+        own = jax.nn.one_hot(joint, k, dtype=bool)
+        inside = (jnp.abs(unit_xy) < 0.5).all(-1)
+        weight = jnp.where(own, 1.0, jnp.where(inside, self.config.inside, 0.0))
+        return jnp.where(visibility > 0, weight, 0.0)
+
+    def loss_of(self, outputs, example: CropExample):
+        """A sum over the joints of a row, as in (2) and (3); a mean over the rows."""
         error = {
             "squared": losses.keypoint_squared_error,
             "smooth_l1": losses.keypoint_smooth_l1,
-        }[config.loss]
-        # A sum over the joints of a row, as in (2) and (3); a mean over the rows.
+        }[self.config.loss]
         rows = sum(
-            error(output, example["labels"], weight=example["weight"]).sum(-1)
+            error(output, example.labels, weight=example.weight).sum(-1)
             for output in outputs
         )
-        total = losses.masked_mean(rows, example["valid"], normalize_by="mask")
-        count = jnp.sum(example["valid"]).astype(jnp.float32)
-        new_state = {**model_state, "batch_stats": updates.get("batch_stats", {})}
-        return total, (new_state, {"loss": Mean(total * count, count)})
+        return losses.masked_mean(rows, example.valid, normalize_by="mask"), {}
 
-    def before(stage):
-        return names[names.index(stage) - 1]
-
-    def measure_for(stage):
-        def measure(variables, batch):
-            """Sums over joints: how many, errors in diameters, their outer products."""
-            inputs, labels = batch.inputs, batch.labels
-            points_xy = cascade(variables, inputs, before(stage))[0][-1]
-            diam, known = true_diameter(labels, inputs.box_xyxy)
-            counted = inputs.valid & known
-            if config.statistics.on == "held_out":
-                counted = counted & ~learnt(inputs)
-            counted = counted[:, None] & (labels.visibility > 0)
-            error = (points_xy - topdown.labelled_points(labels)) / diam[:, None, None]
-            error = jnp.where(counted[..., None], error, 0)
-            return {
-                "count": counted.sum(0).astype(jnp.float32),
-                "sum": error.sum(0),
-                "outer": jnp.einsum("bki,bkj->kij", error, error),
-            }
-
-        return measure
-
-    def phase(stage):
-        if stage == "stage_1":
-            return Phase(stage, init, prepare_first, loss, preview)
-        return Phase(
-            stage,
-            init,
-            prepare_later(stage),
-            loss,
-            preview,
-            statistics=Statistics(measure_for(stage), _finish),
-            starts_from=before(stage) if config.start == "before" else None,
-        )
-
-    def preview(example):
+    def measure(
+        self, stage: str, variables: Variables, batch: Batch
+    ) -> dict[str, Array]:
+        """Of the stage before, sums over rows by joint: how many, errors in diameters,
+        their outer products."""
+        inputs, labels = batch.inputs, batch.labels
+        points_xy = self.cascade(variables, inputs, self._before(stage))[0][-1]
+        diam, known = self._true_diameter(labels, inputs.box_xyxy)
+        counted = inputs.valid & known
+        if self.config.statistics.on == "held_out":
+            counted = counted & ~self._used(inputs)
+        counted = counted[:, None] & (labels.visibility > 0)
+        error = (points_xy - labelled_points(labels)) / diam[:, None, None]
+        error = jnp.where(counted[..., None], error, 0)
         return {
-            "input": topdown.denormalise(example["images"]),
-            "points_xy": example["points_xy"],
-            "visibility": example["visibility"],
+            "count": counted.sum(0).astype(jnp.float32),
+            "sum": error.sum(0),
+            "outer": jnp.einsum("bki,bkj->kij", error, error),
         }
 
-    # ------------------------------------------------------------------- its predictions
+    # ----------------------------------------------------------------- prediction
 
-    last = config.decoder or names[-1]
+    @property
+    def decoder_name(self) -> str:
+        return self.config.decoder or self.stages[-1]
 
-    def predict(variables, inputs):
-        points_xy = cascade(variables, inputs, last)[0][-1]
+    def predict(self, variables: Variables, inputs: Inputs) -> Poses:
+        points_xy = self.cascade(variables, inputs, self.decoder_name)[0][-1]
+        points_xy, scores = self.decode(points_xy)
         return Poses(
             points_xy=points_xy,
-            keypoint_scores=jnp.ones(points_xy.shape[:-1]),
+            keypoint_scores=scores,
             score=inputs.box_score,
             valid=inputs.valid,
             row=inputs.row,
         )
 
-    def inspect(variables, inputs):
+    def inspect(self, variables: Variables, inputs: Inputs) -> dict[str, Any]:
+        """Poses after each stage [b, s, k, 2], and width and height of the crops between
+        them [b, s - 1, 2], in the frame of the first input."""
         center_xy, box_size = geometry.person_box(
-            inputs.box_xyxy, aspect=view.aspect, padding=view.padding
+            inputs.box_xyxy, aspect=self.view.aspect, padding=self.view.padding
         )
-        images, image_to_input = topdown.crop(view, inputs, center_xy, box_size)
-        poses, sides = cascade(variables, inputs, last)
+        images, image_to_input = crop(self.view, inputs, center_xy, box_size)
+        poses, sides = self.cascade(variables, inputs, self.decoder_name)
         stages_xy = jnp.stack(
             [geometry.transform_points(pose, image_to_input) for pose in poses], axis=1
         )
-        # Sides of the squares in input pixels, by axis: [b, s - 1, 2].
-        squares = [side[:, None] * (size[None] / box_size) for side in sides]
+        size = np.array([self.view.size], np.float32)
+        squares = [side[:, None] * (size / box_size) for side in sides]
         return {
             "input": images,
             "points_xy": stages_xy[:, -1],
-            "keypoint_scores": jnp.ones((len(images), k)),
+            "keypoint_scores": _ones(stages_xy[:, -1]),
             "stages_xy": stages_xy,
             "squares": jnp.array(squares).reshape(-1, len(images), 2).swapaxes(0, 1),
         }
 
-    return Method(
-        name="deeppose",
-        view=view,
-        keypoints=keypoint_set,
-        phases=tuple(phase(stage) for stage in names),
-        predict=predict,
-        inspect=inspect,
-    )
+
+_POINTS = {"points_xy": "b k 2"}
+
+
+def _ones(points_xy):
+    """Keypoint scores: coordinates come without any."""
+    return jnp.ones(points_xy.shape[:-1])
 
 
 def _sample(key, epoch, row, labelled):

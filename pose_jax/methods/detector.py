@@ -21,20 +21,37 @@ A crowd region is no person to be found, and what lies in it is no background.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 import math
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int32
 
 from pose_jax import geometry, losses, models, nms
 from pose_jax.codecs import boxes
 from pose_jax.errors import ConfigError
 from pose_jax.keypoints import KeypointSet
-from pose_jax.methods import augment, topdown
-from pose_jax.methods.topdown import ModelConfig
-from pose_jax.types import Boxes, ImageView, Mean, Method, Phase
+from pose_jax.methods import augment
+from pose_jax.methods.topdown import ModelConfig, denormalise, evaluated, normalise
+from pose_jax.types import (
+    Batch,
+    Boxes,
+    Decoder,
+    ImageView,
+    Inputs,
+    Key,
+    Mean,
+    ModelState,
+    Panel,
+    Params,
+    Phase,
+    Variables,
+)
 
 _RPN_SCALE = (1.0, 1.0, 1.0, 1.0)
 _BOX_SCALE = (10.0, 10.0, 5.0, 5.0)
@@ -93,56 +110,95 @@ class Config:
     rpn_share: float = 0.5
     pre_nms: int = 2000
     post_nms: int = 1000
-    test_pre_nms: int = 1000
-    test_post_nms: int = 300
+    test_pre_nms: int = evaluated(1000)
+    test_post_nms: int = evaluated(300)
     rpn_nms: float = 0.7
     box_positive: float = 0.5
     box_samples: int = 256
     box_share: float = 0.25
     rpn_beta: float = 1 / 9
     box_beta: float = 1.0
-    score_threshold: float = 0.05
-    box_nms: float = 0.6
-    slots: int = 100
+    score_threshold: float = evaluated(0.05)
+    box_nms: float = evaluated(0.6)
+    slots: int = evaluated(100)
     augment: augment.AugmentConfig = dataclasses.field(
         default_factory=lambda: augment.AugmentConfig(flip=0.5)
     )
 
 
-def with_decoder(config: Config, decoder: str) -> Config:
-    """Refuses: there is one way to read boxes out.
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class ImageExample:
+    """What the network learns from: images, and people in the frame of the input.
 
-    Raises:
-      ConfigError: always.
+    Attributes:
+      images: normalised.
+      people_xyxy: boxes, cut at the border of what is shown.
+      people_kind: 0 none, 1 person, 2 to be ignored.
+      region_xyxy: where in the input the image is.
+      valid: False for padding rows.
+      row: number of the image.
     """
-    del config
-    raise ConfigError(
-        f"method 'detector' has no decoders; got {decoder!r}. Leave the option out."
-    )
+
+    images: Float[Array, "b h w 3"]
+    people_xyxy: Float[Array, "b n 4"]
+    people_kind: Int32[Array, "b n"]
+    region_xyxy: Float[Array, "b 4"]
+    valid: Bool[Array, " b"]
+    row: Int32[Array, " b"]
 
 
-def build(config: Config, keypoint_set: KeypointSet | None = None) -> Method:
-    """Builds the method; see the module docstring. It knows no keypoints.
+@dataclasses.dataclass(frozen=True, eq=False)
+class Detector:
+    """Faster R-CNN for people; it knows no keypoints, whatever set it is given."""
 
-    Raises:
-      ConfigError: an option that cannot be, or a network of other outputs.
-    """
-    del keypoint_set
-    _check(config)
-    model = _network(config)
-    view = ImageView(config.size, config.buckets, config.max_people)
+    config: Config
+    keypoints: KeypointSet | None = None
 
-    def init(key):
-        variables = model.init(key, jnp.zeros((1, 64, 64, 3)), train=True)
+    name: ClassVar = "detector"
+    Config: ClassVar = Config
+    outputs: ClassVar = "boxes"
+    decoders: ClassVar[Mapping[str, Decoder]] = {}
+    panels: ClassVar[tuple[Panel, ...]] = ()
+
+    def __post_init__(self) -> None:
+        """Raises ConfigError for options that cannot be."""
+        object.__setattr__(self, "keypoints", None)
+        _check(self.config)
+        _ = self.model
+
+    @functools.cached_property
+    def view(self) -> ImageView:
+        config = self.config
+        return ImageView(config.size, config.buckets, config.max_people)
+
+    @functools.cached_property
+    def model(self) -> nn.Module:
+        return _network(self.config)
+
+    @functools.cached_property
+    def phases(self) -> tuple[Phase, ...]:
+        return (Phase("detector", self.init, self.prepare, self.loss, self.preview),)
+
+    def init(self, key: Key) -> dict[str, Any]:
+        """The phase's {"params", "batch_stats"}."""
+        variables = self.model.init(key, jnp.zeros((1, 64, 64, 3)), train=True)
         return {"batch_stats": {}, **variables}
 
-    def prepare(variables, batch, key):
+    # ------------------------------------------------------------------- training
+
+    def prepare(
+        self, variables: Variables, batch: Batch, key: Key | None
+    ) -> ImageExample:
+        """Images, augmented if there is a key, and people in their frame."""
         del variables  # No earlier phase, no constants.
         inputs, labels = batch.inputs, batch.labels
         draw = key
         if key is not None:
-            draw = augment.draw(key, batch.epoch, inputs.row, config.augment)
-        images, to_input, region_xyxy = _see(config, model.divisor, inputs, draw)
+            draw = augment.draw(key, batch.epoch, inputs.row, self.config.augment)
+        images, to_input, region_xyxy = _see(
+            self.config, self.model.divisor, inputs, draw
+        )
         if draw is not None:
             images = augment.colour(images, draw.colour)
         people_xyxy = _move(labels.people_xyxy, to_input)
@@ -150,72 +206,87 @@ def build(config: Config, keypoint_set: KeypointSet | None = None) -> Method:
         shown = _area(seen_xyxy) / jnp.maximum(_area(people_xyxy), 1e-6)
         kind = jnp.where(shown < _VISIBLE, 2, labels.people_kind)
         kind = jnp.where((shown > 0) & (labels.people_kind > 0), kind, 0)
+        return ImageExample(
+            images=normalise(images),
+            people_xyxy=seen_xyxy,
+            people_kind=kind,
+            region_xyxy=region_xyxy,
+            valid=inputs.valid,
+            row=inputs.row,
+        )
+
+    def preview(self, example: ImageExample) -> dict[str, Array]:
+        """Pictures of an example; see `types.Phase`."""
         return {
-            "images": topdown.normalise(images),
-            "people_xyxy": seen_xyxy,
-            "people_kind": kind,
-            "region_xyxy": region_xyxy,
-            "valid": inputs.valid,
-            "row": inputs.row,
+            "input": denormalise(example.images),
+            "boxes_xyxy": example.people_xyxy,
+            "kind": example.people_kind,
         }
 
-    def first_half(variables, images, train):
-        """Features, anchors' logits, boxes and numbers; new statistics in training."""
-        outputs = model.apply(
-            variables,
-            images,
-            train=train,
-            method="features_and_proposals",
-            mutable=["batch_stats"] if train else False,
+    def loss(
+        self, params: Params, model_state: ModelState, example: ImageExample, key: Key
+    ) -> tuple[Array, tuple[ModelState, dict[str, Mean]]]:
+        """The four losses of eq. (1) of Faster R-CNN, of proposals and of boxes."""
+        variables = {"params": params, "batch_stats": model_state["batch_stats"]}
+        rows = jax.vmap(lambda row: jax.random.split(jax.random.fold_in(key, row)))
+        keys = rows(example.row)
+        features, anchors_xyxy, objectness, deltas, updates = self._first_half(
+            variables, example.images, True
         )
-        (features, objectness, deltas), updates = outputs if train else (outputs, {})
-        maps = _anchors(config, model, images.shape[2], images.shape[1])
-        anchors_xyxy = jnp.concatenate(maps)
-        if len(anchors_xyxy) != objectness.shape[1]:
-            raise ConfigError(
-                f"config.method: {len(anchors_xyxy)} anchors, and the network gives "
-                f"{objectness.shape[1]}."
-            )
-        return features, anchors_xyxy, objectness, deltas, updates
-
-    def second_half(variables, features, proposals_xyxy, train):
-        return model.apply(
-            variables, features, proposals_xyxy, train=train, method="classify"
+        rpn = self._proposal_losses(
+            anchors_xyxy, objectness, deltas, example, keys[:, 0]
         )
+        proposals_xyxy, _, usable = self._propose(
+            example.images, anchors_xyxy, objectness, deltas, example.region_xyxy, True
+        )
+        head = self._box_losses(
+            variables, features, proposals_xyxy, usable, example, keys[:, 1]
+        )
+        means = {
+            "objectness": rpn[0],
+            "proposal": rpn[1],
+            "person": head[0],
+            "box": head[1],
+        }
+        means = {
+            name: Mean(total, jnp.asarray(weight, jnp.float32))
+            for name, (total, weight) in means.items()
+        }
+        total = sum(mean.total / jnp.maximum(mean.weight, 1) for mean in means.values())
+        count = jnp.sum(example.valid).astype(jnp.float32)
+        batch_stats = updates.get("batch_stats", model_state["batch_stats"])
+        sums = {"loss": Mean(total * count, count), **means}
+        return total, ({"batch_stats": batch_stats}, sums)
 
-    def propose(images, anchors_xyxy, objectness, deltas, region_xyxy, train):
-        """The best boxes: [b, p, 4], scores [b, p], and which are proposals [b, p]."""
-        before = config.pre_nms if train else config.test_pre_nms
-        after = config.post_nms if train else config.test_post_nms
-        maps = _anchors(config, model, images.shape[2], images.shape[1])
-        ends = [0]
-        for anchors in maps:
-            ends.append(ends[-1] + len(anchors))
+    def _proposal_losses(self, anchors_xyxy, objectness, deltas, example, keys):
+        of_images = jax.vmap(self._rpn_targets, in_axes=(None, 0, 0, 0, 0, 0))
+        targets_xyxy, kind, counted = of_images(
+            anchors_xyxy, example.people_xyxy, example.people_kind,
+            example.region_xyxy, example.valid, keys,
+        )  # fmt: skip
+        anchors_of_all = jnp.broadcast_to(anchors_xyxy, deltas.shape)
+        return _losses(
+            objectness, deltas, anchors_of_all, targets_xyxy, kind, counted,
+            scale=_RPN_SCALE, beta=self.config.rpn_beta,
+        )  # fmt: skip
 
-        def one(objectness, deltas, region_xyxy):
-            found = []
-            for start, end in itertools.pairwise(ends):
-                scores, best = jax.lax.top_k(
-                    objectness[start:end], min(before, end - start)
-                )
-                box = boxes.decode(
-                    deltas[start:end][best],
-                    anchors_xyxy[start:end][best],
-                    scale=_RPN_SCALE,
-                )
-                box = _clip(box[None], region_xyxy[None])[0]
-                inside = jnp.all(box[:, 2:] - box[:, :2] >= 1, axis=1)
-                keep = nms.box_nms(box, scores, threshold=config.rpn_nms, valid=inside)
-                found.append((box, scores, keep))
-            box, scores, keep = map(jnp.concatenate, zip(*found, strict=True))
-            scores = jnp.where(keep, scores, -jnp.inf)
-            scores, best = jax.lax.top_k(scores, min(after, len(scores)))
-            return box[best], scores, keep[best]
+    def _box_losses(self, variables, features, proposals_xyxy, usable, example, keys):
+        looked_at, targets_xyxy, kind, counted = jax.vmap(self._head_targets)(
+            proposals_xyxy, usable, example.people_xyxy, example.people_kind,
+            example.valid, keys,
+        )  # fmt: skip
+        looked_at = jax.lax.stop_gradient(looked_at)
+        person, deltas = self._second_half(variables, features, looked_at, True)
+        return _losses(
+            person, deltas, looked_at, targets_xyxy, kind, counted,
+            scale=_BOX_SCALE, beta=self.config.box_beta,
+        )  # fmt: skip
 
-        return jax.vmap(one)(*jax.lax.stop_gradient((objectness, deltas, region_xyxy)))
-
-    def rpn_targets(anchors_xyxy, people_xyxy, people_kind, region_xyxy, valid, key):
+    def _rpn_targets(
+        self, anchors_xyxy, people_xyxy, people_kind, region_xyxy, valid, key
+    ):
         """Of one image: whose each anchor is, its kind, and which are drawn."""
+        config = self.config
         person, kind = boxes.match(
             anchors_xyxy,
             people_xyxy,
@@ -234,8 +305,11 @@ def build(config: Config, keypoint_set: KeypointSet | None = None) -> Method:
         )
         return people_xyxy[person], kind, picked
 
-    def head_targets(proposals_xyxy, usable, people_xyxy, people_kind, valid, key):
+    def _head_targets(
+        self, proposals_xyxy, usable, people_xyxy, people_kind, valid, key
+    ):
         """Of one image: boxes to look at, the person in each, their kinds, which count."""
+        config = self.config
         is_person = people_kind == 1
         candidates = jnp.concatenate([proposals_xyxy, people_xyxy])
         usable = jnp.concatenate([usable, is_person]) & valid
@@ -254,116 +328,140 @@ def build(config: Config, keypoint_set: KeypointSet | None = None) -> Method:
         index, counted = boxes.take(picked, count=config.box_samples)
         return candidates[index], people_xyxy[person[index]], kind[index], counted
 
-    def loss(params, model_state, example, key):
-        variables = {"params": params, "batch_stats": model_state["batch_stats"]}
-        people_xyxy, people_kind = example["people_xyxy"], example["people_kind"]
-        region_xyxy, valid = example["region_xyxy"], example["valid"]
-        rows = jax.vmap(lambda row: jax.random.split(jax.random.fold_in(key, row)))
-        keys = rows(example["row"])
+    # -------------------------------------------------------- both halves of the network
 
-        images = example["images"]
-        features, anchors_xyxy, objectness, deltas, updates = first_half(
-            variables, images, True
+    def _first_half(self, variables, images, train: bool):
+        """Features, anchors' logits, boxes and numbers; new statistics in training."""
+        outputs = self.model.apply(
+            variables,
+            images,
+            train=train,
+            method="features_and_proposals",
+            mutable=["batch_stats"] if train else False,
         )
-        wanted, kind, counted = jax.vmap(rpn_targets, in_axes=(None, 0, 0, 0, 0, 0))(
-            anchors_xyxy, people_xyxy, people_kind, region_xyxy, valid, keys[:, 0]
-        )
-        anchors_of_all = jnp.broadcast_to(anchors_xyxy, deltas.shape)
-        rpn = _losses(
-            objectness, deltas, anchors_of_all, wanted, kind, counted,
-            scale=_RPN_SCALE, beta=config.rpn_beta,
-        )  # fmt: skip
+        (features, objectness, deltas), updates = outputs if train else (outputs, {})
+        anchors_xyxy = jnp.concatenate(self._anchors(images))
+        if len(anchors_xyxy) != objectness.shape[1]:
+            raise ConfigError(
+                f"config.method: {len(anchors_xyxy)} anchors, and the network gives "
+                f"{objectness.shape[1]}."
+            )
+        return features, anchors_xyxy, objectness, deltas, updates
 
-        proposals_xyxy, _, usable = propose(
-            images, anchors_xyxy, objectness, deltas, region_xyxy, True
+    def _second_half(self, variables, features, proposals_xyxy, train: bool):
+        return self.model.apply(
+            variables, features, proposals_xyxy, train=train, method="classify"
         )
-        looked_at, wanted, kind, counted = jax.vmap(head_targets)(
-            proposals_xyxy, usable, people_xyxy, people_kind, valid, keys[:, 1]
-        )
-        looked_at = jax.lax.stop_gradient(looked_at)
-        person, deltas = second_half(variables, features, looked_at, True)
-        head = _losses(
-            person, deltas, looked_at, wanted, kind, counted,
-            scale=_BOX_SCALE, beta=config.box_beta,
-        )  # fmt: skip
 
-        means = {
-            "objectness": rpn[0],
-            "proposal": rpn[1],
-            "person": head[0],
-            "box": head[1],
+    def _anchors(self, images) -> list[Array]:
+        """The anchors of every map, [n, 4] each."""
+        height, width = images.shape[1:3]
+        return [
+            boxes.anchors(
+                size=(-(-width // stride), -(-height // stride)),
+                stride=stride,
+                scales=scales,
+                aspects=self.config.anchor_aspects,
+                offset=self.model.offset + 0.5,  # From a pixel's middle to its edge.
+            )
+            for stride, scales in zip(
+                self.model.strides, self.config.anchor_scales, strict=True
+            )
+        ]
+
+    def _propose(
+        self, images, anchors_xyxy, objectness, deltas, region_xyxy, train: bool
+    ):
+        """The best boxes: [b, p, 4], scores [b, p], and which are proposals [b, p]."""
+        config = self.config
+        before = config.pre_nms if train else config.test_pre_nms
+        after = config.post_nms if train else config.test_post_nms
+        ends = [0, *itertools.accumulate(map(len, self._anchors(images)))]
+
+        def of_map(objectness, deltas, region_xyxy, start, end):
+            scores, best = jax.lax.top_k(
+                objectness[start:end], min(before, end - start)
+            )
+            box = boxes.decode(
+                deltas[start:end][best],
+                anchors_xyxy[start:end][best],
+                scale=_RPN_SCALE,
+            )
+            box = _clip(box[None], region_xyxy[None])[0]
+            inside = jnp.all(box[:, 2:] - box[:, :2] >= 1, axis=1)
+            keep = nms.box_nms(box, scores, threshold=config.rpn_nms, valid=inside)
+            return box, scores, keep
+
+        def of_image(*values):
+            maps = [of_map(*values, *span) for span in itertools.pairwise(ends)]
+            box, scores, keep = map(jnp.concatenate, zip(*maps, strict=True))
+            scores = jnp.where(keep, scores, -jnp.inf)
+            scores, best = jax.lax.top_k(scores, min(after, len(scores)))
+            return box[best], scores, keep[best]
+
+        return jax.vmap(of_image)(
+            *jax.lax.stop_gradient((objectness, deltas, region_xyxy))
+        )
+
+    # ----------------------------------------------------------------- prediction
+
+    def _best(self, box, scores, usable):
+        """Of one image the boxes to give, in `slots` of them: boxes, scores, used."""
+        config = self.config
+        usable &= (scores >= config.score_threshold) & (_area(box) > 0)
+        keep = nms.box_nms(box, scores, threshold=config.box_nms, valid=usable)
+        lacking = max(config.slots - len(scores), 0)
+        box = jnp.pad(box, ((0, lacking), (0, 0)))
+        scores = jnp.pad(jnp.where(keep, scores, -1), (0, lacking))
+        scores = jnp.where(jnp.arange(len(scores)) < len(keep), scores, -1)
+        scores, index = jax.lax.top_k(scores, config.slots)
+        used = scores >= 0
+        return jnp.where(used[:, None], box[index], 0), scores * used, used
+
+    def inspect(self, variables: Variables, inputs: Inputs) -> dict[str, Array]:
+        """The input, and boxes and proposals in the image frame."""
+        weights = {
+            name: variables["detector"][name] for name in ("params", "batch_stats")
         }
-        means = {
-            name: Mean(total, jnp.asarray(weight, jnp.float32))
-            for name, (total, weight) in means.items()
-        }
-        total = sum(mean.total / jnp.maximum(mean.weight, 1) for mean in means.values())
-        count = jnp.sum(valid).astype(jnp.float32)
-        new_state = {**model_state}
-        if "batch_stats" in updates:
-            new_state["batch_stats"] = updates["batch_stats"]
-        return total, (new_state, {"loss": Mean(total * count, count), **means})
-
-    def preview(example):
-        return {
-            "input": topdown.denormalise(example["images"]),
-            "boxes_xyxy": example["people_xyxy"],
-            "kind": example["people_kind"],
-        }
-
-    def run(variables, inputs):
-        phase = variables["detector"]
-        weights = {name: phase[name] for name in ("params", "batch_stats")}
-        images, to_input, region_xyxy = _see(config, model.divisor, inputs, None)
-        normalised = topdown.normalise(images)
-        features, anchors_xyxy, objectness, deltas, _ = first_half(
-            weights, normalised, False
+        images, to_input, region_xyxy = _see(
+            self.config, self.model.divisor, inputs, None
         )
-        proposals_xyxy, scores, usable = propose(
+        features, anchors_xyxy, objectness, deltas, _ = self._first_half(
+            weights, normalise(images), False
+        )
+        proposals_xyxy, scores, usable = self._propose(
             images, anchors_xyxy, objectness, deltas, region_xyxy, False
         )
-        person, deltas = second_half(weights, features, proposals_xyxy, False)
-        found = boxes.decode(deltas, proposals_xyxy, scale=_BOX_SCALE)
-        found = _clip(found, region_xyxy)
-
-        def best(box, scores, usable):
-            usable &= (scores >= config.score_threshold) & (_area(box) > 0)
-            keep = nms.box_nms(box, scores, threshold=config.box_nms, valid=usable)
-            lacking = max(config.slots - len(scores), 0)
-            box = jnp.pad(box, ((0, lacking), (0, 0)))
-            scores = jnp.pad(jnp.where(keep, scores, -1), (0, lacking))
-            scores = jnp.where(jnp.arange(len(scores)) < len(keep), scores, -1)
-            scores, index = jax.lax.top_k(scores, config.slots)
-            used = scores >= 0
-            return jnp.where(used[:, None], box[index], 0), scores * used, used
-
+        person, deltas = self._second_half(weights, features, proposals_xyxy, False)
+        refined = boxes.decode(deltas, proposals_xyxy, scale=_BOX_SCALE)
+        refined = _clip(refined, region_xyxy)
         usable &= inputs.valid[:, None]
-        found, person, valid = jax.vmap(best)(found, jax.nn.sigmoid(person), usable)
+        refined, person, valid = jax.vmap(self._best)(
+            refined, jax.nn.sigmoid(person), usable
+        )
         to_image = geometry.invert(to_input)
         size = inputs.box_xyxy[:, 2:] - inputs.box_xyxy[:, :2]
         whole = jnp.concatenate([jnp.zeros_like(size), size], axis=1)
-        found = jnp.where(valid[..., None], _move(found, to_image), 0)
-        answer = Boxes(
-            boxes_xyxy=_clip(found, whole), scores=person, valid=valid, row=inputs.row
-        )
-        return answer, {
+        refined = jnp.where(valid[..., None], _move(refined, to_image), 0)
+        return {
             "input": images,
-            "boxes_xyxy": answer.boxes_xyxy,
-            "scores": answer.scores,
-            "valid": answer.valid,
+            "boxes_xyxy": _clip(refined, whole),
+            "scores": person,
+            "valid": valid,
             "proposals_xyxy": _clip(_move(proposals_xyxy, to_image), whole),
             "proposal_scores": jax.nn.sigmoid(scores),
             "proposal_valid": usable,
         }
 
-    return Method(
-        name="detector",
-        view=view,
-        keypoints=None,
-        phases=(Phase("detector", init, prepare, loss, preview),),
-        predict=lambda variables, inputs: run(variables, inputs)[0],
-        inspect=lambda variables, inputs: run(variables, inputs)[1],
-    )
+    def predict(self, variables: Variables, inputs: Inputs) -> Boxes:
+        """Boxes in the image frame, the best first."""
+        answer = self.inspect(variables, inputs)
+        return Boxes(
+            boxes_xyxy=answer["boxes_xyxy"],
+            scores=answer["scores"],
+            valid=answer["valid"],
+            row=inputs.row,
+        )
 
 
 # What the input shows.
@@ -460,20 +558,6 @@ def _area(boxes_xyxy):
 # What is to be learnt.
 
 
-def _anchors(config, model, width, height):
-    """The anchors of every map, [n, 4] each."""
-    return [
-        boxes.anchors(
-            size=(-(-width // stride), -(-height // stride)),
-            stride=stride,
-            scales=scales,
-            aspects=config.anchor_aspects,
-            offset=model.offset + 0.5,  # From the middle of a pixel to its edge.
-        )
-        for stride, scales in zip(model.strides, config.anchor_scales, strict=True)
-    ]
-
-
 def _losses(logits, deltas, from_xyxy, wanted_xyxy, kind, counted, *, scale, beta):
     """(sum, count) of the logistic loss, and of smooth L1 of the numbers of people's boxes.
 
@@ -499,14 +583,8 @@ def _losses(logits, deltas, from_xyxy, wanted_xyxy, kind, counted, *, scale, bet
 # What cannot be.
 
 
-def _network(config):
+def _network(config: Config) -> nn.Module:
     name = config.model.name
-    if name in models.MODELS and not name.startswith(models.DETECTORS):
-        raise ConfigError(
-            f"config.method.model.name: {name!r} finds no boxes, which method 'detector' "
-            "needs; take a network called "
-            f"{' or '.join(f'{kind}...' for kind in models.DETECTORS)}."
-        )
     if "num_anchors" in config.model.options:
         raise ConfigError(
             "config.method.model.options.num_anchors follows from anchor_scales and "

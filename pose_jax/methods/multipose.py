@@ -15,20 +15,23 @@ loss.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import math
-from collections.abc import Callable, Mapping
-from typing import Literal
+from collections.abc import Mapping
+from functools import partial
+from typing import ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Bool
 
-from pose_jax import geometry, keypoints, losses, models
+from pose_jax import keypoints, losses
 from pose_jax.codecs import gaussian, offsets
+from pose_jax.drawing import people as drawing
 from pose_jax.errors import ConfigError
-from pose_jax.methods import augment, topdown
-from pose_jax.methods.topdown import ModelConfig
-from pose_jax.types import Mean, Method, PersonView, Phase, Poses
+from pose_jax.methods import augment
+from pose_jax.methods.heatmaps import HEATMAPS, Heatmaps
+from pose_jax.methods.topdown import ModelConfig, PersonExample, evaluated
+from pose_jax.types import Decoder, Panel, PersonView
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,7 +54,7 @@ class Config:
         "auxiliary", as in the paper, where the final map has to learn that they are not
         asked for; "both"; or "none".
       max_others: so many other people of the image, the nearest, are known in training.
-      decoder: a key of DECODERS.
+      decoder: a key of `MultiPose.decoders`.
       rescoring: a pose's score: the mean of its keypoint scores (7), "pose"; its box's,
         "box"; or both multiplied, "product".
       flip_test: average with the mirrored image's maps.
@@ -72,124 +75,119 @@ class Config:
     reduction: Literal["sum", "pixel", "mean"] = "sum"
     others: Literal["auxiliary", "both", "none"] = "auxiliary"
     max_others: int = 8
-    decoder: str = "hough"
-    rescoring: Literal["pose", "box", "product"] = "pose"
-    flip_test: Literal["none", "plain"] = "none"
-    padding: float = 1.25
+    decoder: str = evaluated("hough")
+    rescoring: Literal["pose", "box", "product"] = evaluated("pose")
+    flip_test: Literal["none", "plain"] = evaluated("none")
+    padding: float = evaluated(1.25)
     reach: float = 2.0
     augment: augment.AugmentConfig = dataclasses.field(
         default_factory=lambda: augment.AugmentConfig(scale=0.2, scale_law="uniform")
     )
 
 
-def _argmax_offset(maps, fields, config):
-    """The pixel that is likeliest in the disc, moved by what it says."""
-    del config
-    points_xy, scores = gaussian.decode_argmax(maps)
+def _argmax_offset(heatmaps, offset_maps):
+    """The pixel that is likeliest in the disc, moved by its offset."""
+    points_xy, scores = gaussian.decode_argmax(heatmaps)
     x, y = points_xy[..., 0].astype(jnp.int32), points_xy[..., 1].astype(jnp.int32)
     b, k = scores.shape
     person, keypoint = jnp.arange(b)[:, None], jnp.arange(k)[None]
-    return points_xy + fields[person, y, x, keypoint], scores
+    return points_xy + offset_maps[person, y, x, keypoint], scores
 
 
-DECODERS: Mapping[str, Callable] = {
-    "hough": lambda maps, fields, config: offsets.decode(
-        maps, fields, radius=config.radius
-    ),
-    "hough_subpixel": lambda maps, fields, config: offsets.decode(
-        maps, fields, radius=config.radius, subpixel=True
-    ),
-    "argmax": lambda maps, fields, config: gaussian.decode_argmax(maps),
-    "argmax_offset": _argmax_offset,
+def _decoder(fn, *uses: str) -> Decoder:
+    inputs = {"heatmaps": "b h w k", "offsets": "b h w k 2"}
+    return Decoder(fn, uses=uses, inputs=inputs)
+
+
+DECODERS: Mapping[str, Decoder] = {
+    "hough": _decoder(offsets.decode, "radius"),
+    "hough_subpixel": _decoder(partial(offsets.decode, subpixel=True), "radius"),
+    "argmax": Decoder(gaussian.decode_argmax),
+    "argmax_offset": _decoder(_argmax_offset),
 }
-"""Heatmaps [b,h,w,k], offsets [b,h,w,k,2] and the Config to points_xy [b,k,2], in the input
-frame, and scores [b,k]. The paper's is "hough"; "argmax" does without offsets."""
+"""Heatmaps [b, h, w, k] and offsets [b, h, w, k, 2] to points [b, k, 2], input frame, and
+scores [b, k]. The paper's is "hough"; "argmax" does without offsets."""
+
+VOTES = Panel(
+    file="hough",
+    title="Votes",
+    caption="For the keypoint with the most votes and for the one in the middle: every "
+    "pixel votes, by its heatmap, for the place that its offset points at. Arrows are the "
+    "offsets of some pixels above half of the maximum, and end at that place. The ring "
+    "marks the keypoint; color goes with the root of the votes, so that few are seen too.",
+    draw=drawing.votes_panel,
+)
 
 
-def with_decoder(config: Config, decoder: str) -> Config:
-    """The same network, read out another way.
+class MultiPose(Heatmaps):
+    """Binary heatmaps and offset fields, fused by Hough voting."""
 
-    Raises:
-      ConfigError: no such decoder.
-    """
-    if decoder not in DECODERS:
-        near = difflib.get_close_matches(decoder, DECODERS, n=1, cutoff=0.0)
-        raise ConfigError(
-            f"no decoder {decoder!r}; there are {list(DECODERS)}. "
-            f"Did you mean {near[0]!r}?"
+    name = "multipose"
+    Config = Config
+    outputs = "heatmaps and offsets"
+    decoders: ClassVar = DECODERS
+    panels: ClassVar = (HEATMAPS, VOTES)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("radius", "delta", "padding"):
+            value = getattr(self.config, name)
+            if not 0 < value < math.inf:
+                raise ConfigError(
+                    f"config.method.{name} must be a positive number; got {value}."
+                )
+        for name in (
+            *("heatmap_weight", "offset_weight", "auxiliary_weight"),
+            "max_others",
+        ):
+            value = getattr(self.config, name)
+            if not 0 <= value < math.inf:
+                raise ConfigError(
+                    f"config.method.{name} must be 0 or a positive number; got {value}."
+                )
+
+    @property
+    def view(self) -> PersonView:
+        config = self.config
+        return PersonView(
+            size=config.input_size,
+            padding=config.padding,
+            alignment="aligned",
+            reach=config.reach,
+            max_others=0 if config.others == "none" else config.max_others,
         )
-    return dataclasses.replace(config, decoder=decoder)
 
+    # ------------------------------------------------------------------- training
 
-def build(config: Config, keypoint_set: keypoints.KeypointSet) -> Method:
-    """Builds the method; see the module docstring.
+    def targets(self, example: PersonExample):
+        maps, _ = self._encode(example)
+        return maps, example.visibility > 0
 
-    Raises:
-      ConfigError: an option that cannot be, or a network of other outputs.
-    """
-    config = with_decoder(config, config.decoder)  # Checks the name.
-    for name in ("radius", "delta", "padding"):
-        if not 0 < getattr(config, name) < math.inf:
-            raise ConfigError(
-                f"config.method.{name} must be a positive number; "
-                f"got {getattr(config, name)}."
-            )
-    for name in ("heatmap_weight", "offset_weight", "auxiliary_weight", "max_others"):
-        if not 0 <= getattr(config, name) < math.inf:
-            raise ConfigError(
-                f"config.method.{name} must be 0 or a positive number; "
-                f"got {getattr(config, name)}."
-            )
-    if config.model.name.startswith(models.DETECTORS):
-        raise ConfigError(
-            f"config.method.model.name: {config.model.name!r} gives boxes, method "
-            "'multipose' needs offsets; take another network, or method 'detector'."
+    def _encode(self, example: PersonExample):
+        return offsets.encode(
+            example.points_xy, size=self.view.size, radius=self.config.radius
         )
-    if config.model.name.startswith(models.HEATMAPS + models.COORDINATES):
-        raise ConfigError(
-            f"config.method.model.name: {config.model.name!r} gives no offsets, which "
-            "method 'multipose' needs; take a network called "
-            f"{' or '.join(f'{kind}...' for kind in models.HEATMAPS_AND_OFFSETS)}."
-        )
-    view = PersonView(
-        size=config.input_size,
-        padding=config.padding,
-        alignment="aligned",
-        reach=config.reach,
-        max_others=0 if config.others == "none" else config.max_others,
-    )
-    w, h = config.input_size
-    model, init = topdown.network(config.model, len(keypoint_set), config.input_size)
 
-    def prepare(variables, batch, key):
-        del variables  # No earlier phase, no constants.
-        return topdown.example(view, batch, key, keypoint_set, config.augment)
-
-    def of_others(example):
-        """Pixels in a disc of another person, [b, h, w, k]."""
-        points_xy = example["others_xy"][:, :, None, None]  # [b, m, 1, 1, k, 2]
+    def _near_others(self, example: PersonExample) -> Bool[Array, "b h w k"]:
+        """Pixels in a disc of another person."""
+        w, h = self.view.size
+        points_xy = example.others_xy[:, :, None, None]  # [b, m, 1, 1, k, 2]
         x = jnp.arange(w, dtype=points_xy.dtype).reshape(1, 1, 1, w, 1)
         y = jnp.arange(h, dtype=points_xy.dtype).reshape(1, 1, h, 1, 1)
         distance = jnp.square(points_xy[..., 0] - x) + jnp.square(points_xy[..., 1] - y)
-        labelled = (example["others_visibility"] > 0)[:, :, None, None]
-        return jnp.any(labelled & (distance <= config.radius**2), axis=1)
+        labelled = (example.others_visibility > 0)[:, :, None, None]
+        return jnp.any(labelled & (distance <= self.config.radius**2), axis=1)
 
-    def loss(params, model_state, example, key):
-        del key  # No dropout.
-        (auxiliary, (logits, fields)), updates = model.apply(
-            {"params": params, "batch_stats": model_state["batch_stats"]},
-            example["images"],
-            train=True,
-            mutable=["batch_stats"],
-        )
-        labelled = example["visibility"] > 0
-        maps, ways = offsets.encode(
-            example["points_xy"], size=view.size, radius=config.radius
-        )
+    def loss_of(self, outputs, example: PersonExample):
+        """Equation (6), with the intermediate heatmaps' loss."""
+        config = self.config
+        auxiliary, (logits, offset_maps) = outputs
+        maps, true_offsets = self._encode(example)
+        labelled = example.visibility > 0
         everywhere = jnp.broadcast_to(labelled[:, None, None], maps.shape)
         apart = everywhere
-        if view.max_others:
-            apart = everywhere & ~of_others(example)
+        if self.view.max_others:
+            apart = everywhere & ~self._near_others(example)
         counted = {
             "heatmap": apart if config.others == "both" else everywhere,
             "auxiliary": apart,
@@ -203,112 +201,65 @@ def build(config: Config, keypoint_set: keypoints.KeypointSet) -> Method:
                 auxiliary, maps, weight=counted["auxiliary"]
             ),
             "offset": losses.offset_huber(
-                fields, ways, mask=counted["offset"], delta=config.delta
+                offset_maps, true_offsets, mask=counted["offset"], delta=config.delta
             ),
         }
-
-        def of_batch(name):
-            people = values[name].sum(-1)
-            valid = example["valid"]
-            if config.reduction == "mean":
-                pixels = jnp.sum(counted[name] & valid[:, None, None, None])
-                summed = jnp.sum(jnp.where(valid, people, 0))
-                return summed / jnp.maximum(pixels, 1)
-            if config.reduction == "pixel":
-                people = people / (h * w)
-            return losses.masked_mean(people, valid, normalize_by="mask")
-
-        means = {name: of_batch(name) for name in values}
+        means = {
+            name: self._mean(values[name], counted[name], example.valid)
+            for name in values
+        }
         total = config.heatmap_weight * (
             means["heatmap"] + config.auxiliary_weight * means["auxiliary"]
         )
-        total = total + config.offset_weight * means["offset"]
-        count = jnp.sum(example["valid"]).astype(jnp.float32)
-        new_state = {**model_state, "batch_stats": updates.get("batch_stats", {})}
-        logged = {"loss": total, **means}
-        return total, (
-            new_state,
-            {name: Mean(mean * count, count) for name, mean in logged.items()},
-        )
+        return total + config.offset_weight * means["offset"], means
 
-    def preview(example):
-        maps, _ = offsets.encode(
-            example["points_xy"], size=view.size, radius=config.radius
-        )
-        labelled = example["visibility"] > 0
-        return {
-            "input": topdown.denormalise(example["images"]),
-            "points_xy": example["points_xy"],
-            "visibility": example["visibility"],
-            "targets": maps * labelled[:, None, None],
-        }
+    def _mean(self, values, counted, valid) -> Array:
+        """Of values [b, k] that are sums over the pixels `counted` [b, h, w, k]."""
+        people = values.sum(-1)
+        if self.config.reduction == "mean":
+            pixels = jnp.sum(counted & valid[:, None, None, None])
+            return jnp.sum(jnp.where(valid, people, 0)) / jnp.maximum(pixels, 1)
+        if self.config.reduction == "pixel":
+            w, h = self.view.size
+            people = people / (h * w)
+        return losses.masked_mean(people, valid, normalize_by="mask")
 
-    def apply(variables, images):
+    # ----------------------------------------------------------------- prediction
+
+    def activate(self, output):
         """Probabilities and offsets."""
-        phase = variables["pose"]
-        logits, fields = model.apply(
-            {"params": phase["params"], "batch_stats": phase["batch_stats"]},
-            images,
-            train=False,
-        )
-        return jax.nn.sigmoid(logits), fields
+        logits, offset_maps = output
+        return jax.nn.sigmoid(logits), offset_maps
 
-    def maps_of(variables, images):
-        maps, fields = apply(variables, images)
-        if config.flip_test == "none":
-            return maps, fields
-        mirrored, ways = apply(variables, images[:, :, ::-1])
-        mirrored = keypoints.swap(mirrored[:, :, ::-1], keypoint_set, axis=-1)
-        ways = keypoints.swap(ways[:, :, ::-1], keypoint_set, axis=-2)
-        ways = ways * jnp.array([-1.0, 1.0]).reshape(1, 1, 1, 1, 2)
-        # Where the one sees a disc and the other none, the offsets of the one count.
-        weight = jnp.stack([maps, mirrored])[..., None]
-        both = weight * jnp.stack([fields, ways])
+    def mirror(self, output, mirrored):
+        """Where one view sees a disc and the other none, the offsets of the one count."""
+        maps, offset_maps = output
+        mirrored_maps, mirrored_offsets = mirrored
+        mirrored_maps = self.unmirrored(mirrored_maps)
+        mirrored_offsets = keypoints.swap(
+            mirrored_offsets[:, :, ::-1], self.keypoints, axis=-2
+        )
+        mirrored_offsets *= jnp.array([-1.0, 1.0]).reshape(1, 1, 1, 1, 2)
+        weight = jnp.stack([maps, mirrored_maps])[..., None]
+        both = weight * jnp.stack([offset_maps, mirrored_offsets])
         weights = jnp.maximum(weight.sum(0), jnp.finfo(maps.dtype).tiny)
-        return 0.5 * (maps + mirrored), both.sum(0) / weights
+        return 0.5 * (maps + mirrored_maps), both.sum(0) / weights
 
-    def run(variables, inputs):
-        center_xy, size = geometry.person_box(
-            inputs.box_xyxy, aspect=view.aspect, padding=view.padding
-        )
-        images, image_to_input = topdown.crop(view, inputs, center_xy, size)
-        maps, fields = maps_of(variables, topdown.normalise(images))
-        points_xy, scores = DECODERS[config.decoder](maps, fields, config)
-        return images, maps, fields, points_xy, scores, image_to_input
+    def decode(self, output):
+        arrays = output[: len(self.decoder.inputs)]
+        return self.decoder(self.config, *arrays)
 
-    def predict(variables, inputs):
-        *_, points_xy, scores, image_to_input = run(variables, inputs)
-        score = {
-            "pose": scores.mean(-1),
-            "box": inputs.box_score,
-            "product": inputs.box_score * scores.mean(-1),
-        }[config.rescoring]
-        return Poses(
-            points_xy=geometry.transform_points(
-                points_xy, geometry.invert(image_to_input)
-            ),
-            keypoint_scores=scores,
-            score=score,
-            valid=inputs.valid,
-            row=inputs.row,
-        )
+    def score(self, box_score, keypoint_scores):
+        """Equation (7), unless `rescoring` says otherwise."""
+        mean = keypoint_scores.mean(-1)
+        return {"pose": mean, "box": box_score, "product": box_score * mean}[
+            self.config.rescoring
+        ]
 
-    def inspect(variables, inputs):
-        images, maps, fields, points_xy, scores, _ = run(variables, inputs)
+    def shown(self, output):
+        maps, offset_maps = output
         return {
-            "input": images,
             "heatmaps": maps,
-            "offsets": fields,
-            "fused": offsets.fuse(maps, fields, radius=config.radius),
-            "points_xy": points_xy,
-            "keypoint_scores": scores,
+            "offsets": offset_maps,
+            "fused": offsets.fuse(maps, offset_maps, radius=self.config.radius),
         }
-
-    return Method(
-        name="multipose",
-        view=view,
-        keypoints=keypoint_set,
-        phases=(Phase("pose", init, prepare, loss, preview),),
-        predict=predict,
-        inspect=inspect,
-    )

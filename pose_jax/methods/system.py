@@ -15,7 +15,6 @@ no bucket holds an image as it is, that sees more of small people.
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Callable
 from typing import Literal, TypeAlias, get_args
 
@@ -30,14 +29,7 @@ from pose_jax.types import ImageView, Inputs, Method, PersonView, Poses, Variabl
 Rescoring: TypeAlias = Literal["pose", "box", "product"]
 
 
-@functools.partial(
-    jax.tree_util.register_dataclass,
-    data_fields=[
-        "points_xy", "keypoint_scores", "score", "boxes_xyxy", "box_scores", "valid",
-        "overflow", "row",
-    ],
-    meta_fields=[],
-)  # fmt: skip
+@jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class People:
     """Who is in each of b images, in n slots; image frame, the best pose first.
@@ -94,6 +86,12 @@ def find_people(
     Raises:
       ConfigError: methods in each other's place, or an option that cannot be.
     """
+    _check(detector, pose, slots, box_nms, oks_nms, rescoring)
+    system = _System(detector, pose, slots, box_nms, oks_nms, rescoring)
+    return jax.jit(system.people)
+
+
+def _check(detector, pose, slots, box_nms, oks_nms, rescoring) -> None:
     if not isinstance(detector.view, ImageView):
         raise ConfigError(
             f"method {detector.name!r} is no detector: it sees one person's box at a time."
@@ -109,19 +107,47 @@ def find_people(
         raise ConfigError(
             f"rescoring is one of {', '.join(get_args(Rescoring))}; got {rescoring!r}."
         )
-    sigmas = pose.keypoints.sigmas
-    if oks_nms is not None and sigmas is None:
+    if oks_nms is not None and pose.keypoints.sigmas is None:
         raise ConfigError(
             f"OKS-NMS needs sigmas; keypoint set {pose.keypoints.name!r} has none. Do "
             "without: oks_nms None."
         )
 
-    def best_boxes(boxes_xyxy, scores, valid, image_valid):
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _System:
+    """`find_people` with its options."""
+
+    detector: Method
+    pose: Method
+    slots: int
+    box_nms: float
+    oks_nms: float | None
+    rescoring: Rescoring | None
+
+    def people(
+        self, detector_variables: Variables, pose_variables: Variables, inputs: Inputs
+    ) -> People:
+        boxes = self.detector.predict(detector_variables, inputs)
+        *chosen, overflow = jax.vmap(self._best_boxes)(
+            boxes.boxes_xyxy, boxes.scores, boxes.valid, inputs.valid
+        )
+        people = jax.vmap(self._of_image, in_axes=(None, 0, 0, 0, 0, 0))(
+            pose_variables,
+            inputs.images,
+            inputs.canvas_to_image,
+            inputs.box_xyxy,
+            inputs.row,
+            tuple(chosen),
+        )
+        return People(*people, overflow=overflow, row=inputs.row)
+
+    def _best_boxes(self, boxes_xyxy, scores, valid, image_valid):
         """[m] boxes of one image -> [n] of them, and how many more there are."""
         keep = nms.box_nms(
-            boxes_xyxy, scores, threshold=box_nms, valid=valid & image_valid
+            boxes_xyxy, scores, threshold=self.box_nms, valid=valid & image_valid
         )
-        count = min(slots, scores.size)
+        count = min(self.slots, scores.size)
         _, index = jax.lax.top_k(jnp.where(keep, scores, -jnp.inf), count)
         return (
             boxes_xyxy[index],
@@ -130,7 +156,8 @@ def find_people(
             jnp.maximum(jnp.sum(keep, dtype=jnp.int32) - count, 0),
         )
 
-    def of_image(variables, image, canvas_to_image, whole_xyxy, row, boxes):
+    def _of_image(self, variables, image, canvas_to_image, whole_xyxy, row, boxes):
+        """The people of one image, in the fields of `People` up to `valid`."""
         boxes_xyxy, box_scores, used = boxes
         # An empty slot looks at the whole image: no box without extent is ever cut.
         looked_at_xyxy = jnp.where(used[:, None], boxes_xyxy, whole_xyxy[None])
@@ -145,43 +172,31 @@ def find_people(
                 valid=valid[None],
                 row=row[None],
             )
-            found = pose.predict(variables, inputs)
-            return jax.tree.map(lambda leaf: leaf[0], found)
+            poses = self.pose.predict(variables, inputs)
+            return jax.tree.map(lambda leaf: leaf[0], poses)
 
         poses: Poses = jax.vmap(of_box)(looked_at_xyxy, box_scores, used)
+        score = self._score(poses, box_scores)
+        valid = used
+        if self.oks_nms is not None:
+            areas = jnp.prod(looked_at_xyxy[:, 2:] - looked_at_xyxy[:, :2], axis=-1)
+            valid = nms.oks_nms(
+                poses.points_xy,
+                score,
+                areas,
+                self.pose.keypoints.sigmas,
+                threshold=self.oks_nms,
+                valid=used,
+            )
+        order = jnp.argsort(jnp.where(valid, -score, jnp.inf), stable=True)
+        fields = (poses.points_xy, poses.keypoint_scores, score, boxes_xyxy, box_scores)
+        return jax.tree.map(lambda leaf: leaf[order], (*fields, valid))
+
+    def _score(self, poses: Poses, box_scores: Array) -> Array:
         means = poses.keypoint_scores.mean(-1)
-        score = {
+        return {
             None: poses.score,
             "pose": means,
             "box": box_scores,
             "product": box_scores * means,
-        }[rescoring]
-        valid = used
-        if oks_nms is not None:
-            areas = jnp.prod(looked_at_xyxy[:, 2:] - looked_at_xyxy[:, :2], axis=-1)
-            valid = nms.oks_nms(
-                poses.points_xy, score, areas, sigmas, threshold=oks_nms, valid=used
-            )
-        order = jnp.argsort(jnp.where(valid, -score, jnp.inf), stable=True)
-        found = (poses.points_xy, poses.keypoint_scores, score, boxes_xyxy, box_scores)
-        return jax.tree.map(lambda leaf: leaf[order], (*found, valid))
-
-    @jax.jit
-    def people(
-        detector_variables: Variables, pose_variables: Variables, inputs: Inputs
-    ) -> People:
-        boxes = detector.predict(detector_variables, inputs)
-        *chosen, overflow = jax.vmap(best_boxes)(
-            boxes.boxes_xyxy, boxes.scores, boxes.valid, inputs.valid
-        )
-        found = jax.vmap(of_image, in_axes=(None, 0, 0, 0, 0, 0))(
-            pose_variables,
-            inputs.images,
-            inputs.canvas_to_image,
-            inputs.box_xyxy,
-            inputs.row,
-            tuple(chosen),
-        )
-        return People(*found, overflow=overflow, row=inputs.row)
-
-    return people
+        }[self.rescoring]

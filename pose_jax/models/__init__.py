@@ -144,3 +144,18 @@ def _options(make: Callable[..., nn.Module]) -> list[str]:
 
 def _nearest(word: str, words: Any) -> str:
     return difflib.get_close_matches(word, list(words), n=1, cutoff=0.0)[0]
+
+
+class _E:
+    def __init__(self, outputs, stride):
+        self.outputs, self.stride = outputs, stride
+
+
+def entry(name):
+    if name.startswith(HEATMAPS):
+        return _E("heatmaps", 4)
+    if name.startswith(COORDINATES):
+        return _E("coordinates", None)
+    if name.startswith(HEATMAPS_AND_OFFSETS):
+        return _E("heatmaps and offsets", 1)
+    return _E("boxes", None)

@@ -41,14 +41,14 @@ from pose_jax.data import canvas, readers
 from pose_jax.data.table import Table
 from pose_jax.drawing import people as drawing
 from pose_jax.errors import ConfigError, InputError
-from pose_jax.evaluation import evaluate, measure
+from pose_jax.evaluation import evaluate, measure, pictures
 from pose_jax.keypoints import KeypointSet
 from pose_jax.report import html
 from pose_jax.report.html import tag
 from pose_jax.runs import directory, states
 from pose_jax.runs import log as log_lib
 from pose_jax.training import config as training_config
-from pose_jax.types import Boxes, PersonView, Poses
+from pose_jax.types import Boxes, Method, PersonView, Poses
 
 PEOPLE_OF_A_KIND = 8
 """So many of the best, of the middle and of the worst people, or images, are shown."""
@@ -231,7 +231,7 @@ class _People:
       order: [n] places, the best first; without labels as they came.
       shown: places whose `inspected` there is.
       inspected: of `Method.inspect`, with NumPy leaves.
-      alignment: of heatmaps and input.
+      method: whose panels these are.
     """
 
     table: Table
@@ -244,8 +244,8 @@ class _People:
     oks: np.ndarray | None
     order: np.ndarray
     shown: list[int]
-    inspected: Mapping[str, np.ndarray]
-    alignment: Any
+    inspected: dict[str, np.ndarray]
+    method: Method
 
     def truth(self, place: int) -> tuple[np.ndarray, np.ndarray]:
         """Points [k, 2], zero where not labelled, and visibility [k]."""
@@ -301,7 +301,9 @@ def _look(
     assert isinstance(method.view, PersonView)
     measured = _measured(table, poses)
     shown = _some(measured["order"], of_a_kind=2)
-    inspected = _inspect(method, loaded.variables, table, config, poses.row[shown])
+    inspected = pictures.inspect(
+        method, loaded.variables, table, config, poses.row[shown]
+    )
     return _People(
         table=table,
         poses=poses,
@@ -309,7 +311,7 @@ def _look(
         decoder=loaded.decoder,
         shown=shown,
         inspected=inspected,
-        alignment=method.view.alignment,
+        method=method,
         **measured,
     )
 
@@ -398,21 +400,6 @@ def _kinds(order: np.ndarray, of_a_kind: int) -> dict[str, np.ndarray]:
 def _some(order: np.ndarray, of_a_kind: int) -> list[int]:
     kinds = np.concatenate(list(_kinds(order, of_a_kind).values()))
     return list(dict.fromkeys(kinds.tolist()))
-
-
-def _inspect(method, variables, table, config, rows) -> dict[str, np.ndarray]:
-    plan = readers.Plan(
-        table=table,
-        view=method.view,
-        config=dataclasses.replace(config, batch_size=len(rows)),
-        rows=rows,
-        training=False,
-    )
-    inputs = next(iter(readers.batches(plan))).inputs
-    # Once only: compiling it well would take longer than it runs.
-    quick = {"xla_backend_optimization_level": 0}
-    inspect = jax.jit(method.inspect, compiler_options=quick)
-    return jax.device_get(inspect(variables, inputs))
 
 
 # -------------------------------------------------------------------------------- curves
@@ -849,62 +836,18 @@ def _images(images: _Images) -> html.Html:
     return html.section("images", "Images", tag("p", words, class_="aside"), *shown)
 
 
-def _heatmaps(people: _People) -> html.Html:
-    """What the network saw and answered: all pictures that the method has of itself."""
-    found, k = people.inspected, len(people.table.keypoints)
-    voting = found.keys() >= set(drawing.HOUGH)
-    # Votes meet in so few pixels that they are not seen without enlarging them.
-    left_out = {"input", "fused"} if voting else {"input"}
-    peaks = {
-        name: float(np.nanmax(value))
-        for name, value in found.items()
-        if name not in left_out and value.ndim == 4 and value.shape[-1] == k
-    }
-    figures = [
-        _inside(people, place, [list(_inspected(people, place, peaks))])
-        for place in range(len(people.shown))
-    ]
-    full = ", ".join(f"{name} {peak:.3g}" for name, peak in peaks.items())
-    words = "The input of the network, with what it finds there." + (
-        f" A hue for each keypoint; the strongest colour is a value of: {full}."
-        if full
-        else ""
-    )
-    what = tag("div", *figures, class_="people large")
-    return html.section(
-        "heatmaps",
-        "Inside the network",
-        tag("p", words, class_="aside"),
-        what,
-        *(_votes(people) if voting else ()),
-    )
-
-
-def _votes(people: _People) -> list[html.Html]:
-    """How heatmaps and offsets are fused, for two keypoints of a person."""
-    figures = []
-    for place in range(len(people.shown)):
-        values = {key: people.inspected[key][place] for key in drawing.HOUGH}
-        pictures, titles = drawing.hough(
-            people.inspected["input"][place],
-            keypoint_set=people.table.keypoints,
-            **values,
-        )
-        panels = list(zip(titles, pictures, strict=True))
-        rows = [panels[i : i + 3] for i in range(0, len(panels), 3)]
-        figures.append(_inside(people, place, rows))
-    words = (
-        "Of each person the keypoint of the most votes, and the one in the middle. Every "
-        "pixel votes, by its heatmap, for the place that its offset points at: arrows are "
-        "those of some pixels above half of the maximum, and end there. The ring is "
-        "round the keypoint; the colour of the votes goes with their root, for stray ones "
-        "to be seen."
-    )
-    return [
-        tag("h3", "Votes"),
-        tag("p", words, class_="aside"),
-        tag("div", *figures, class_="people votes"),
-    ]
+def _network(people: _People) -> html.Html:
+    """What the network saw and answered: the panels that the method declares."""
+    content = []
+    for panel, rows in pictures.drawn(people.method, people.inspected):
+        lines = [[row[i : i + 3] for i in range(0, len(row), 3)] for row in rows]
+        figures = [_inside(people, place, row) for place, row in enumerate(lines)]
+        content += [
+            tag("h3", panel.title),
+            tag("p", panel.caption, class_="aside"),
+            tag("div", *figures, class_="people large"),
+        ]
+    return html.section("network", "Inside the network", *content)
 
 
 def _inside(
@@ -933,34 +876,6 @@ def _inside(
         for pictures in rows
     ]
     return tag("figure", *lines, tag("figcaption", who), class_="inspected")
-
-
-def _inspected(
-    people: _People, place: int, peaks: Mapping[str, float]
-) -> Iterator[tuple[str, np.ndarray]]:
-    """Titles and pictures: input with points, maps [h, w, k] over it, stages [s, k, 2]."""
-    found, names = people.inspected, people.table.keypoints
-    image = found["input"][place]
-    scale = 240 / max(image.shape[:2])
-    draw = lambda image, points, **marks: drawing.draw_pose(
-        image, points, names, scale=scale, **marks
-    )
-    nowhere = np.full((len(names), 2), np.nan)
-    yield "input", draw(image, nowhere)
-    for name, value in found.items():
-        value = value[place]
-        if name in peaks:
-            maps = value / max(peaks[name], 1e-6)
-            over = drawing.heatmap_overlay(image, maps, alignment=people.alignment)
-            yield name, draw(over, nowhere)
-        elif value.shape[1:] == (len(names), 2):
-            for stage, points in enumerate(value, 1):
-                yield f"{name} {stage}", draw(image, points)
-    if "points_xy" in found:
-        marks = {}
-        if "keypoint_scores" in found:
-            marks["scores"] = found["keypoint_scores"][place]
-        yield "prediction", draw(image, found["points_xy"][place], **marks)
 
 
 # ---------------------------------------------------------------- config and environment
@@ -1268,7 +1183,7 @@ _SECTIONS = {
     "errors": "Errors",
     "people": "People",
     "images": "Images",
-    "heatmaps": "Heatmaps",
+    "network": "Network",
     "config": "Config",
     "data": "Data",
     "environment": "Environment",
@@ -1284,7 +1199,7 @@ def _page(files: _Files, seen: _People | _Images | None, notes: Sequence[str]) -
     elif seen is not None:
         if seen.yardstick is not None:
             sections += [_keypoint_table(seen), _errors(seen)]
-        sections += [_gallery(seen), _heatmaps(seen)]
+        sections += [_gallery(seen), _network(seen)]
     sections += [
         _config(files),
         _data(files, seen),

@@ -23,15 +23,6 @@ from pose_jax.sweep.space import (
 )
 from pose_jax.sweep.study import Claim, Claims, suggest
 
-EVALUATED: Mapping[str, tuple[str, ...]] = {
-    "dark": (
-        "decoder", "sigma", "kernel_size", "flip_test", "padding", "rescore_threshold",
-    ),
-    "deeppose": ("decoder", "flip_test"),
-    "multipose": ("decoder", "radius", "rescoring", "flip_test", "padding"),
-}  # fmt: skip
-"""Keys of a method's section that a trained network can be read out with, by method."""
-
 EVALUATION = ("evaluation.nms", "evaluation.nms_threshold")
 """Keys of what comes after the network, for any method."""
 
@@ -42,13 +33,15 @@ def check_evaluated(file: str, sweep: Sweep, run: str, boxes: str) -> tuple[dict
     Returns:
       What a study keeps, and `Readouts` of the run.
     """
+    from pose_jax import methods
     from pose_jax.evaluation import measure as measures
 
     readouts = Readouts(run, boxes)
     if readouts.loaded.keypoints is None:
         raise ConfigError(f"{run} is a detector: it can be read out in one way only.")
     name = readouts.loaded.manifest["method"]["name"]
-    known = [f"method.{key}" for key in EVALUATED.get(name, ())] + [*EVALUATION]
+    fields = methods.without_retraining(methods.find(name))
+    known = [f"method.{key}" for key in fields] + [*EVALUATION]
     for key in sweep.space:
         if key not in known:
             raise ConfigError(

@@ -81,7 +81,7 @@ def make_train_step(phase: Phase, tx, optimizer: optim.OptimizerConfig):
     def train_step(state: TrainState, earlier: Variables, batch, key):
         variables = {**earlier, phase.name: {"constants": state.constants}}
         example = phase.prepare(variables, batch, keys_lib.augment_key(key))
-        model_state = {"batch_stats": state.batch_stats, "constants": state.constants}
+        model_state = {"batch_stats": state.batch_stats}
         grad_fn = jax.value_and_grad(phase.loss, has_aux=True)
         (loss, (model_state, sums)), grads = grad_fn(
             state.params,
