@@ -10,12 +10,12 @@ DATASETS.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import inspect
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pose_jax import registry
 from pose_jax.data import coco, flic, joined, lsp, mpii, store, tfds
 from pose_jax.data.table import Table
 from pose_jax.errors import ConfigError
@@ -26,7 +26,7 @@ class SourceConfig:
     """One split of one data set, as a config names it.
 
     Attributes:
-      name: a key of DATASETS.
+      name: a key of DATASETS, or "package.module:attribute", a reader of your own.
       root: the user's folder; of a joined set the folder of its sources' folders.
       split: as the data set calls it.
       options: further keyword arguments of its reader.
@@ -69,13 +69,9 @@ def load(source: SourceConfig) -> Table:
       ConfigError: no such data set, or its reader does not take an option.
       InputError: the files are absent or broken.
     """
-    if source.name not in DATASETS:
-        near = difflib.get_close_matches(source.name, DATASETS, n=1, cutoff=0.0)
-        raise ConfigError(
-            f"config.data: no data set {source.name!r}; there are {sorted(DATASETS)}. "
-            f"Did you mean {near[0]!r}?"
-        )
-    reader = DATASETS[source.name]
+    reader = registry.lookup(
+        source.name, DATASETS, kind="data set", where="config.data"
+    )
     try:
         inspect.signature(reader).bind(source.root, source.split, **source.options)
     except TypeError as error:
