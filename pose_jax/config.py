@@ -79,17 +79,6 @@ def build(cls: type[T], section: Any, path: str = "config") -> T:
         raise ConfigError(f"{path}: {_one_line(error)}") from error
 
 
-def check_sections(config: Mapping[str, Any], known: Iterable[str]) -> None:
-    """Raises a ConfigError for the first section that is not in `known`."""
-    known = list(known)
-    for key in config:
-        if key not in known:
-            raise ConfigError(
-                f"config.{key}: nothing reads this section."
-                f"{_did_you_mean(key, known)} Known: {', '.join(known)}."
-            )
-
-
 def _convert(hint: Any, value: Any, path: str) -> Any:
     """`value` as the type `hint`, or a ConfigError."""
     origin, args = typing.get_origin(hint), typing.get_args(hint)

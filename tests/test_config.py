@@ -121,15 +121,6 @@ def test_build_blames_the_code_for_types_that_no_config_has():
         config_lib.build(Odd, {"value": 1}, "c")
 
 
-def test_a_section_that_nothing_builds_is_an_error():
-    config = ConfigDict({"optimizer": {}, "train": {}})
-    config_lib.check_sections(config, ["optimizer", "train", "eval"])
-    with pytest.raises(
-        ConfigError, match=r"config\.optimizer.*Did you mean 'optimiser'"
-    ):
-        config_lib.check_sections(config, ["optimiser", "train"])
-
-
 CONFIG = """
 from ml_collections import ConfigDict
 

@@ -190,38 +190,6 @@ def decode(
     return jnp.concatenate([center - side / 2, center + side / 2], axis=-1)
 
 
-def clip(
-    boxes_xyxy: Float[Array, "*b n 4"],
-    size: tuple[int | float, int | float]
-    | Float[Array, " 2"]
-    | Float[Array, "*b 2"]
-    | Int32[Array, "*b 2"],
-) -> Float[Array, "*b n 4"]:
-    """What of the boxes is in the image: x in [0, w], y in [0, h].
-
-    A box that is outside keeps no extent.
-
-    Args:
-      boxes_xyxy: pixels.
-      size: (w, h) of the image, one for all or one for each image, pixels.
-
-    Returns:
-      Pixels.
-
-    Raises:
-      ValueError: not boxes, integers, or sizes that do not match the leading axes.
-    """
-    (boxes_xyxy,) = _boxes(boxes_xyxy=boxes_xyxy)
-    size = jnp.asarray(size, boxes_xyxy.dtype)
-    if size.shape not in ((2,), (*boxes_xyxy.shape[:-2], 2)):
-        raise ValueError(
-            "size is (width, height), one for all or one for each image of boxes_xyxy "
-            f"{boxes_xyxy.shape}; got {size.shape}."
-        )
-    high = jnp.concatenate([size, size], axis=-1)[..., None, :]
-    return jnp.clip(boxes_xyxy, 0, jnp.broadcast_to(high, boxes_xyxy.shape))
-
-
 def match(
     candidates_xyxy: Float[Array, "n 4"],
     people_xyxy: Float[Array, "m 4"],

@@ -6,7 +6,6 @@ numbers: whoever writes has fetched them.
 
 from __future__ import annotations
 
-import io
 import json
 import math
 import os
@@ -17,7 +16,6 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import jax
-import numpy as np
 from absl import logging
 
 _METRICS = "metrics.jsonl"
@@ -92,29 +90,6 @@ class MetricWriter:
             )
             self._add_event(phase, step, summary=summary)
 
-    def images(self, step: int, phase: str, name: str, images: Any) -> None:
-        """Shows pictures in TensorBoard: [h,w,3] or [b,h,w,3], uint8 or in [0, 1]."""
-        if not self._tensorboard:
-            return
-        from tensorboard.compat.proto.summary_pb2 import Summary  # pyright: ignore
-
-        images = np.asarray(images)
-        if images.dtype != np.uint8:
-            images = np.round(np.clip(images, 0, 1) * 255).astype(np.uint8)
-        images = images.reshape(-1, *images.shape[-3:])
-        summary = Summary()
-        for i, image in enumerate(images):
-            summary.value.add(
-                tag=f"{name}/{i}" if len(images) > 1 else name,
-                image=Summary.Image(
-                    height=image.shape[0],
-                    width=image.shape[1],
-                    colorspace=3,
-                    encoded_image_string=_png(image),
-                ),
-            )
-        self._add_event(phase, step, summary=summary)
-
     def _add_event(self, phase: str, step: int, **content: Any) -> None:
         from tensorboard.compat.proto.event_pb2 import Event  # pyright: ignore
         from tensorboard.summary.writer.record_writer import RecordWriter
@@ -182,14 +157,6 @@ def _has_tensorboard() -> bool:
         )
         return False
     return True
-
-
-def _png(image: np.ndarray) -> bytes:
-    from PIL import Image
-
-    buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, format="png")
-    return buffer.getvalue()
 
 
 class Progress:

@@ -17,7 +17,7 @@ seeds = st.integers(0, 2**32 - 1)
 
 # Compiled once per shape: eager, every small operation is compiled by itself.
 iou, coverage = jax.jit(boxes.iou), jax.jit(boxes.coverage)
-encode, decode, clip = jax.jit(boxes.encode), jax.jit(boxes.decode), jax.jit(boxes.clip)
+encode, decode = jax.jit(boxes.encode), jax.jit(boxes.decode)
 match_forced = jax.jit(lambda c, p, k: boxes.match(c, p, k, force=True, **THRESHOLDS))
 match_plain = jax.jit(lambda c, p, k: boxes.match(c, p, k, force=False, **THRESHOLDS))
 sample = jax.jit(boxes.sample, static_argnames=("count", "share"))
@@ -237,22 +237,6 @@ def test_codec_has_leading_axes():
         np.testing.assert_allclose(
             encode(people[i], anchor[i]), deltas[i], rtol=1e-5, atol=1e-5
         )
-
-
-# ---------------------------------------------------------------------------------- clip
-
-
-def test_clip_to_the_image():
-    some = jnp.array(
-        [[-5.0, -6, 7, 8], [3, 4, 50, 60], [1, 2, 3, 4], [40, 50, 60, 70], [0, 0, 0, 0]]
-    )
-    expected = [[0, 0, 7, 8], [3, 4, 30, 20], [1, 2, 3, 4], [30, 20, 30, 20], [0] * 4]
-    np.testing.assert_array_equal(clip(some, jnp.array([30.0, 20.0])), expected)
-    np.testing.assert_array_equal(boxes.clip(some, (30, 20)), expected)
-    sizes = jnp.array([[30, 20], [6, 5]], jnp.int32)
-    both = clip(jnp.stack([some, some]), sizes)
-    np.testing.assert_array_equal(both[0], expected)
-    np.testing.assert_array_equal(both[1], np.minimum(expected, [6, 5, 6, 5]))
 
 
 # --------------------------------------------------------------------------------- match
@@ -491,8 +475,6 @@ def test_mistakes_are_refused_with_the_rule():
         lambda: raw("encode")(some, some, scale=(1.0, 1.0)),
         lambda: raw("decode")(some, some, scale=(1.0, 1.0, 0.0, 1.0)),
         lambda: raw("decode")(some[None], some),
-        lambda: raw("clip")(some, (3, 4, 5)),
-        lambda: raw("clip")(some, jnp.ones((3, 2))),
         lambda: raw("match")(some[None], some[None], kind[None], **matched),
         lambda: raw("match")(some, some, kind[:2], **matched),
         lambda: raw("match")(some, some, kind, **matched | dict(negative=0.6)),
