@@ -42,9 +42,11 @@ def _imported(name: str, where: str) -> Any:
     if os.getcwd() not in sys.path:  # A console script's path lacks it.
         sys.path.append(os.getcwd())
     try:
-        return getattr(importlib.import_module(module_name), attribute)
-    except AttributeError:
-        reason = f"module {module_name!r} has no {attribute!r}"
+        module = importlib.import_module(module_name)
     except Exception as error:  # Whatever somebody else's module raises.
         reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+    else:
+        if hasattr(module, attribute):
+            return getattr(module, attribute)
+        reason = f"module {module_name!r} has no {attribute!r}"
     raise ConfigError(f"{where}: {name!r} cannot be imported: {reason}.")
