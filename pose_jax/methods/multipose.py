@@ -127,6 +127,7 @@ class MultiPose(Heatmaps):
     outputs = "heatmaps and offsets"
     decoders: ClassVar = DECODERS
     panels: ClassVar = (HEATMAPS, VOTES)
+    input_words: ClassVar = "the sigmoid of the network's heatmaps"
 
     def __post_init__(self) -> None:
         super().__post_init__()
