@@ -116,6 +116,7 @@ class TopDown(abc.ABC):
                 f"no decoder {name!r}; there are {list(self.decoders)}. Did you mean "
                 f"{near!r}?"
             )
+        _ = self.model
 
     # ------------------------------------------------------------------ the hooks
 
