@@ -200,7 +200,7 @@ def export_decoder(
         "format": _FORMAT,
         "decoder": name,
         **blur,
-        "blur": _BLUR if any(blur.values()) else None,
+        "blur": _BLUR if blur["sigma"] or blur["kernel_size"] else None,
         **_describe(method),
         "input": {"heatmaps": str(exported.in_avals[0])},
         "output": {"points_xy": str(points_xy), "scores": str(scores)},
