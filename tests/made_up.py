@@ -1,17 +1,18 @@
 """People and predictions that tests make up: no images to read, no network."""
 
 import dataclasses
-import types
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pose_jax import keypoints
+from pose_jax import keypoints, models
 from pose_jax.data.table import Table
-from pose_jax.types import Boxes, ImageView, Mean, Method, Phase, Poses
+from pose_jax.keypoints import KeypointSet
+from pose_jax.methods.topdown import ModelConfig
+from pose_jax.types import Boxes, ImageView, Mean, Phase, Poses
 
 
 def make_table(n=6, keypoint_set=keypoints.COCO, seed=0, **changes) -> Table:
@@ -68,8 +69,19 @@ def detections(table: Table, rows, scores) -> Table:
     )
 
 
+def register_network(
+    monkeypatch, name: str, make: Callable, *, outputs: str, stride: int | None = None
+) -> None:
+    """Puts a network of a test's own into `models.MODELS`, for one test."""
+    network = models.Network(outputs=outputs, stride=stride, make=make)
+    monkeypatch.setitem(models.MODELS, name, network)
+
+
 # A detector whose weights are its answers: boxes and scores of each image by its number.
 # It sees nothing, and learns by heart; whatever is about boxes can be tested with it.
+
+
+_NETWORK = ModelConfig("faster_rcnn_pocket")  # Never built.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,7 +91,7 @@ class DetectorConfig:
     slots: int = 3
     size: tuple[int, int] = (320, 320)
     buckets: tuple[tuple[int, int], ...] = ((320, 256), (256, 320))
-    model: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    model: ModelConfig = _NETWORK
 
 
 def answers(config: DetectorConfig) -> dict:
@@ -90,16 +102,46 @@ def answers(config: DetectorConfig) -> dict:
     return {"params": params, "batch_stats": {}}
 
 
-def build_detector(config: DetectorConfig, keypoint_set=None) -> Method:
-    def loss(params, state, example, key):
-        row, kind = example["row"], example["kind"]
-        wrong = jnp.square(params["boxes"][row] - example["boxes_xyxy"]).sum(-1)
-        unsure = jnp.square(params["scores"][row] - (kind == 1))
-        total = jnp.sum(wrong * (kind == 1) + unsure)
-        return total, (state, {"loss": Mean(total, jnp.asarray(1.0))})
+@dataclasses.dataclass(frozen=True, eq=False)
+class MadeUp:
+    """What every method has, of one that learns nothing and shows nothing."""
 
-    def prepare(variables, batch, key):
-        slots = slice(config.slots)
+    config: Any = None
+    keypoints: KeypointSet | None = None
+
+    name: ClassVar = "made_up"
+    outputs: ClassVar = "nothing"
+    phases: ClassVar = ()
+    decoders: ClassVar = {}
+    panels: ClassVar = ()
+
+    def inspect(self, variables, inputs):
+        return {}
+
+
+class MadeUpDetector(MadeUp):
+    """Put into `methods.METHODS` by a test."""
+
+    name: ClassVar = "made_up_detector"
+    Config: ClassVar = DetectorConfig
+    outputs: ClassVar = "boxes"
+
+    def __post_init__(self):
+        object.__setattr__(self, "keypoints", None)
+
+    @property
+    def view(self):
+        return ImageView(self.config.size, self.config.buckets, max_people=4)
+
+    @property
+    def phases(self):
+        return (Phase("detector", self.init, self.prepare, self.loss, self.preview),)
+
+    def init(self, key):
+        return jax.tree.map(jnp.asarray, answers(self.config))
+
+    def prepare(self, variables, batch, key):
+        slots = slice(self.config.slots)
         return {
             "input": batch.inputs.images / 255.0,
             "boxes_xyxy": batch.labels.people_xyxy[:, slots],
@@ -107,31 +149,23 @@ def build_detector(config: DetectorConfig, keypoint_set=None) -> Method:
             "row": batch.inputs.row,
         }
 
-    def predict(variables, inputs):
+    def loss(self, params, state, example, key):
+        row, kind = example["row"], example["kind"]
+        wrong = jnp.square(params["boxes"][row] - example["boxes_xyxy"]).sum(-1)
+        unsure = jnp.square(params["scores"][row] - (kind == 1))
+        total = jnp.sum(wrong * (kind == 1) + unsure)
+        return total, (state, {"loss": Mean(total, jnp.asarray(1.0))})
+
+    def preview(self, example):
+        return example
+
+    def predict(self, variables, inputs):
         params = variables["detector"]["params"]
         scores = params["scores"][inputs.row]
         return Boxes(params["boxes"][inputs.row], scores, scores > 0, inputs.row)
 
-    return Method(
-        name="made_up_detector",
-        view=ImageView(config.size, config.buckets, max_people=4),
-        keypoints=None,
-        phases=(
-            Phase(
-                name="detector",
-                init=lambda key: jax.tree.map(jnp.asarray, answers(config)),
-                prepare=prepare,
-                loss=loss,
-                preview=lambda example: example,
-            ),
-        ),
-        predict=predict,
-        inspect=lambda variables, inputs: {"input": inputs.images / 255.0},
-    )
-
-
-made_up_detector = types.SimpleNamespace(Config=DetectorConfig, build=build_detector)
-"""What a module of `methods` has; put into `methods.METHODS` by a test."""
+    def inspect(self, variables, inputs):
+        return {"input": inputs.images / 255.0}
 
 
 def right_answers(table: Table, slots=3) -> dict:

@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pose_jax import keypoints, methods
+from pose_jax import keypoints, methods, models
 from pose_jax.errors import ConfigError
 from pose_jax.methods import dark
-from pose_jax.types import Batch, Inputs, Labels
+from pose_jax.types import Batch, Inputs, PersonLabels
 
 SECTION = {
     "name": "dark",
@@ -36,14 +36,12 @@ def make_batch(b=4, seed=0):
         valid=np.ones(b, bool),
         row=np.arange(b, dtype=np.int32),
     )
-    labels = Labels(
+    labels = PersonLabels(
         points_xy=points,
         visibility=rng.integers(0, 3, (b, 17)).astype(np.int32),
         area=np.full(b, 5000, np.float32),
         others_xy=np.zeros((b, 0, 17, 2), np.float32),
         others_visibility=np.zeros((b, 0, 17), np.int32),
-        people_xyxy=np.zeros((b, 0, 4), np.float32),
-        people_kind=np.zeros((b, 0), np.int32),
     )
     return Batch(inputs, labels, np.int32(0))
 
@@ -74,13 +72,10 @@ def test_a_network_that_answers_its_targets_gives_the_labels_back(
         def init(self, key, images, train):
             return {"params": {}}
 
-        def init_with_output(self, key, images, train):
-            return (jnp.zeros((1, 32, 24, 17)),), {}
-
         def apply(self, variables, images, train):
             return jnp.asarray(Perfect.maps)
 
-    monkeypatch.setattr(dark.models, "build", lambda *args, **kwargs: Perfect())
+    monkeypatch.setattr(models, "build", lambda *args, **kwargs: Perfect())
     method = build(alignment=alignment, encoding=encoding)
     phase = method.phases[0]
     example = jax.jit(phase.prepare)({}, batch, None)
@@ -143,13 +138,13 @@ def test_training_moves_labels_with_the_pixels():
     light = np.asarray(shown).sum(-1)
     mass = light.sum((1, 2))
     found = np.stack([(light * x).sum((1, 2)), (light * y).sum((1, 2))], -1)
-    inside = (example["points_xy"][:, 9] > 3) & (example["points_xy"][:, 9] < [92, 124])
+    inside = (example.points_xy[:, 9] > 3) & (example.points_xy[:, 9] < [92, 124])
     inside = inside.all(-1) & (mass > 0)
     assert inside.sum() >= 8
-    error = found[inside] / mass[inside, None] - example["points_xy"][inside, 9]
+    error = found[inside] / mass[inside, None] - example.points_xy[inside, 9]
     assert np.abs(error).max() < 0.4
     plain = prepare({}, batch, None)
-    assert not np.allclose(plain["points_xy"], example["points_xy"])
+    assert not np.allclose(plain.points_xy, example.points_xy)
 
 
 def test_a_flipped_row_swaps_left_and_right():
@@ -158,16 +153,16 @@ def test_a_flipped_row_swaps_left_and_right():
     prepare = jax.jit(method.phases[0].prepare)
     plain = jax.device_get(prepare({}, batch, None))
     drawn = jax.device_get(prepare({}, batch, jax.random.key(0)))
-    flipped = ~np.isclose(drawn["points_xy"], plain["points_xy"], atol=1e-2).all((1, 2))
+    flipped = ~np.isclose(drawn.points_xy, plain.points_xy, atol=1e-2).all((1, 2))
     assert 6 < flipped.sum() < 26
     order = list(keypoints.COCO.permutation)
     np.testing.assert_array_equal(
-        drawn["visibility"][flipped], plain["visibility"][flipped][:, order]
+        drawn.visibility[flipped], plain.visibility[flipped][:, order]
     )
-    mirrored = plain["points_xy"][flipped][:, order] * [-1, 1] + [95, 0]
-    np.testing.assert_allclose(drawn["points_xy"][flipped], mirrored, atol=1e-3)
+    mirrored = plain.points_xy[flipped][:, order] * [-1, 1] + [95, 0]
+    np.testing.assert_allclose(drawn.points_xy[flipped], mirrored, atol=1e-3)
     np.testing.assert_allclose(
-        drawn["images"][flipped], plain["images"][flipped][:, :, ::-1], atol=0.01
+        drawn.images[flipped], plain.images[flipped][:, :, ::-1], atol=0.01
     )
 
 
@@ -190,7 +185,7 @@ def test_the_loss_ignores_padding_and_unlabelled_keypoints(weights):
     phase = method.phases[0]
     batch = make_batch()
     params = weights["pose"]["params"]
-    state = {"batch_stats": weights["pose"]["batch_stats"], "constants": {}}
+    state = {"batch_stats": weights["pose"]["batch_stats"]}
     prepare, loss = jax.jit(phase.prepare), jax.jit(phase.loss)
 
     def value(batch):
@@ -240,10 +235,10 @@ def example_and_loss(monkeypatch, maps, **changes):
         def init(self, key, images, train):
             return {"params": {}}
 
-        def apply(self, variables, images, train, mutable):
+        def apply(self, variables, images, train, mutable, rngs):
             return (maps + variables["params"],), {}
 
-    monkeypatch.setattr(dark.models, "build", lambda *args, **kwargs: Fixed())
+    monkeypatch.setattr(models, "build", lambda *args, **kwargs: Fixed())
     phase = build(**changes).phases[0]
     batch = make_batch(b=2)
     batch.labels.visibility[:] = 2

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pose_jax import keypoints, methods
-from pose_jax.methods import augment, dark
-from pose_jax.types import Batch, Inputs, Labels
+from pose_jax import keypoints, methods, models
+from pose_jax.methods import augment
+from pose_jax.types import Batch, Inputs, PersonLabels
 
 SETS = {"coco": keypoints.COCO, "mpii": keypoints.MPII}
 UPPER = {"coco": range(11), "mpii": range(7, 16)}
@@ -34,14 +34,12 @@ def make_batch(keypoint_set, b=8, seed=0):
         valid=np.ones(b, bool),
         row=np.arange(b, dtype=np.int32),
     )
-    labels = Labels(
+    labels = PersonLabels(
         points_xy=points.astype(np.float32),
         visibility=np.full((b, k), 2, np.int32),
         area=np.full(b, 5000, np.float32),
         others_xy=np.zeros((b, 0, k, 2), np.float32),
         others_visibility=np.zeros((b, 0, k), np.int32),
-        people_xyxy=np.zeros((b, 0, 4), np.float32),
-        people_kind=np.zeros((b, 0), np.int32),
     )
     return Batch(inputs, labels, np.int32(0))
 
@@ -81,10 +79,10 @@ def test_the_loss_is_the_published_one_of_every_output(
     outputs *= rng.uniform(0.1, 3, (8, 1, 1, k)).astype(np.float32)
 
     class ThreeStacks:
-        def apply(self, variables, images, train, mutable):
+        def apply(self, variables, images, train, mutable, rngs):
             return tuple(map(jnp.asarray, outputs)), {}
 
-    monkeypatch.setattr(dark.models, "build", lambda *args, **kwargs: ThreeStacks())
+    monkeypatch.setattr(models, "build", lambda *args, **kwargs: ThreeStacks())
     phase = build(keypoint_set, ohkm=hardest, joint_weights=weighted).phases[0]
     batch = make_batch(keypoint_set)
     labels = dataclasses.replace(
@@ -95,7 +93,7 @@ def test_the_loss_is_the_published_one_of_every_output(
     batch = Batch(inputs, labels, batch.epoch)
     example = jax.jit(phase.prepare)({}, batch, None)
     y, x = np.mgrid[:h, :w]
-    points = np.asarray(example["points_xy"]) / 4  # Of the heatmap.
+    points = np.asarray(example.points_xy) / 4  # Of the heatmap.
     away = (x[..., None] - points[:, None, None, :, 0]) ** 2
     away += (y[..., None] - points[:, None, None, :, 1]) ** 2
     maps = np.exp(-away / (2 * 1.5**2))
@@ -184,12 +182,12 @@ def test_half_a_body_is_shown_as_published(name, flip):
         if drawn.flip[i]:
             expected = ((W - 1, 0) + expected * (-1, 1))[order]
             labels, seen = labels[order], order[seen]
-        np.testing.assert_array_equal(found["visibility"][i], labels)
+        np.testing.assert_array_equal(found.visibility[i], labels)
         np.testing.assert_allclose(
-            found["points_xy"][i][labels > 0], expected[labels > 0], atol=2e-3
+            found.points_xy[i][labels > 0], expected[labels > 0], atol=2e-3
         )
         # The pixels go where the points go.
-        np.testing.assert_allclose(light(found["images"][i]), expected[seen], atol=0.3)
+        np.testing.assert_allclose(light(found.images[i]), expected[seen], atol=0.3)
 
     few_upper = {"coco": {"whole"}, "mpii": {"lower"}}[name]  # 8 labels, and 9.
     kinds = [

@@ -8,10 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pose_jax import keypoints, methods, models
+from pose_jax import keypoints, methods
 from pose_jax.codecs import regression
 from pose_jax.errors import ConfigError
-from pose_jax.types import Batch, Inputs, Labels
+from pose_jax.types import Batch, Inputs, PersonLabels
+from tests.made_up import register_network
 
 W, H = 160, 144  # Canvas.
 SET = keypoints.LSP
@@ -56,8 +57,8 @@ class Brightest(nn.Module):
 
 @pytest.fixture(autouse=True)
 def fixed(monkeypatch):
-    monkeypatch.setitem(models.MODELS, "fixed", Fixed)
-    monkeypatch.setitem(models.MODELS, "brightest", Brightest)
+    for name, network in {"fixed": Fixed, "brightest": Brightest}.items():
+        register_network(monkeypatch, name, network, outputs="coordinates")
 
 
 def build(**changes):
@@ -95,14 +96,12 @@ def make_batch(b=6, seed=0):
         valid=np.ones(b, bool),
         row=np.arange(b, dtype=np.int32),
     )
-    labels = Labels(
+    labels = PersonLabels(
         points_xy=points,
         visibility=np.full((b, K), 2, np.int32),
         area=np.ones(b, np.float32),
         others_xy=np.zeros((b, 0, K, 2), np.float32),
         others_visibility=np.zeros((b, 0, K), np.int32),
-        people_xyxy=np.zeros((b, 0, 4), np.float32),
-        people_kind=np.zeros((b, 0), np.int32),
     )
     return Batch(inputs=inputs, labels=labels, epoch=np.int32(0))
 
@@ -201,9 +200,9 @@ def test_a_later_stage_learns_minus_delta_over_its_square():
     example = prepared(
         build(), batch, jax.random.key(0), mean, np.tile(1e-12 * np.eye(2), (K, 1, 1))
     )
-    joint = example["weight"].argmax(1)
-    assert (example["weight"].sum(1) == 1).all() and len(set(joint)) > K / 2
-    labels = example["labels"][np.arange(32), joint]
+    joint = example.weight.argmax(1)
+    assert (example.weight.sum(1) == 1).all() and len(set(joint)) > K / 2
+    labels = example.labels[np.arange(32), joint]
     np.testing.assert_allclose(labels, -mean[joint] / 1.5, atol=2e-4)
     delta = mean[joint] * diameter(batch.labels.points_xy)[:, None]
     side = 1.5 * diameter(batch.labels.points_xy)
@@ -218,8 +217,8 @@ def test_squares_are_moved_as_the_stage_before_errs():
     covariance = np.tile([[0.04, 0.01], [0.01, 0.02]], (K, 1, 1))
     batch = make_batch(512)
     example = prepared(build(), batch, jax.random.key(1), mean, covariance)
-    joint = example["weight"].argmax(1)
-    delta = -1.5 * example["labels"][np.arange(512), joint]
+    joint = example.weight.argmax(1)
+    delta = -1.5 * example.labels[np.arange(512), joint]
     np.testing.assert_allclose(delta.mean(0), mean[0], atol=0.03)
     np.testing.assert_allclose(np.cov(delta.T), covariance[0], atol=0.008)
     counts = np.bincount(joint, minlength=K)
@@ -234,10 +233,10 @@ def test_unlabelled_joints_and_people_without_torso_teach_nothing():
     batch.labels.points_xy[:32, [SHOULDER, HIP]] = [[60, 40], [80, 90]]
     batch.labels.visibility[0] = 0
     example = prepared(build(), batch, jax.random.key(0))
-    assert example["valid"].tolist() == [False] + 31 * [True] + 32 * [False]
-    joint = example["weight"].argmax(1)[1:32]
+    assert example.valid.tolist() == [False] + 31 * [True] + 32 * [False]
+    joint = example.weight.argmax(1)[1:32]
     assert set(joint) <= {0, 1, 2, SHOULDER, HIP}
-    assert np.isfinite(example["images"]).all() and np.isfinite(example["labels"]).all()
+    assert np.isfinite(example.images).all() and np.isfinite(example.labels).all()
 
 
 def test_all_joints_inside_of_a_square_may_be_learnt():
@@ -245,18 +244,18 @@ def test_all_joints_inside_of_a_square_may_be_learnt():
     batch.labels.visibility[:, 4] = 0
     own = prepared(build(), batch, jax.random.key(0))
     example = prepared(build(inside=0.25), batch, jax.random.key(0))
-    np.testing.assert_array_equal(own["images"], example["images"])
-    inside = (np.abs(example["labels"]) < 0.5).all(-1) & (np.arange(K) != 4)
-    expected = np.where(own["weight"] == 1, 1, 0.25 * inside)
-    np.testing.assert_array_equal(example["weight"], expected)
-    assert (own["weight"] == 1).sum() == own["weight"].sum() == 32
-    assert (example["weight"] > 0).sum() > 64
-    np.testing.assert_array_equal(example["visibility"] > 0, expected > 0)
+    np.testing.assert_array_equal(own.images, example.images)
+    inside = (np.abs(example.labels) < 0.5).all(-1) & (np.arange(K) != 4)
+    expected = np.where(own.weight == 1, 1, 0.25 * inside)
+    np.testing.assert_array_equal(example.weight, expected)
+    assert (own.weight == 1).sum() == own.weight.sum() == 32
+    assert (example.weight > 0).sum() > 64
+    np.testing.assert_array_equal(example.visibility > 0, expected > 0)
     # All labels are of the same square: the joints lie in it as in the image.
     true_xy = batch.labels.points_xy
     side = 1.5 * np.maximum(diameter(true_xy), 10)  # A tenth of the longer side.
     apart = (true_xy - true_xy[:, :1]) / side[:, None, None]
-    found = example["labels"] - example["labels"][:, :1]
+    found = example.labels - example.labels[:, :1]
     keep = np.arange(K) != 4
     np.testing.assert_allclose(found[:, keep], apart[:, keep], atol=1e-3)
 
@@ -281,12 +280,10 @@ def test_a_mirrored_square_shows_the_partner_and_the_pixels_move_along():
     batch.inputs.images[:] = images
     method = build(augment={"flip": 0.5}, sigma=1.0)
     example = prepared(method, batch, jax.random.key(3))
-    joint = example["weight"].argmax(1)
+    joint = example.weight.argmax(1)
     partner = dict((*SET.flip_pairs, *(pair[::-1] for pair in SET.flip_pairs)))[6]
     seen = set()
-    for image, label, j in zip(
-        example["images"], example["labels"], joint, strict=True
-    ):
+    for image, label, j in zip(example.images, example.labels, joint, strict=True):
         x, y = label[j] * (40, 32) + (20, 16)
         if j not in (6, partner) or not (3 < x < 36 and 3 < y < 28):
             continue
@@ -340,9 +337,9 @@ def test_a_held_out_fifth_is_measured_on_and_not_learnt_from():
     held_out = np.arange(20) % 5 == 4
     method = build(statistics={"on": "held_out"})
     first = jax.jit(method.phases[0].prepare)({}, batch, jax.random.key(0))
-    np.testing.assert_array_equal(first["valid"], ~held_out)
+    np.testing.assert_array_equal(first.valid, ~held_out)
     example = prepared(method, batch, jax.random.key(0))
-    np.testing.assert_array_equal(example["valid"], ~held_out)
+    np.testing.assert_array_equal(example.valid, ~held_out)
     measure = jax.jit(method.phases[1].statistics.measure)
     sums = measure(weights(np.zeros((K, 2))), batch)
     np.testing.assert_array_equal(sums["count"], held_out.sum())
@@ -360,7 +357,7 @@ def test_the_loss_sums_over_labelled_joints_and_averages_over_rows(kind):
     answer = np.random.default_rng(0).uniform(-0.5, 0.5, (K, 2))
     total, (_, sums) = jax.jit(phase.loss)(
         {"answer": jnp.asarray(answer, jnp.float32)},
-        {"batch_stats": {}, "constants": {}},
+        {"batch_stats": {}},
         example,
         jax.random.key(0),
     )

@@ -10,14 +10,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pose_jax import keypoints, methods, metrics, models
+from pose_jax import keypoints, methods, metrics
 from pose_jax.data import coco, readers
 from pose_jax.data.synthetic import scenes
 from pose_jax.errors import ConfigError
 from pose_jax.methods import detector
 from pose_jax.models import faster_rcnn, layers
 from pose_jax.training import optim
-from pose_jax.types import Batch, Inputs, Labels
+from pose_jax.types import Batch, ImageLabels, Inputs
+from tests.made_up import register_network
 
 W, H = 64, 48  # Of the input and the canvas: not square, so that swapped axes fail.
 STRIDE = 8
@@ -89,8 +90,8 @@ class Small(faster_rcnn._Detector):
 
 @pytest.fixture(autouse=True)
 def networks(monkeypatch):
-    monkeypatch.setitem(models.MODELS, "faster_rcnn_small", Small)
-    monkeypatch.setitem(models.MODELS, "faster_rcnn_told", Told)
+    for name, network in {"small": Small, "told": Told}.items():
+        register_network(monkeypatch, f"faster_rcnn_{name}", network, outputs="boxes")
 
 
 def build(**changes):
@@ -147,12 +148,7 @@ def make_batch(people, kinds=None, *, b=3, size=(W, H), image_size=None, seed=0)
         valid=np.arange(b) < len(people),
         row=np.arange(b, dtype=np.int32),
     )
-    labels = Labels(
-        points_xy=np.zeros((b, 0, 2), np.float32),
-        visibility=np.zeros((b, 0), np.int32),
-        area=np.zeros(b, np.float32),
-        others_xy=np.zeros((b, 0, 0, 2), np.float32),
-        others_visibility=np.zeros((b, 0, 0), np.int32),
+    labels = ImageLabels(
         people_xyxy=people_xyxy,
         people_kind=people_kind,
     )
@@ -187,7 +183,7 @@ def told(seed=0, **changes):
 def compiled(options):
     """The loss of `Told` with these options, its gradient and what it logs."""
     phase = build(**dict(options)).phases[0]
-    state = {"batch_stats": {}, "constants": {}}
+    state = {"batch_stats": {}}
 
     def run(params, batch, key):
         return phase.loss(params, state, phase.prepare({}, batch, None), key)
@@ -428,7 +424,7 @@ def test_gradients_stop_at_proposals():
 
     def second_half(params, batch):
         example = phase.prepare({}, batch, None)
-        state = {"batch_stats": {}, "constants": {}}
+        state = {"batch_stats": {}}
         _, (_, logged) = phase.loss(params, state, example, jax.random.key(0))
         return logged["person"].total + logged["box"].total
 
@@ -498,7 +494,7 @@ def test_boxes_move_with_the_pixels(options, size):
     # In another order the same rows are seen the same way.
     turned = jax.tree.map(lambda leaf: leaf[::-1] if np.ndim(leaf) else leaf, batch)
     again = jax.device_get(prepare({}, turned, jax.random.key(3)))
-    np.testing.assert_allclose(again["people_xyxy"], example["people_xyxy"][::-1])
+    np.testing.assert_allclose(again.people_xyxy, example.people_xyxy[::-1])
 
 
 def test_people_who_are_cut_off_are_not_to_be_found():
@@ -507,7 +503,7 @@ def test_people_who_are_cut_off_are_not_to_be_found():
     options = {"scale": 0.5, "scale_law": "uniform", "translation": 1.0}
     phase = build(augment=options).phases[0]
     example = jax.device_get(jax.jit(phase.prepare)({}, batch, jax.random.key(0)))
-    box, kind = example["people_xyxy"], example["people_kind"]
+    box, kind = example.people_xyxy, example.people_kind
     assert (box >= 0).all() and (box <= np.float32([W, H, W, H])).all()
     assert set(np.unique(kind)) == {0, 1, 2}
     sides = box[..., 2:] - box[..., :2]
@@ -543,8 +539,8 @@ def test_images_are_resized_to_fit_and_no_larger_than_the_bucket():
     example = jax.jit(phase.prepare)({}, replace(batch, box_xyxy=whole), None)
     for i, (image, factor) in enumerate(cases):
         expected = np.float32([0, 0, *image]) * factor
-        np.testing.assert_allclose(example["people_xyxy"][i, 0], expected, rtol=1e-5)
-        np.testing.assert_allclose(example["region_xyxy"][i], expected, rtol=1e-5)
+        np.testing.assert_allclose(example.people_xyxy[i, 0], expected, rtol=1e-5)
+        np.testing.assert_allclose(example.region_xyxy[i], expected, rtol=1e-5)
 
 
 def test_one_trace_serves_all_batches_of_a_bucket():
@@ -556,7 +552,7 @@ def test_one_trace_serves_all_batches_of_a_bucket():
     @jax.jit
     def step(params, batch, key):
         traces.append("loss")
-        state = {"batch_stats": variables["batch_stats"], "constants": {}}
+        state = {"batch_stats": variables["batch_stats"]}
         example = phase.prepare({}, batch, key)
         return phase.loss(params, state, example, jax.random.fold_in(key, 1))[0]
 
@@ -586,7 +582,7 @@ def test_only_batch_norm_has_new_statistics(norm):
 
     @jax.jit
     def run(params, batch, key):
-        state = {"batch_stats": before, "constants": {}}
+        state = {"batch_stats": before}
         example = phase.prepare({}, batch, None)
         return jax.grad(phase.loss, has_aux=True)(params, state, example, key)
 
@@ -686,7 +682,11 @@ def test_boxes_are_sorted_in_the_image_and_padded_rows_have_none():
 @pytest.mark.parametrize(
     "changes, says",
     [
-        ({"model": {"name": "pocket"}}, r"'pocket' finds no boxes.*faster_rcnn_\.\.\."),
+        (
+            {"model": {"name": "pocket"}},
+            r"'pocket' gives heatmaps, .*'detector' needs boxes; take another network, or "
+            r"method 'dark'\.",
+        ),
         ({"model": {"name": "faster_rcnn_51"}}, r"'faster_rcnn_50'|'faster_rcnn_101'"),
         (
             {"model": {"name": "faster_rcnn_told", "options": {"num_anchors": 3}}},
@@ -769,7 +769,7 @@ def test_a_network_learns_a_few_pictures_by_heart(tmp_path):
     @jax.jit
     def step(params, batch_stats, opt_state, batch, key):
         example = phase.prepare({}, batch, jax.random.fold_in(key, 0))
-        state = {"batch_stats": batch_stats, "constants": {}}
+        state = {"batch_stats": batch_stats}
         grads, (state, _) = jax.grad(phase.loss, has_aux=True)(
             params, state, example, jax.random.fold_in(key, 1)
         )

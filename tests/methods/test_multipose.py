@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pose_jax import keypoints, methods, models
+from pose_jax import keypoints, methods
 from pose_jax.codecs import offsets
 from pose_jax.data import readers
 from pose_jax.data.synthetic import scenes
@@ -18,8 +18,10 @@ from pose_jax.drawing import people as drawing
 from pose_jax.errors import ConfigError
 from pose_jax.evaluation import evaluate
 from pose_jax.methods import multipose, topdown
+from pose_jax.methods.topdown import PersonExample
 from pose_jax.training import train
-from pose_jax.types import Batch, Inputs, Labels
+from pose_jax.types import Batch, Inputs, PersonLabels
+from tests.made_up import register_network
 
 SET = keypoints.KeypointSet(
     name="hands",
@@ -97,9 +99,9 @@ class Small(nn.Module):
 
 @pytest.fixture(autouse=True)
 def networks(monkeypatch):
-    monkeypatch.setitem(models.MODELS, "told", Told)
-    monkeypatch.setitem(models.MODELS, "hands", Hands)
-    monkeypatch.setitem(models.MODELS, "small", Small)
+    for name, network in {"told": Told, "hands": Hands, "small": Small}.items():
+        outputs = "heatmaps and offsets"
+        register_network(monkeypatch, name, network, outputs=outputs, stride=1)
 
 
 def build(keypoint_set=SET, **changes):
@@ -142,14 +144,12 @@ def make_batch(b=6, m=0, seed=0, keypoint_set=SET):
         valid=np.ones(b, bool),
         row=np.arange(b, dtype=np.int32),
     )
-    labels = Labels(
+    labels = PersonLabels(
         points_xy=points[:, 0].astype(np.float32),
         visibility=rng.integers(0, 3, (b, k)).astype(np.int32),
         area=np.ones(b, np.float32),
         others_xy=points[:, 1:].astype(np.float32),
         others_visibility=rng.integers(0, 3, (b, m, k)).astype(np.int32),
-        people_xyxy=np.zeros((b, 0, 4), np.float32),
-        people_kind=np.zeros((b, 0), np.int32),
     )
     return Batch(inputs, labels, np.int32(0))
 
@@ -198,7 +198,7 @@ def weights(discs, ways, auxiliary=None):
 
 def loss_of(method, params, example):
     """The loss, its gradient, and what is logged."""
-    phase, state = method.phases[0], {"batch_stats": {}, "constants": {}}
+    phase, state = method.phases[0], {"batch_stats": {}}
     run = jax.jit(jax.value_and_grad(phase.loss, has_aux=True))
     (total, (_, logged)), gradient = run(params, state, example, jax.random.key(0))
     return total, gradient, logged
@@ -210,30 +210,30 @@ def loss_of(method, params, example):
 def make_example(b=4, m=2, seed=0):
     """People as the loss gets them: in the frame of the input, partly outside of it."""
     rng = np.random.default_rng(seed)
-    example = {
-        "images": np.zeros((b, H, W, 3)),
-        "points_xy": rng.uniform(-3, (W + 3, H + 3), (b, K, 2)),
-        "visibility": rng.integers(0, 3, (b, K)),
-        "valid": np.arange(b) != 1,
-        "others_xy": rng.uniform(-3, (W + 3, H + 3), (b, m, K, 2)),
-        "others_visibility": rng.integers(0, 3, (b, m, K)),
-    }
+    example = PersonExample(
+        images=np.zeros((b, H, W, 3)),
+        points_xy=rng.uniform(-3, (W + 3, H + 3), (b, K, 2)),
+        visibility=rng.integers(0, 3, (b, K)),
+        valid=np.arange(b) != 1,
+        others_xy=rng.uniform(-3, (W + 3, H + 3), (b, m, K, 2)),
+        others_visibility=rng.integers(0, 3, (b, m, K)),
+    )
     # Discs that overlap; and pixels exactly on the rim.
-    example["visibility"][0] = 1, 2, 0
-    example["points_xy"][0, :2] = [[10, 12], [8.25, 30]]
-    example["others_xy"][0, 0, :2] = [[13, 15], [9, 31]]
-    example["others_visibility"][0, 0] = 2, 1, 2
-    example["others_xy"][0, 1, 0] = [20, 12]
-    example["others_visibility"][0, 1] = 0
-    return {
-        name: jnp.asarray(value, jnp.float32 if value.dtype == float else None)
-        for name, value in example.items()
-    }
+    example.visibility[0] = 1, 2, 0
+    example.points_xy[0, :2] = [[10, 12], [8.25, 30]]
+    example.others_xy[0, 0, :2] = [[13, 15], [9, 31]]
+    example.others_visibility[0, 0] = 2, 1, 2
+    example.others_xy[0, 1, 0] = [20, 12]
+    example.others_visibility[0, 1] = 0
+    return jax.tree.map(
+        lambda leaf: jnp.asarray(leaf, jnp.float32 if leaf.dtype == float else None),
+        example,
+    )
 
 
 def defined(params, example, *, reduction, others, delta=1.0, radius=RADIUS):
     """L_h, its auxiliary twin, and L_o by (5): pixel after pixel, in double precision."""
-    example = {name: np.asarray(value) for name, value in example.items()}
+    example = jax.device_get(example)
     auxiliary, logits, fields = (
         np.float64(params[name]) for name in ("auxiliary", "logits", "fields")
     )
@@ -245,14 +245,14 @@ def defined(params, example, *, reduction, others, delta=1.0, radius=RADIUS):
         return math.log1p(math.exp(-x)) if positive else math.log1p(math.exp(x))
 
     for i, y, x, j in np.ndindex(b, h, w, k):
-        if not example["valid"][i] or example["visibility"][i, j] == 0:
+        if not example.valid[i] or example.visibility[i, j] == 0:
             continue
-        way = np.float64(example["points_xy"][i, j]) - [x, y]
+        way = np.float64(example.points_xy[i, j]) - [x, y]
         positive = math.hypot(*way) <= radius
         apart = not any(
             seen[j] > 0 and math.hypot(*(np.float64(points[j]) - [x, y])) <= radius
             for points, seen in zip(
-                example["others_xy"][i], example["others_visibility"][i], strict=True
+                example.others_xy[i], example.others_visibility[i], strict=True
             )
         )
         if apart or others != "both":
@@ -265,7 +265,7 @@ def defined(params, example, *, reduction, others, delta=1.0, radius=RADIUS):
             u = math.hypot(*(fields[i, y, x, j] - way))
             sums["offset"] += u**2 / 2 if u <= delta else delta * (u - delta / 2)
             counts["offset"] += 1
-    people = example["valid"].sum()
+    people = example.valid.sum()
     per = {
         "sum": dict.fromkeys(sums, people),
         "pixel": dict.fromkeys(sums, people * h * w),
@@ -335,14 +335,14 @@ def test_by_hand_at_the_size_of_the_paper():
     points = np.array([[[100, 200], [60, 90], [150, 300]]])
     _, ways = discs(points, (257, 353))
     answer = weights(np.zeros(ways.shape[:-1]), ways + (3, 4))
-    example = {
-        "images": jnp.zeros((1, 353, 257, 3)),
-        "points_xy": jnp.asarray(points, jnp.float32),
-        "visibility": jnp.array([[1, 0, 2]]),
-        "valid": jnp.array([True]),
-        "others_xy": jnp.zeros((1, 8, K, 2)),
-        "others_visibility": jnp.zeros((1, 8, K), int),
-    }
+    example = PersonExample(
+        images=jnp.zeros((1, 353, 257, 3)),
+        points_xy=jnp.asarray(points, jnp.float32),
+        visibility=jnp.array([[1, 0, 2]]),
+        valid=jnp.array([True]),
+        others_xy=jnp.zeros((1, 8, K, 2)),
+        others_visibility=jnp.zeros((1, 8, K), int),
+    )
     total, _, logged = loss_of(method, answer["pose"]["params"], example)
     maps, ways = 2 * 353 * 257 * math.log(2), 2 * 1961 * (5 - 0.5)
     assert logged["heatmap"].compute() == pytest.approx(maps, rel=1e-5)
@@ -356,11 +356,13 @@ def test_by_hand_at_the_size_of_the_paper():
 )
 def test_the_final_map_learns_that_other_people_are_not_asked_for(others, expected):
     """Of (final, auxiliary) maps: gradients at another's keypoint, where logits are 0."""
-    example = make_example(b=1)
-    example["visibility"] = jnp.ones((1, K), int)
-    example["points_xy"] = jnp.tile(jnp.array([8.0, 9.0]), (1, K, 1))
-    example["others_xy"] = jnp.tile(jnp.array([25.0, 30.0]), (1, 2, K, 1))
-    example["others_visibility"] = jnp.zeros((1, 2, K), int).at[0, 1, 1].set(1)
+    example = dataclasses.replace(
+        make_example(b=1),
+        visibility=jnp.ones((1, K), int),
+        points_xy=jnp.tile(jnp.array([8.0, 9.0]), (1, K, 1)),
+        others_xy=jnp.tile(jnp.array([25.0, 30.0]), (1, 2, K, 1)),
+        others_visibility=jnp.zeros((1, 2, K), int).at[0, 1, 1].set(1),
+    )
     answer = weights(np.zeros((1, H, W, K)), np.zeros((1, H, W, K, 2)))
     method = build(others=others)
     _, gradient, _ = loss_of(method, answer["pose"]["params"], example)
@@ -375,13 +377,16 @@ def test_the_final_map_learns_that_other_people_are_not_asked_for(others, expect
 @pytest.mark.parametrize("reduction", ["sum", "mean"])
 def test_gradients_are_finite_where_there_is_nothing_to_learn(anything, reduction):
     method = build(reduction=reduction)
-    phase, state = method.phases[0], {"batch_stats": {}, "constants": {}}
+    phase, state = method.phases[0], {"batch_stats": {}}
     run = jax.jit(jax.value_and_grad(phase.loss, has_aux=True))
 
     def changed(**values):
         example = make_example()
-        for name, value in values.items():
-            example[name] = jnp.full_like(example[name], value)
+        same = {
+            name: jnp.full_like(getattr(example, name), value)
+            for name, value in values.items()
+        }
+        example = dataclasses.replace(example, **same)
         return run(anything, state, example, jax.random.key(0))
 
     for values, people, learns in (
@@ -405,8 +410,9 @@ def test_gradients_are_finite_where_there_is_nothing_to_learn(anything, reductio
 def test_a_network_that_is_right_pulls_on_nothing():
     """No square root of 0 in the gradient of a length; certain pixels cost nothing."""
     example = make_example()
-    example["others_visibility"] = jnp.zeros_like(example["others_visibility"])
-    answer = weights(*discs(example["points_xy"]))
+    nobody = jnp.zeros_like(example.others_visibility)
+    example = dataclasses.replace(example, others_visibility=nobody)
+    answer = weights(*discs(example.points_xy))
     total, gradient, _ = loss_of(build(), answer["pose"]["params"], example)
     assert float(total) < 1e-2
     for leaf in jax.tree.leaves(gradient):
@@ -428,9 +434,9 @@ def test_what_stands_where_nothing_is_labelled_does_not_matter():
     maps = rng.standard_normal((6, H, W, K))
     params = weights(maps, rng.standard_normal((6, H, W, K, 2)))["pose"]["params"]
     plain, example = (prepare({}, b, None) for b in (batch, moved))
-    for name, value in plain.items():
-        np.testing.assert_array_equal(value, example[name], err_msg=name)
-    assert np.isfinite(example["others_xy"]).all()
+    for name, value in vars(plain).items():
+        np.testing.assert_array_equal(value, getattr(example, name), err_msg=name)
+    assert np.isfinite(example.others_xy).all()
     one, _, _ = loss_of(method, params, plain)
     two, gradient, _ = loss_of(method, params, example)
     assert float(one) == float(two)
@@ -449,13 +455,13 @@ def test_the_crop_widens_the_box_and_never_squeezes():
     assert method.view.padding == 1.25 and method.view.aspect == W / H
     example = jax.device_get(jax.jit(method.phases[0].prepare)({}, batch, None))
     for found, given in (
-        (example["points_xy"], batch.labels.points_xy),
-        (example["others_xy"], batch.labels.others_xy),
+        (example.points_xy, batch.labels.points_xy),
+        (example.others_xy, batch.labels.others_xy),
     ):
         expected = to_input(given, BOXES)
         np.testing.assert_allclose(found, expected, atol=1e-3)
     np.testing.assert_array_equal(
-        example["others_visibility"], batch.labels.others_visibility
+        example.others_visibility, batch.labels.others_visibility
     )
     # The corners of the boxes are seen, and one side is padded by 1.25 exactly.
     corners = to_input(BOXES.reshape(-1, 2, 2), BOXES)
@@ -473,7 +479,7 @@ def test_padding_is_random_from_1_to_1_5_in_training_instead_of_1_25():
     batch = make_batch(b=1200)
     batch.labels.visibility[:] = 2
     phase = build().phases[0]
-    prepare = jax.jit(lambda batch, key: phase.prepare({}, batch, key)["points_xy"])
+    prepare = jax.jit(lambda batch, key: phase.prepare({}, batch, key).points_xy)
     seen = np.asarray(prepare(batch, jax.random.key(0)))
     # What the factor was: of the distance of two points before and after.
     apart = [p[:, 1] - p[:, 2] for p in (np.float64(batch.labels.points_xy), seen)]
@@ -500,13 +506,12 @@ def test_a_mirrored_example_exchanges_the_names_of_everybody():
 
     @jax.jit
     def prepare(batch, key):  # Without the pixels: these are followed below.
-        example = phase.prepare({}, batch, key)
-        return {name: value for name, value in example.items() if name != "images"}
+        return dataclasses.replace(phase.prepare({}, batch, key), images=None)
 
     drawn = jax.device_get(prepare(batch, jax.random.key(0)))
     boxes, labels = batch.inputs.box_xyxy, batch.labels
     nose_x = to_input(labels.points_xy, boxes)[:, 0, 0]
-    mirrored = np.abs(drawn["points_xy"][:, 0, 0] - nose_x) > 1e-2
+    mirrored = np.abs(drawn.points_xy[:, 0, 0] - nose_x) > 1e-2
     assert 12 < mirrored.sum() < 36
     for xy, visibility, given_xy, given in (
         ("points_xy", "visibility", labels.points_xy, labels.visibility),
@@ -515,9 +520,9 @@ def test_a_mirrored_example_exchanges_the_names_of_everybody():
         points, seen = to_input(given_xy, boxes), given.copy()
         points[mirrored] = points[mirrored][..., [0, 2, 1], :] * [-1, 1] + [W - 1, 0]
         seen[mirrored] = seen[mirrored][..., [0, 2, 1]]
-        np.testing.assert_array_equal(drawn[visibility], seen)
-        labelled = seen > 0
-        np.testing.assert_allclose(drawn[xy][labelled], points[labelled], atol=2e-3)
+        np.testing.assert_array_equal(getattr(drawn, visibility), seen)
+        labelled, found = seen > 0, getattr(drawn, xy)
+        np.testing.assert_allclose(found[labelled], points[labelled], atol=2e-3)
 
 
 def test_names_are_exchanged_in_the_rows_that_are_mirrored_alone():
@@ -559,7 +564,7 @@ def test_the_labels_of_others_stay_on_their_pixels():
     y, x = np.mgrid[:H, :W]
     found = np.stack([(light * x).sum((1, 2)), (light * y).sum((1, 2))], -1)
     found /= light.sum((1, 2))[:, None]
-    expected = np.asarray(example["others_xy"][:, 1, 0])
+    expected = np.asarray(example.others_xy[:, 1, 0])
     inside = ((expected > 5) & (expected < (W - 6, H - 6))).all(-1)
     assert inside.sum() >= 12
     np.testing.assert_allclose(found[inside], expected[inside], atol=0.1)
@@ -569,7 +574,8 @@ def test_a_view_without_others_gives_none():
     batch = make_batch(m=0)
     phase = build(max_others=0).phases[0]
     example = jax.eval_shape(lambda batch: phase.prepare({}, batch, None), batch)
-    assert set(example) == {"images", "points_xy", "visibility", "valid"}
+    assert example.others_xy.shape == (6, 0, K, 2)
+    assert example.others_visibility.shape == (6, 0, K)
 
 
 # --------------------------------------------------------- from the maps to the people
@@ -821,7 +827,7 @@ def test_the_preview_has_discs_where_there_are_labels():
     expected, _ = discs(to_input(batch.labels.points_xy, BOXES))
     expected[..., 0] = False
     np.testing.assert_array_equal(shown["targets"], expected)
-    np.testing.assert_array_equal(shown["points_xy"], example["points_xy"])
+    np.testing.assert_array_equal(shown["points_xy"], example.points_xy)
     np.testing.assert_array_equal(shown["visibility"], batch.labels.visibility)
     assert shown["input"].shape == (6, H, W, 3)
     assert 0 <= shown["input"].min() < 0.1 < 0.5 < shown["input"].max() <= 1
@@ -831,8 +837,12 @@ def test_the_preview_has_discs_where_there_are_labels():
     "changes, says",
     [
         ({"decoder": "hugh"}, r"no decoder 'hugh'.*Did you mean 'hough'\?"),
-        ({"model": {"name": "pocket"}}, r"'pocket' gives no offsets.*multipose_\.\.\."),
-        ({"model": {"name": "deeppose"}}, r"gives no offsets"),
+        (
+            {"model": {"name": "pocket"}},
+            r"'pocket' gives heatmaps, .*'multipose' needs heatmaps and offsets; take "
+            r"another network, or method 'dark'\.",
+        ),
+        ({"model": {"name": "deeppose"}}, r"gives coordinates, .* method 'deeppose'"),
         ({"model": {"name": "multipose_51"}}, r"'multipose_50'"),
         (
             {"radius": 0.0},
@@ -890,7 +900,9 @@ def test_dark_refuses_a_network_with_offsets():
         "model": {"name": "multipose_18"},
         "input_size": (65, 65),
     }
-    with pytest.raises(ConfigError, match=r"offsets too.*method 'multipose'"):
+    with pytest.raises(
+        ConfigError, match=r"heatmaps and offsets, .*method 'multipose'"
+    ):
         methods.build(section, SET)
 
 

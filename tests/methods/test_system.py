@@ -15,7 +15,8 @@ from pose_jax.errors import ConfigError
 from pose_jax.evaluation import evaluate, predictor
 from pose_jax.keypoints import COCO, FLIC, LSP
 from pose_jax.methods import system
-from pose_jax.types import Boxes, ImageView, Method, PersonView, Poses
+from pose_jax.types import Boxes, ImageView, PersonView, Poses
+from tests.made_up import MadeUp
 
 SIZES = [(90, 70), (70, 90), (64, 64), (80, 60)]  # (w, h): two canvas sizes.
 BUCKETS = ((96, 72), (72, 96))
@@ -35,10 +36,14 @@ DEEPPOSE = {
 }
 
 
-def fixed_detector(slots=6) -> Method:
-    """Finds, in an image, what `variables` hold for its number: [images, slots, 4 + 1]."""
+class FixedDetector(MadeUp):
+    """Finds, in an image, what `variables` hold for its number: [images, 6, 4 + 1]."""
 
-    def predict(variables, inputs):
+    name = "fixed"
+    outputs = "boxes"
+    view = ImageView(size=(64, 96), buckets=BUCKETS, max_people=6)
+
+    def predict(self, variables, inputs):
         boxes = variables["boxes"][inputs.row]
         return Boxes(
             boxes_xyxy=boxes[..., :4],
@@ -47,14 +52,26 @@ def fixed_detector(slots=6) -> Method:
             row=inputs.row,
         )
 
-    return Method(
-        name="fixed",
-        view=ImageView(size=(64, 96), buckets=BUCKETS, max_people=slots),
-        keypoints=None,
-        phases=(),
-        predict=predict,
-        inspect=lambda variables, inputs: {},
-    )
+
+class Places(MadeUp):
+    """Without a network: points at fixed places of the box, scores from the canvas."""
+
+    name = "places"
+    view = PersonView(size=(32, 32))
+
+    def predict(self, variables, inputs):
+        low, high = inputs.box_xyxy[:, None, :2], inputs.box_xyxy[:, None, 2:]
+        center_xy = ((low + high) / 2)[:, 0].astype(jnp.int32)
+        row = jnp.arange(len(center_xy))
+        seen = inputs.images[row, center_xy[:, 1], center_xy[:, 0]].mean(-1) / 255
+        scores = seen[:, None] * jnp.linspace(0.5, 1, 17)[None]
+        return Poses(
+            points_xy=low + variables["places"] * (high - low),
+            keypoint_scores=scores,
+            score=inputs.box_score * scores.max(-1),
+            valid=inputs.valid,
+            row=inputs.row,
+        )
 
 
 def random_network(method, seed=0):
@@ -112,38 +129,14 @@ def network():
 
 @pytest.fixture(scope="module")
 def pose():
-    """Without a network: points at fixed places of the box, scores from the canvas."""
-
-    def predict(variables, inputs):
-        low, high = inputs.box_xyxy[:, None, :2], inputs.box_xyxy[:, None, 2:]
-        center_xy = ((low + high) / 2)[:, 0].astype(jnp.int32)
-        row = jnp.arange(len(center_xy))
-        seen = inputs.images[row, center_xy[:, 1], center_xy[:, 0]].mean(-1) / 255
-        scores = seen[:, None] * jnp.linspace(0.5, 1, 17)[None]
-        return Poses(
-            points_xy=low + variables["places"] * (high - low),
-            keypoint_scores=scores,
-            score=inputs.box_score * scores.max(-1),
-            valid=inputs.valid,
-            row=inputs.row,
-        )
-
-    method = Method(
-        name="places",
-        view=PersonView(size=(32, 32)),
-        keypoints=COCO,
-        phases=(),
-        predict=predict,
-        inspect=lambda variables, inputs: {},
-    )
     places = np.random.default_rng(2).uniform(0, 1, (1, 17, 2))
-    return method, {"places": jnp.asarray(places, jnp.float32)}
+    return Places(keypoints=COCO), {"places": jnp.asarray(places, jnp.float32)}
 
 
 def run(images, boxes, pose, **options):
     method, variables = pose
     found = predictor.System(
-        fixed_detector(), {"boxes": jnp.asarray(boxes)}, method, variables,
+        FixedDetector(), {"boxes": jnp.asarray(boxes)}, method, variables,
         mesh=sharding_lib.make_mesh(jax.devices()[:1]), config=CONFIG, **options,
     )  # fmt: skip
     people = found(table_lib.from_boxes(images, None, keypoints=method.keypoints))
@@ -285,13 +278,13 @@ def test_rows_of_padding_hold_nobody(images, boxes, pose):
     method, variables = pose
     plan = readers.Plan(
         table=table_lib.from_boxes(images[:1], None, keypoints=COCO),
-        view=fixed_detector().view,
+        view=FixedDetector().view,
         config=dataclasses.replace(CONFIG, batch_size=2),
         rows=np.array([0], np.int32),
     )
     inputs = next(iter(readers.batches(plan))).inputs
     assert inputs.valid.tolist() == [True, False]
-    people = system.find_people(fixed_detector(), method)(
+    people = system.find_people(FixedDetector(), method)(
         {"boxes": jnp.asarray(boxes)}, variables, inputs
     )
     assert people.valid[0].any() and not people.valid[1].any()
@@ -309,18 +302,18 @@ def test_rows_of_padding_hold_nobody(images, boxes, pose):
 )
 def test_options_that_cannot_be(pose, options, match):
     with pytest.raises(ConfigError, match=match):
-        system.find_people(fixed_detector(), pose[0], **options)
+        system.find_people(FixedDetector(), pose[0], **options)
 
 
 def test_methods_in_each_others_place(pose):
     with pytest.raises(ConfigError, match="'places' is no detector"):
         system.find_people(pose[0], pose[0])
     with pytest.raises(ConfigError, match="'fixed' is a detector"):
-        system.find_people(fixed_detector(), fixed_detector())
+        system.find_people(FixedDetector(), FixedDetector())
 
 
 def test_oks_nms_needs_sigmas():
     method = methods.build(POSE, FLIC)
     with pytest.raises(ConfigError, match="needs sigmas; keypoint set 'flic' has none"):
-        system.find_people(fixed_detector(), method)
-    system.find_people(fixed_detector(), method, oks_nms=None)
+        system.find_people(FixedDetector(), method)
+    system.find_people(FixedDetector(), method, oks_nms=None)
