@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 import pose_jax
-from pose_jax import cli, export
+from pose_jax import cli, export, methods
 from pose_jax.codecs import gaussian
 from pose_jax.errors import InputError
 from pose_jax.keypoints import COCO
@@ -42,6 +42,13 @@ METHOD = {
 }
 
 
+VOTES = {
+    "name": "multipose",
+    "model": {"name": "multipose_pocket"},
+    "input_size": [65, 81],
+}
+
+
 @pytest.fixture(scope="module", autouse=True)
 def open_sizes():
     """Open sizes are no numbers, which the checks of types in all tests insist on."""
@@ -61,7 +68,7 @@ def make_run(run, method=METHOD, **more):
 def direct(decoder, options):
     """The function that was exported, jitted."""
     config = types.SimpleNamespace(**{"sigma": None, "kernel_size": None, **options})
-    return jax.jit(lambda maps: dark.DECODERS[decoder](maps, config))
+    return jax.jit(lambda maps: dark.DECODERS[decoder](config, maps))
 
 
 def some_maps(b, h, w, k, seed):
@@ -112,7 +119,7 @@ def manifest_of(folder):
 
 
 def test_every_decoder_has_its_export_here():
-    assert set(OPTIONS) == set(dark.DECODERS)
+    assert set(OPTIONS) == set(dark.DECODERS) == set(methods.heatmap_decoders())
 
 
 @pytest.mark.parametrize("decoder", OPTIONS)
@@ -280,6 +287,19 @@ def test_a_run_may_be_read_out_otherwise(tmp_path):
     assert found["to_input"]["points_xy"] == "(x * W / w, y * H / h)"
 
 
+def test_a_decoder_of_heatmaps_alone_is_exported_of_any_method(tmp_path):
+    """MultiPose's "argmax": its other decoders take offsets too."""
+    run, out = make_run(tmp_path / "run", VOTES), tmp_path / "out"
+    export.export_decoder(out, decoder="argmax", run=run)
+    found = manifest_of(out)
+    assert (found["decoder"], found["sigma"]) == ("argmax", None)
+    assert found["to_input"]["alignment"] == "aligned"
+    assert found["to_input"]["input_size"] == [65, 81]
+    assert found["heatmaps"] == "the sigmoid of the network's heatmaps"
+    maps = jnp.asarray(some_maps(3, 21, 16, 4, 0))
+    check_equal(export.load(out)(maps), gaussian.decode_argmax(maps))
+
+
 # ------------------------------------------------------------------------------ mistakes
 
 
@@ -303,6 +323,9 @@ def test_a_run_may_be_read_out_otherwise(tmp_path):
         ("--run RUN --sigma 2", 2, "not both"),
         ("--run NONE", 1, "no model here"),
         ("--run OTHER", 2, "of method 'deeppose'"),
+        ("--run VOTES", 2, "decoder 'hough' does not take heatmaps alone"),
+        ("--run DETECTOR", 2, "is a detector and has no decoders"),
+        ("--run OTHER --decoder argmax", 2, "there are ['stage_1'"),
         ("--run BACKBONE", 2, "a backbone alone"),
         ("--run WIDE", 2, "method.sigma must be above 0 and at most 16"),
         ("--out RUN", 2, "exists already"),
@@ -312,7 +335,10 @@ def test_a_run_may_be_read_out_otherwise(tmp_path):
 )
 def test_a_mistake_is_one_line_and_leaves_nothing(tmp_path, capsys, line, code, meant):
     make_run(tmp_path / "RUN")
-    make_run(tmp_path / "OTHER", {"name": "deeppose"})
+    make_run(tmp_path / "OTHER", {"name": "deeppose", "model": {"name": "deeppose"}})
+    make_run(tmp_path / "VOTES", VOTES)
+    detector = {"name": "detector", "model": {"name": "faster_rcnn_pocket"}}
+    make_run(tmp_path / "DETECTOR", detector, keypoints=None)
     make_run(tmp_path / "BACKBONE", converted={"part": "backbone"})
     make_run(tmp_path / "WIDE", {**METHOD, "sigma": 100.0})
     (tmp_path / "FILE").touch()

@@ -375,8 +375,69 @@ def test_any_votes_can_be_drawn(heat, way, point):
 def test_votes_that_do_not_fit_the_image_are_refused(wrong):
     maps = list(_votes((30, 25)))
     maps[wrong] = maps[wrong][1:]
-    with pytest.raises(ValueError, match=f"{drawing.HOUGH[wrong]} must be .* got"):
+    name = ("heatmaps", "offsets", "fused", "points_xy")[wrong]
+    with pytest.raises(ValueError, match=f"{name} must be .* got"):
         drawing.hough(GREY, *maps, COCO)
+
+
+# Panels: what a method shows of itself.
+
+
+def test_a_heatmap_panel_is_as_bright_as_the_brightest_of_its_rows():
+    """Input, maps and prediction of each row; one scale of colors for all of them."""
+    inspected = {
+        "input": np.full((2, 60, 90, 3), 0.5, np.float32),
+        "heatmaps": np.zeros((2, 15, 22, 17), np.float32),
+        "points_xy": np.tile(PERSON, (2, 1, 1)),
+        "keypoint_scores": np.ones((2, 17)),
+    }
+    inspected["heatmaps"][:, 3, 18, 9] = 0.25, 0.5
+    rows = drawing.heatmap_panel(inspected, COCO, "stride")
+    for row in rows:
+        titles, pictures = zip(*row, strict=True)
+        assert titles == ("input", "heatmaps, max 0.5", "prediction")
+        assert {p.shape for p in pictures} == {(160, 240, 3)}  # The longer side is 240.
+        assert not _coloured(pictures[0]).any() and _coloured(pictures[2]).any()
+    weak, strong = (np.ptp(row[1][1].astype(int), axis=-1).max() for row in rows)
+    assert 0 < weak < 0.75 * strong
+    aligned = drawing.heatmap_panel(inspected, COCO, "aligned")
+    for way, row in (("stride", rows[1]), ("aligned", aligned[1])):
+        maps = 2 * inspected["heatmaps"][1]
+        over = drawing.heatmap_overlay(inspected["input"][1], maps, alignment=way)
+        middle = (_centre_of_mass(_coloured(over)) + 0.5) * 240 / 90 - 0.5
+        found = _centre_of_mass(_coloured(row[1][1]))
+        np.testing.assert_allclose(found, middle, atol=0.8)
+    assert (rows[1][1][1] != aligned[1][1][1]).any()
+
+
+def test_panels_of_votes_and_of_a_cascade_are_those_pictures_with_their_titles():
+    maps = dict(
+        zip(
+            ("heatmaps", "offsets", "fused", "points_xy"),
+            (np.stack([value, value]) for value in _votes((30, 25))),
+            strict=True,
+        )
+    )
+    rows = drawing.votes_panel(
+        {"input": np.stack([GREY, GREY]), **maps}, COCO, "stride"
+    )
+    expected = drawing.hough(GREY, *_votes((30, 25)), COCO)
+    assert len(rows) == 2
+    for row in rows:
+        for (title, picture), one, words in zip(row, *expected, strict=True):
+            assert title == words
+            np.testing.assert_array_equal(picture, one)
+    stages, squares = np.full((3, 14, 2), 32.0), np.full((2, 2), 9.0)
+    stages[1, 6] += 4
+    rows = drawing.cascade_panel(
+        {"input": GREY[None], "stages_xy": stages[None], "squares": squares[None]},
+        LSP,
+        "stride",
+    )
+    expected = drawing.refinement(GREY, stages, squares, LSP)
+    assert [title for title, _ in rows[0]] == expected[1]
+    for (_, picture), one in zip(rows[0], expected[0], strict=True):
+        np.testing.assert_array_equal(picture, one)
 
 
 # Boxes.
