@@ -2,26 +2,33 @@
 
 `build(name).apply(variables, images, train=False)` returns the final output alone. With
 `train=True` it returns a tuple of all supervised outputs, the final one last; `init` runs
-with `train=True`. Images are [b, h, w, 3], float, normalised. The output is, by kind:
+with `train=True`. Images are [b, h, w, 3], float, normalised. `entry(name)` says what the
+output is, and the stride s of its maps:
 
-    heatmaps     [b, h/4, w/4, k]  hourglass, hrnet, pocket, simple_baseline
-    coordinates  [b, k, 2]         deeppose, resnet_regression: (x, y) in units of the
-                                   image, 0 at its centre, +-0.5 at its edges
-    logits       [b, h, w, k]      multipose: of heatmaps, and
-    and offsets  [b, h, w, k, 2]   (x, y) to the keypoint, pixels; h and w are 8n + 1, and
-                                   in training auxiliary logits come before the pair
-    boxes        two halves        faster_rcnn: see `faster_rcnn`; what is said above of
-                                   `train` is not of them
+    heatmaps              [b, h/s, w/s, k]
+    heatmaps and offsets  logits [b, h/s, w/s, k] and, of the same pixels, [b, ..., k, 2],
+                          (x, y) to the keypoint, pixels of the input; in training
+                          auxiliary logits come before the pair
+    coordinates           [b, k, 2], (x, y) in units of the image, 0 at its centre, +-0.5
+                          at its edges
+    boxes                 two halves, see `faster_rcnn`; what is said above of `train` is
+                          not of them
 
 "deeppose" needs `rngs={"dropout": key}` to be applied with `train=True`.
+
+A network outside this package is named `package.module:attribute`; the attribute is a
+`Network`, whose `make` takes num_keypoints (but for boxes), norm and dtype.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
+import importlib
+import inspect
 from collections.abc import Callable
 from functools import partial
-from typing import Any, get_args
+from typing import Any, Literal, TypeAlias, get_args
 
 import flax.linen as nn
 
@@ -40,65 +47,96 @@ from pose_jax.models.pocket import Pocket
 from pose_jax.models.resnet_regression import ResNetRegression
 from pose_jax.models.simple_baseline import SimpleBaseline
 
-__all__ = [
-    "COORDINATES",
-    "DETECTORS",
-    "HEATMAPS",
-    "HEATMAPS_AND_OFFSETS",
-    "MODELS",
-    "build",
-]
+Outputs: TypeAlias = Literal["heatmaps", "heatmaps and offsets", "coordinates", "boxes"]
 
-MODELS: dict[str, Callable[..., nn.Module]] = {
-    "deeppose": DeepPose,
-    "faster_rcnn_18": partial(FasterRCNN, depth=18),
-    "faster_rcnn_50": partial(FasterRCNN, depth=50),
-    "faster_rcnn_101": partial(FasterRCNN, depth=101),
-    "faster_rcnn_fpn_18": partial(FasterRCNNPyramid, depth=18),
-    "faster_rcnn_fpn_50": partial(FasterRCNNPyramid, depth=50),
-    "faster_rcnn_fpn_101": partial(FasterRCNNPyramid, depth=101),
-    "faster_rcnn_pocket": FasterRCNNPocket,
-    "hourglass_4": partial(Hourglass, stacks=4),
-    "hourglass_8": partial(Hourglass, stacks=8),
-    "hrnet_w32": partial(HRNet, width=32),
-    "hrnet_w48": partial(HRNet, width=48),
-    "multipose_18": partial(MultiPose, depth=18),
-    "multipose_50": partial(MultiPose, depth=50),
-    "multipose_101": partial(MultiPose, depth=101),
-    "multipose_pocket": MultiPosePocket,
-    "pocket": Pocket,
-    "resnet_regression_18": partial(ResNetRegression, depth=18),
-    "resnet_regression_50": partial(ResNetRegression, depth=50),
-    "resnet_regression_101": partial(ResNetRegression, depth=101),
-    "resnet_regression_152": partial(ResNetRegression, depth=152),
-    "simple_baseline_18": partial(SimpleBaseline, depth=18),
-    "simple_baseline_50": partial(SimpleBaseline, depth=50),
-    "simple_baseline_101": partial(SimpleBaseline, depth=101),
-    "simple_baseline_152": partial(SimpleBaseline, depth=152),
+
+@dataclasses.dataclass(frozen=True)
+class Network:
+    """A network of the registry.
+
+    Attributes:
+      outputs: what it gives.
+      stride: pixels of the input from one pixel of its maps to the next; None where the
+        output is not one map.
+      make: options to a module.
+    """
+
+    outputs: Outputs
+    stride: int | None
+    make: Callable[..., nn.Module]
+
+
+def _by_depth(
+    name: str, outputs: Outputs, stride: int | None, make: Callable[..., nn.Module],
+    depths: tuple[int, ...] = (18, 50, 101, 152),
+) -> dict[str, Network]:  # fmt: skip
+    return {
+        f"{name}_{depth}": Network(outputs, stride, partial(make, depth=depth))
+        for depth in depths
+    }
+
+
+MODELS: dict[str, Network] = {
+    "deeppose": Network("coordinates", None, DeepPose),
+    **_by_depth("faster_rcnn", "boxes", None, FasterRCNN, (18, 50, 101)),
+    **_by_depth("faster_rcnn_fpn", "boxes", None, FasterRCNNPyramid, (18, 50, 101)),
+    "faster_rcnn_pocket": Network("boxes", None, FasterRCNNPocket),
+    "hourglass_4": Network("heatmaps", 4, partial(Hourglass, stacks=4)),
+    "hourglass_8": Network("heatmaps", 4, partial(Hourglass, stacks=8)),
+    "hrnet_w32": Network("heatmaps", 4, partial(HRNet, width=32)),
+    "hrnet_w48": Network("heatmaps", 4, partial(HRNet, width=48)),
+    **_by_depth("multipose", "heatmaps and offsets", 1, MultiPose, (18, 50, 101)),
+    "multipose_pocket": Network("heatmaps and offsets", 1, MultiPosePocket),
+    "pocket": Network("heatmaps", 4, Pocket),
+    **_by_depth("resnet_regression", "coordinates", None, ResNetRegression),
+    **_by_depth("simple_baseline", "heatmaps", 4, SimpleBaseline),
 }
 
-
+# What the names begin with of the networks of each kind, until methods ask `entry`.
 HEATMAPS = ("hourglass_", "hrnet_", "pocket", "simple_baseline_")
-"""What the names of networks that give heatmaps begin with."""
-
 COORDINATES = ("deeppose", "resnet_regression_")
-"""What the names of networks that give coordinates begin with."""
-
 HEATMAPS_AND_OFFSETS = ("multipose_",)
-"""What the names of networks that give heatmaps' logits and offsets begin with."""
-
 DETECTORS = ("faster_rcnn_",)
-"""What the names of networks that find boxes begin with; they know no keypoints."""
 
 _DTYPES = ("float32", "bfloat16")
+
+
+def entry(name: str) -> Network:
+    """The registered network of a name, or one from elsewhere.
+
+    Args:
+      name: a key of `MODELS`, or `package.module:attribute` of a `Network`.
+
+    Raises:
+      ConfigError: no such network.
+    """
+    if name in MODELS:
+        return MODELS[name]
+    module, colon, attribute = name.partition(":")
+    if not colon:
+        raise ConfigError(
+            f"no model {name!r}; did you mean {_nearest(name, MODELS)!r}? "
+            f"Known: {', '.join(MODELS)}; or package.module:attribute."
+        )
+    try:
+        network = getattr(importlib.import_module(module), attribute)
+    except Exception as error:  # Whatever the module does when it is imported.
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise ConfigError(f"model {name!r} cannot be imported: {reason}") from error
+    if not isinstance(network, Network):
+        raise ConfigError(
+            f"model {name!r} is a {type(network).__name__}; it must be a "
+            "pose_jax.models.Network."
+        )
+    return network
 
 
 def build(name: str, num_keypoints: int = 17, **options: Any) -> nn.Module:
     """Builds a network.
 
     Args:
-      name: a key of `MODELS`.
-      num_keypoints: of the output, at least 1. Detectors have none.
+      name: a key of `MODELS`, or `package.module:attribute` of a `Network`.
+      num_keypoints: of the output, at least 1. Networks that give boxes have none.
       **options: attributes of the module. All have norm ("batch", "frozen" or "group";
         deeppose takes the first alone) and dtype (of the computation: "float32" or
         "bfloat16"; parameters and outputs stay float32).
@@ -106,40 +144,35 @@ def build(name: str, num_keypoints: int = 17, **options: Any) -> nn.Module:
     Raises:
       ConfigError: for an unknown name or option, or a value that cannot be.
     """
-    if name not in MODELS:
-        raise ConfigError(
-            f"no model {name!r}; did you mean {_nearest(name, MODELS)!r}? "
-            f"Known: {', '.join(MODELS)}."
-        )
+    network = entry(name)
     if num_keypoints < 1:
         raise ConfigError(f"num_keypoints must be at least 1; got {num_keypoints}.")
-    make = MODELS[name]
-    known = _options(make)
+    known = _options(network.make)
     for option in options:
         if option not in known:
             raise ConfigError(
                 f"model {name!r} has no option {option!r}; did you mean "
                 f"{_nearest(option, known)!r}? Known: {', '.join(known)}."
             )
-    if not name.startswith(DETECTORS):
-        options["num_keypoints"] = num_keypoints
-    model = make(**options)
+    dtype = options.get("dtype", "float32")
     for option, value, values in [
-        ("norm", model.norm, get_args(NormKind)),
-        ("dtype", getattr(model.dtype, "__name__", str(model.dtype)), _DTYPES),
+        ("norm", options.get("norm", "batch"), get_args(NormKind)),
+        ("dtype", getattr(dtype, "__name__", str(dtype)), _DTYPES),
     ]:
         if value not in values:
             raise ConfigError(
                 f"{option} must be one of {', '.join(values)}; got {value!r}."
             )
-    return model
+    if network.outputs != "boxes":
+        options["num_keypoints"] = num_keypoints
+    return network.make(**options)
 
 
 def _options(make: Callable[..., nn.Module]) -> list[str]:
-    """The attributes of a module that a config may set."""
-    cls, fixed = (make.func, make.keywords) if isinstance(make, partial) else (make, {})
+    """The arguments of `make` that a config may set."""
+    fixed = make.keywords if isinstance(make, partial) else {}
     hidden = {"num_keypoints", "name", "parent", *fixed}
-    return [field for field in cls.__dataclass_fields__ if field not in hidden]
+    return [name for name in inspect.signature(make).parameters if name not in hidden]
 
 
 def _nearest(word: str, words: Any) -> str:

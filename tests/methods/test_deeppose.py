@@ -56,8 +56,9 @@ class Brightest(nn.Module):
 
 @pytest.fixture(autouse=True)
 def fixed(monkeypatch):
-    monkeypatch.setitem(models.MODELS, "fixed", Fixed)
-    monkeypatch.setitem(models.MODELS, "brightest", Brightest)
+    for name, make in (("fixed", Fixed), ("brightest", Brightest)):
+        network = models.Network("coordinates", None, make)
+        monkeypatch.setitem(models.MODELS, name, network)
 
 
 def build(**changes):

@@ -89,8 +89,9 @@ class Small(faster_rcnn._Detector):
 
 @pytest.fixture(autouse=True)
 def networks(monkeypatch):
-    monkeypatch.setitem(models.MODELS, "faster_rcnn_small", Small)
-    monkeypatch.setitem(models.MODELS, "faster_rcnn_told", Told)
+    for name, make in (("faster_rcnn_small", Small), ("faster_rcnn_told", Told)):
+        network = models.Network("boxes", None, make)
+        monkeypatch.setitem(models.MODELS, name, network)
 
 
 def build(**changes):

@@ -97,9 +97,9 @@ class Small(nn.Module):
 
 @pytest.fixture(autouse=True)
 def networks(monkeypatch):
-    monkeypatch.setitem(models.MODELS, "told", Told)
-    monkeypatch.setitem(models.MODELS, "hands", Hands)
-    monkeypatch.setitem(models.MODELS, "small", Small)
+    for name, make in (("told", Told), ("hands", Hands), ("small", Small)):
+        network = models.Network("heatmaps and offsets", 1, make)
+        monkeypatch.setitem(models.MODELS, name, network)
 
 
 def build(keypoint_set=SET, **changes):

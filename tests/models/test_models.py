@@ -1,5 +1,6 @@
 """Every network: sizes, shapes, names and norms. What need not be computed is not."""
 
+import sys
 from functools import partial
 
 import jax
@@ -10,6 +11,7 @@ import pytest
 from pose_jax import info, models
 from pose_jax.errors import ConfigError
 from pose_jax.models import layers
+from pose_jax.models.pocket import Pocket
 from pose_jax.trees import flatten, path_matches
 from tests.models.networks import (
     IMAGES,
@@ -355,3 +357,50 @@ def test_misspelt_names_and_options_are_one_clear_line(arguments, options, messa
     with pytest.raises(ConfigError, match=message) as error:
         models.build(*arguments, **options)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", models.MODELS)
+def test_a_network_gives_what_its_entry_says(name):
+    network = models.entry(name)
+    h, w = (65, 97) if network.outputs == "heatmaps and offsets" else (64, 96)
+    images = jax.ShapeDtypeStruct((2, h, w, 3), jnp.float32)
+    model = models.build(name, 5)
+    with layers.use_forms("stock"):  # Fewer operations to trace.
+        output = jax.eval_shape(
+            lambda key, images: model.init_with_output(key, images)[0],
+            jax.random.key(0),
+            images,
+        )
+    found = jax.tree.map(lambda leaf: leaf.shape, output)
+    if network.outputs == "boxes":
+        (b, anchors), *rest = found
+        assert b == 2 and rest == [(2, anchors, 4), (2, 1), (2, 1, 4)]
+        return
+    if network.outputs == "coordinates":
+        assert found == (2, 5, 2)
+        return
+    maps = (2, h // network.stride, w // network.stride, 5)
+    assert found == ((maps, (*maps, 2)) if "offsets" in network.outputs else maps)
+
+
+# What somebody else's module may have.
+OWN = models.Network("heatmaps", 4, partial(Pocket, width=8))
+NO_NETWORK = Pocket
+
+
+def test_a_network_from_elsewhere_is_built_by_its_import_path(monkeypatch):
+    monkeypatch.setitem(sys.modules, "own_networks", sys.modules[__name__])
+    assert models.entry("own_networks:OWN") is OWN
+    model = models.build("own_networks:OWN", 3, norm="group", blocks=(1, 1, 1))
+    assert model == Pocket(3, norm="group", width=8, blocks=(1, 1, 1))
+    for name, message in {
+        "own_networks:NO_NETWORK": "is a .*; it must be a pose_jax.models.Network",
+        "own_networks:ONW": "cannot be imported: AttributeError: .*'ONW'",
+        "own_networks:": "cannot be imported",
+        "networks_own:OWN": "cannot be imported: ModuleNotFoundError: .*networks_own",
+    }.items():
+        with pytest.raises(ConfigError, match=f"^model '{name}' {message}") as error:
+            models.build(name)
+        assert "\n" not in str(error.value)
+    with pytest.raises(ConfigError, match="no option 'width'"):
+        models.build("own_networks:OWN", width=4)

@@ -251,17 +251,6 @@ def test_what_depends_on_the_keypoints_is_below_head(name):
     assert {path[1] for path in changed} == {"head", "auxiliary"}
 
 
-def test_every_network_gives_one_kind_of_output():
-    kinds = (
-        models.HEATMAPS,
-        models.COORDINATES,
-        models.HEATMAPS_AND_OFFSETS,
-        models.DETECTORS,
-    )
-    for name in models.MODELS:
-        assert sum(name.startswith(kind) for kind in kinds) == 1, name
-
-
 @pytest.mark.parametrize("remat, recomputed", [(False, 0), (True, 8)])
 def test_remat_recomputes_the_blocks(remat, recomputed):
     model = SMALL["multipose_18"](3, remat=remat)
