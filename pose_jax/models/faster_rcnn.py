@@ -26,13 +26,8 @@ import jax
 import jax.numpy as jnp
 
 from pose_jax import geometry
-from pose_jax.models.layers import (
-    Conv,
-    DType,
-    NormKind,
-    check_input,
-    upsample_nearest,
-)
+from pose_jax.models.layers import Conv, DType, NormKind, check_input
+from pose_jax.models.ops import upsample_nearest
 from pose_jax.models.pocket import Encoder
 from pose_jax.models.resnet import ResNet
 

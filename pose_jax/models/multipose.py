@@ -20,13 +20,8 @@ from functools import partial
 import flax.linen as nn
 import jax.numpy as jnp
 
-from pose_jax.models.layers import (
-    Conv,
-    DType,
-    NormKind,
-    check_input,
-    upsample_aligned,
-)
+from pose_jax.models.layers import Conv, DType, NormKind, check_input
+from pose_jax.models.ops import upsample_aligned
 from pose_jax.models.pocket import Encoder
 from pose_jax.models.resnet import DEPTHS, ResNet
 

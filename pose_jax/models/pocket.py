@@ -16,16 +16,8 @@ from functools import partial
 import flax.linen as nn
 import jax.numpy as jnp
 
-from pose_jax.models.layers import (
-    Conv,
-    DType,
-    Norm,
-    NormKind,
-    check_input,
-    depth_to_space,
-    space_to_depth,
-    upsample_aligned,
-)
+from pose_jax.models.layers import Conv, DType, Norm, NormKind, check_input
+from pose_jax.models.ops import depth_to_space, space_to_depth, upsample_aligned
 
 
 class Block(nn.Module):

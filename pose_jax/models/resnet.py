@@ -18,7 +18,8 @@ from functools import partial
 import flax.linen as nn
 import jax.numpy as jnp
 
-from pose_jax.models.layers import Conv, DType, Norm, NormKind, max_pool
+from pose_jax.models.layers import Conv, DType, Norm, NormKind
+from pose_jax.models.ops import max_pool
 
 
 class Downsample(nn.Module):
