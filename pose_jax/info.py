@@ -18,7 +18,7 @@ from pose_jax import data as data_lib
 from pose_jax import keypoints, methods
 from pose_jax.errors import InputError
 from pose_jax.keypoints import KeypointSet
-from pose_jax.models import layers
+from pose_jax.models import ops
 from pose_jax.runs import states
 from pose_jax.training import config as training_config
 from pose_jax.types import ImageView, Inputs, Method, Phase
@@ -38,7 +38,7 @@ def multiply_adds(fn: Callable, *args: Any) -> tuple[int, int]:
       Divided by 2^30, that is the "GFLOPs" in the tables of HRNet, Simple Baselines and
       DARK.
     """
-    with layers.use_forms("stock"):
+    with ops.use_forms("stock"):
         return _count(jax.make_jaxpr(fn)(*args).jaxpr)
 
 

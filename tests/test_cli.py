@@ -19,7 +19,7 @@ from PIL import Image
 import pose_jax
 from pose_jax import cli, doctor, info, keypoints, methods, models
 from pose_jax.errors import ConfigError, InputError
-from pose_jax.models import layers
+from pose_jax.models import ops
 from pose_jax.runs import states
 from tests.made_up import made_up_detector
 
@@ -272,7 +272,7 @@ def test_multiply_adds_are_those_of_the_definition():
         return jax.ShapeDtypeStruct(shape, jnp.float32)
 
     def conv(x, kernel):
-        return layers.conv(x, kernel, stride=2, padding=1)
+        return ops.conv(x, kernel, stride=2, padding=1)
 
     def rows(x):
         return jax.lax.scan(lambda carry, row: (carry, row @ row), 0.0, x)
@@ -287,7 +287,7 @@ def test_multiply_adds_are_those_of_the_definition():
     # Every input pixel meets every tap once; papers charge four times that.
     args = zeros(1, 4, 6, 5), zeros(4, 4, 5, 7)
     macs = 4 * 6 * 16 * 5 * 7
-    assert info.multiply_adds(layers.conv_transpose, *args) == (macs, 4 * macs)
+    assert info.multiply_adds(ops.conv_transpose, *args) == (macs, 4 * macs)
 
 
 def test_the_cost_of_simple_baseline_is_the_published_one():

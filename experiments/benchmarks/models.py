@@ -5,7 +5,7 @@ r"""Speed of the networks: images a second, training and forward, fast forms and
 
 Training is loss, gradients and Adam; no data pipeline. The two forms are timed in turns
 and each keeps its best time, so that their ratio is fair on a busy machine. Both compute
-the same numbers: see `pose_jax.models.layers`.
+the same numbers: see `pose_jax.models.ops`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import optax
 
 from pose_jax import models
-from pose_jax.models import layers
+from pose_jax.models import ops
 
 # Height, width. Everything else is 256x192, as in the papers.
 SIZES = {"pocket": (128, 96)}
@@ -79,7 +79,7 @@ def measure(
     """Table rows of one network."""
     compiled = {}
     for form in forms:
-        with layers.use_forms(form):
+        with ops.use_forms(form):
             compiled[form] = compiled_steps(name, batch)
     rows = []
     for kind in ("train", "forward"):

@@ -94,12 +94,6 @@ MODELS: dict[str, Network] = {
     **_by_depth("simple_baseline", "heatmaps", 4, SimpleBaseline),
 }
 
-# What the names begin with of the networks of each kind, until methods ask `entry`.
-HEATMAPS = ("hourglass_", "hrnet_", "pocket", "simple_baseline_")
-COORDINATES = ("deeppose", "resnet_regression_")
-HEATMAPS_AND_OFFSETS = ("multipose_",)
-DETECTORS = ("faster_rcnn_",)
-
 _DTYPES = ("float32", "bfloat16")
 
 

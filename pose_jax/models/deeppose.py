@@ -26,15 +26,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax import lax
 
-from pose_jax.models.layers import (
-    Conv,
-    Coordinates,
-    DType,
-    NormKind,
-    check_input,
-    local_response_norm,
-    max_pool,
-)
+from pose_jax.models.layers import Conv, Coordinates, DType, NormKind, check_input
+from pose_jax.models.ops import local_response_norm, max_pool
 
 _MIN_SIZE = 57  # Maps of 15, 7, 3 and 1 pixels.
 
@@ -57,7 +50,7 @@ class DeepPose(nn.Module):
         coordinates to half a pixel of 220; parameters and output are float32.
       dropout: share of the outputs of fc6 and fc7 that is dropped in training. The paper
         has 0.6 and does not say whether that is dropped or kept.
-      lrn_alpha_per: see `layers.local_response_norm`.
+      lrn_alpha_per: see `ops.local_response_norm`.
       width: channels of the first convolution, a multiple of 3; the others have 8/3, 4,
         4 and 8/3 times as many.
       features: outputs of fc6 and of fc7.

@@ -26,18 +26,10 @@ import jax
 import jax.numpy as jnp
 
 from pose_jax import geometry
-from pose_jax.models.layers import (
-    Conv,
-    DType,
-    Norm,
-    NormKind,
-    check_input,
-    max_pool,
-    space_to_depth,
-    upsample_nearest,
-)
-from pose_jax.models.pocket import Block
-from pose_jax.models.resnet import DEPTHS, ResNet, Stage
+from pose_jax.models.layers import Conv, DType, NormKind, check_input
+from pose_jax.models.ops import upsample_nearest
+from pose_jax.models.pocket import Encoder
+from pose_jax.models.resnet import ResNet
 
 _small = nn.initializers.normal(0.01)
 _smaller = nn.initializers.normal(0.001)
@@ -190,33 +182,6 @@ class FasterRCNN(_Detector):
         return (nn.relu(self.reduce(self.backbone(images, train))),)
 
 
-class ResNetStages(nn.Module):
-    """`ResNet` at output stride 32, by the same names; gives the maps of all stages."""
-
-    depth: int
-    norm: NormKind
-    dtype: DType
-    remat: bool
-    width: int
-
-    @nn.compact
-    def __call__(self, images, train: bool):
-        block, counts = DEPTHS[self.depth]
-        if self.remat:
-            block = nn.remat(block)
-        conv = partial(Conv, dtype=self.dtype)
-        norm = partial(Norm, self.norm, train, dtype=self.dtype)
-        x = conv(self.width, 7, stride=2, name="conv1")(images)
-        x = max_pool(nn.relu(norm(name="bn1")(x)), window=3, stride=2, padding=1)
-        maps = []
-        for i, blocks in enumerate(counts):
-            width, stride = self.width * 2**i, 1 if i == 0 else 2
-            stage = partial(Stage, block, width, blocks, stride, conv, norm)
-            x = stage(name=f"layer{i + 1}")(x)
-            maps.append(x)
-        return maps
-
-
 class Pyramid(nn.Module):
     """Feature pyramid (Lin et al., arXiv:1612.03144): maps of four strides to five.
 
@@ -267,7 +232,7 @@ class FasterRCNNPyramid(_Detector):
     crop_size = (7, 7)
 
     def setup(self):
-        self.backbone = ResNetStages(
+        self.backbone = ResNet(
             self.depth, self.norm, self.dtype, self.remat, self.width
         )
         self.pyramid = Pyramid(self.features, self.dtype)
@@ -275,7 +240,7 @@ class FasterRCNNPyramid(_Detector):
         self.box_head = BoxHead(self.head_features, self.dtype)
 
     def extract(self, images, train):
-        return self.pyramid(self.backbone(images, train))
+        return self.pyramid(self.backbone(images, train, all_stages=True))
 
     def crop(self, features, boxes_xyxy):
         size = jnp.maximum(boxes_xyxy[..., 2:] - boxes_xyxy[..., :2], 1)
@@ -287,51 +252,15 @@ class FasterRCNNPyramid(_Detector):
         )
 
 
-class Encoder(nn.Module):
-    """4x4 patches, down to stride 32 and up to stride 8; feature i is at 8i + 1.5."""
-
-    norm: NormKind
-    dtype: DType
-    width: int
-    blocks: tuple[int, int, int]
-
-    @nn.compact
-    def __call__(self, images, train: bool):
-        conv = partial(Conv, dtype=self.dtype)
-        norm = partial(Norm, self.norm, train, dtype=self.dtype)
-        x = space_to_depth(images, 4)
-        x = nn.relu(norm(name="stem_norm")(conv(self.width, 1, name="stem")(x)))
-        down = []
-        for times, blocks in zip((3, 4, 6), self.blocks, strict=True):
-            stage = f"down_{8 * 2 ** len(down)}"
-            x = conv(times * self.width, 3, stride=2, name=f"{stage}_conv")(x)
-            x = nn.relu(norm(name=f"{stage}_norm")(x))
-            for i in range(blocks):
-                x = Block(conv, norm, name=f"{stage}_block_{i}")(x)
-            down.append(x)
-        for stride, lateral in zip((16, 8), down[-2::-1], strict=True):
-            stage, channels = f"up_{stride}", lateral.shape[-1]
-            above = conv(channels, 1, name=f"{stage}_conv")(x)
-            x = conv(channels, 1, name=f"{stage}_lateral")(lateral)
-            h, w = x.shape[1:3]
-            x = x + above.repeat(2, axis=1).repeat(2, axis=2)[:, :h, :w]
-            x = nn.relu(norm(name=f"{stage}_norm")(x))
-            x = Block(conv, norm, name=f"{stage}_block")(x)
-        return x
-
-
 class FasterRCNNPocket(_Detector):
     """One map of stride 8, for CPUs, demos and tests.
 
-    Not from a paper; built as `Pocket` is. Boxes are cut from fewer channels and in fewer
-    cells, higher than wide as people are, and have a narrower head.
+    Not from a paper; its encoder is `Pocket`'s. Boxes are cut from fewer channels and in
+    fewer cells, higher than wide as people are, and have a narrower head.
 
     Attributes:
       num_anchors: boxes at each feature.
-      norm: "batch", "frozen" or "group".
-      dtype: of the computation; parameters and outputs are float32.
-      width: channels of the 4x4 patches; 3, 4 and 6 times as many at strides 8, 16, 32.
-      blocks: blocks at strides 8, 16 and 32 on the way down.
+      norm, dtype, width, blocks: as of `Encoder`; parameters and outputs are float32.
       features: channels that the head sees of the map.
       head_features: of the layers of the box head.
     """
@@ -356,7 +285,8 @@ class FasterRCNNPocket(_Detector):
         self.box_head = BoxHead(self.head_features, self.dtype)
 
     def extract(self, images, train):
-        return (self.backbone(images, train),)
+        features, _ = self.backbone(images, train)
+        return (features,)
 
     def crop(self, features, boxes_xyxy):
         return self._crops(nn.relu(self.reduce(features[0])), boxes_xyxy, 8)

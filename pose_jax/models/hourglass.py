@@ -21,16 +21,8 @@ from functools import partial
 import flax.linen as nn
 import jax.numpy as jnp
 
-from pose_jax.models.layers import (
-    Conv,
-    ConvNorm,
-    DType,
-    Norm,
-    NormKind,
-    check_input,
-    max_pool,
-    upsample_nearest,
-)
+from pose_jax.models.layers import Conv, ConvNorm, DType, Norm, NormKind, check_input
+from pose_jax.models.ops import max_pool, upsample_nearest
 from pose_jax.models.resnet import Stage
 
 

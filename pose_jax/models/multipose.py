@@ -20,16 +20,9 @@ from functools import partial
 import flax.linen as nn
 import jax.numpy as jnp
 
-from pose_jax.models.layers import (
-    Conv,
-    DType,
-    Norm,
-    NormKind,
-    check_input,
-    space_to_depth,
-    upsample_aligned,
-)
-from pose_jax.models.pocket import Block
+from pose_jax.models.layers import Conv, DType, NormKind, check_input
+from pose_jax.models.ops import upsample_aligned
+from pose_jax.models.pocket import Encoder
 from pose_jax.models.resnet import DEPTHS, ResNet
 
 _STRIDE = 8
@@ -128,17 +121,13 @@ class MultiPose(nn.Module):
 class MultiPosePocket(nn.Module):
     """Heatmaps and offsets from a network for CPUs, demos and tests.
 
-    Not from the paper; built as `Pocket` is: 4x4 patches, down to stride 32 for sight of
-    the whole image, and up again to stride 8 with lateral additions. Features of every
-    stride are aligned, feature i at pixel stride * i. The auxiliary head is before the
-    last block.
+    Not from the paper; its encoder is `Pocket`'s, with aligned features. The auxiliary
+    head is before the last block.
 
     Attributes:
       num_keypoints: k of the outputs.
-      norm: "batch", "frozen" or "group".
-      dtype: of the computation; parameters, interpolation and outputs are float32.
-      width: channels of the 4x4 patches; 3, 4 and 6 times as many at strides 8, 16, 32.
-      blocks: blocks at strides 8, 16 and 32 on the way down.
+      norm, dtype, width, blocks: as of `Encoder`; parameters, interpolation and outputs
+        are float32.
       offset_scale: as of `MultiPose`.
     """
 
@@ -153,38 +142,9 @@ class MultiPosePocket(nn.Module):
     def __call__(self, images, train: bool = False):
         check_input(images, divisor=_STRIDE, remainder=1)
         _check_scale(self.offset_scale)
-        conv = partial(Conv, dtype=self.dtype)
-        norm = partial(Norm, self.norm, train, dtype=self.dtype)
-
-        # Patch i begins at pixel 4i - 2: 8n + 1 pixels are 2n + 1 patches, and the next
-        # convolution can see as far to the right of its centre as to the left.
-        x = jnp.pad(images, ((0, 0), (2, 1), (2, 1), (0, 0)))
-        x = space_to_depth(x, 4)
-        x = nn.relu(norm(name="stem_norm")(conv(self.width, 1, name="stem")(x)))
-        down = []
-        for times, blocks in zip((3, 4, 6), self.blocks, strict=True):
-            stage = f"down_{8 * 2 ** len(down)}"
-            x = conv(times * self.width, 3, stride=2, name=f"{stage}_conv")(x)
-            x = nn.relu(norm(name=f"{stage}_norm")(x))
-            for i in range(blocks):
-                x = Block(conv, norm, name=f"{stage}_block_{i}")(x)
-            down.append(x)
-
-        for stride, lateral in zip((16, 8), down[-2::-1], strict=True):
-            stage, channels = f"up_{stride}", lateral.shape[-1]
-            above = conv(channels, 1, name=f"{stage}_conv")(x)
-            x = conv(channels, 1, name=f"{stage}_lateral")(lateral)
-            x = x + _doubled(above, x.shape[1:3])
-            halfway = nn.relu(norm(name=f"{stage}_norm")(x))
-            x = Block(conv, norm, name=f"{stage}_block")(halfway)
-        return _outputs(self, x, halfway, train)
-
-
-def _doubled(x, size: tuple[int, int]):
-    """Twice as many features, aligned; where `size` [h, w] is even, the last twice."""
-    x = upsample_aligned(x, factor=2)
-    (h, w), (rows, columns) = size, x.shape[1:3]
-    return jnp.pad(x, ((0, 0), (0, h - rows), (0, w - columns), (0, 0)), mode="edge")
+        encoder = Encoder(self.norm, self.dtype, self.width, self.blocks, aligned=True)
+        nn.share_scope(self, encoder)  # No level of its own in the tree of variables.
+        return _outputs(self, *encoder(images, train), train)
 
 
 def _check_scale(scale: float) -> None:

@@ -16,15 +16,8 @@ from functools import partial
 import flax.linen as nn
 import jax.numpy as jnp
 
-from pose_jax.models.layers import (
-    Conv,
-    DType,
-    Norm,
-    NormKind,
-    check_input,
-    depth_to_space,
-    space_to_depth,
-)
+from pose_jax.models.layers import Conv, DType, Norm, NormKind, check_input
+from pose_jax.models.ops import depth_to_space, space_to_depth, upsample_aligned
 
 
 class Block(nn.Module):
@@ -42,15 +35,72 @@ class Block(nn.Module):
         return nn.relu(x + y)
 
 
-class Pocket(nn.Module):
+class Encoder(nn.Module):
     """Down to stride 32, and up again to stride 8 with lateral additions.
+
+    The encoder of all small networks here. Images [b, h, w, 3] -> features
+    [b, h/8, w/8, 3 * width] and the same before the last block.
+
+    Attributes:
+      norm: "batch", "frozen" or "group".
+      dtype: of the computation.
+      width: channels of the 4x4 patches; 3, 4 and 6 times as many at strides 8, 16, 32.
+      blocks: blocks at strides 8, 16 and 32 on the way down.
+      aligned: of images of 8n + 1 pixels, feature i at pixel stride * i, n + 1 of them at
+        stride 8; otherwise of 16n pixels, feature i of stride 8 at pixel 8i + 1.5.
+    """
+
+    norm: NormKind
+    dtype: DType
+    width: int
+    blocks: tuple[int, int, int]
+    aligned: bool = False
+
+    @nn.compact
+    def __call__(self, images, train: bool):
+        conv = partial(Conv, dtype=self.dtype)
+        norm = partial(Norm, self.norm, train, dtype=self.dtype)
+
+        if self.aligned:
+            # Patch i begins at pixel 4i - 2: 8n + 1 pixels are 2n + 1 patches, and the
+            # next convolution can see as far to the right of its centre as to the left.
+            images = jnp.pad(images, ((0, 0), (2, 1), (2, 1), (0, 0)))
+        x = space_to_depth(images, 4)
+        x = nn.relu(norm(name="stem_norm")(conv(self.width, 1, name="stem")(x)))
+        down = []
+        for times, blocks in zip((3, 4, 6), self.blocks, strict=True):
+            stage = f"down_{8 * 2 ** len(down)}"
+            x = conv(times * self.width, 3, stride=2, name=f"{stage}_conv")(x)
+            x = nn.relu(norm(name=f"{stage}_norm")(x))
+            for i in range(blocks):
+                x = Block(conv, norm, name=f"{stage}_block_{i}")(x)
+            down.append(x)
+
+        for stride, lateral in zip((16, 8), down[-2::-1], strict=True):
+            stage, channels = f"up_{stride}", lateral.shape[-1]
+            above = conv(channels, 1, name=f"{stage}_conv")(x)
+            x = conv(channels, 1, name=f"{stage}_lateral")(lateral)
+            x = x + self._doubled(above, x.shape[1:3])
+            before = nn.relu(norm(name=f"{stage}_norm")(x))
+            x = Block(conv, norm, name=f"{stage}_block")(before)
+        return x, before
+
+    def _doubled(self, x, size: tuple[int, int]):
+        """Twice as many features, cut or filled up to `size` [h, w]."""
+        h, w = size
+        if not self.aligned:  # Odd where 32 does not divide the image.
+            return x.repeat(2, axis=1).repeat(2, axis=2)[:, :h, :w]
+        x = upsample_aligned(x, factor=2)
+        missing = ((0, 0), (0, h - x.shape[1]), (0, w - x.shape[2]), (0, 0))
+        return jnp.pad(x, missing, mode="edge")
+
+
+class Pocket(nn.Module):
+    """Heatmaps from the encoder's features.
 
     Attributes:
       num_keypoints: channels of the output.
-      norm: "batch", "frozen" or "group".
-      dtype: of the computation; parameters and output are float32.
-      width: channels of the 4x4 patches; 3, 4 and 6 times as many at strides 8, 16, 32.
-      blocks: blocks at strides 8, 16 and 32 on the way down.
+      norm, dtype, width, blocks: as of `Encoder`; parameters and output are float32.
     """
 
     num_keypoints: int
@@ -62,31 +112,19 @@ class Pocket(nn.Module):
     @nn.compact
     def __call__(self, images, train: bool = False):
         check_input(images, divisor=16)
-        conv = partial(Conv, dtype=self.dtype)
-        norm = partial(Norm, self.norm, train, dtype=self.dtype)
-
-        x = space_to_depth(images, 4)
-        x = nn.relu(norm(name="stem_norm")(conv(self.width, 1, name="stem")(x)))
-        features = []
-        for times, blocks in zip((3, 4, 6), self.blocks, strict=True):
-            stage = f"down_{8 * 2 ** len(features)}"
-            x = conv(times * self.width, 3, stride=2, name=f"{stage}_conv")(x)
-            x = nn.relu(norm(name=f"{stage}_norm")(x))
-            for i in range(blocks):
-                x = Block(conv, norm, name=f"{stage}_block_{i}")(x)
-            features.append(x)
-
-        for stride, lateral in zip((16, 8), features[-2::-1], strict=True):
-            above = conv(lateral.shape[-1], 1, name=f"up_{stride}_conv")(x)
-            x = conv(lateral.shape[-1], 1, name=f"up_{stride}_lateral")(lateral)
-            h, w = lateral.shape[1:3]  # Odd where 32 does not divide the image.
-            x = x + above.repeat(2, axis=1).repeat(2, axis=2)[:, :h, :w]
-            x = nn.relu(norm(name=f"up_{stride}_norm")(x))
-            x = Block(conv, norm, name=f"up_{stride}_block")(x)
+        encoder = Encoder(self.norm, self.dtype, self.width, self.blocks)
+        nn.share_scope(self, encoder)  # No level of its own in the tree of variables.
+        x, _ = encoder(images, train)
 
         # Near zero at first, as maps mostly are: otherwise the first hundreds of steps
         # are spent on unlearning noise.
-        head = partial(conv, use_bias=True, kernel_init=nn.initializers.normal(0.001))
-        x = head(4 * self.num_keypoints, 1, name="head")(x)
+        x = Conv(
+            4 * self.num_keypoints,
+            1,
+            use_bias=True,
+            dtype=self.dtype,
+            kernel_init=nn.initializers.normal(0.001),
+            name="head",
+        )(x)
         heatmaps = depth_to_space(x, 2).astype(jnp.float32)
         return (heatmaps,) if train else heatmaps

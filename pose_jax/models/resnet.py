@@ -18,7 +18,8 @@ from functools import partial
 import flax.linen as nn
 import jax.numpy as jnp
 
-from pose_jax.models.layers import Conv, DType, Norm, NormKind, max_pool
+from pose_jax.models.layers import Conv, DType, Norm, NormKind
+from pose_jax.models.ops import max_pool
 
 
 class Downsample(nn.Module):
@@ -156,9 +157,18 @@ class ResNet(nn.Module):
 
     @nn.compact
     def __call__(
-        self, images, train: bool = False, keep: tuple[int, int] | None = None
+        self,
+        images,
+        train: bool = False,
+        *,
+        keep: tuple[int, int] | None = None,
+        all_stages: bool = False,
     ):
-        """The features; with `keep` = (stage, n) also those of layerSTAGE's n-th block."""
+        """The features.
+
+        With `keep` = (stage, n) also those of layerSTAGE's n-th block; with `all_stages`
+        a list of the features of each stage instead.
+        """
         if self.output_stride not in (8, 16, 32):
             raise ValueError(
                 f"output_stride must be 8, 16 or 32, pixels; got {self.output_stride}."
@@ -172,7 +182,7 @@ class ResNet(nn.Module):
         x = conv(self.width, 7, stride=2, name="conv1")(images)
         x = nn.relu(norm(name="bn1")(x))
         x = max_pool(x, window=3, stride=2, padding=1)
-        total, dilation, kept = 4, 1, None
+        total, dilation, kept, maps = 4, 1, None, []
         for i, blocks in enumerate(counts):
             width, stride = self.width * 2**i, 1 if i == 0 else 2
             before = dilation
@@ -196,4 +206,7 @@ class ResNet(nn.Module):
                 x, kept = stage(x, keep[1])
             else:
                 x = stage(x)
+            maps.append(x)
+        if all_stages:
+            return maps
         return x if keep is None else (x, kept)

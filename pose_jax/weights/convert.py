@@ -33,13 +33,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pose_jax import keypoints, models
+from pose_jax import keypoints, methods, models
 from pose_jax._version import __version__
 from pose_jax.errors import ConfigError, InputError
 from pose_jax.models import resnet
 from pose_jax.runs import states
 from pose_jax.trees import TreePath, flatten
 from pose_jax.weights import torch_file
+from pose_jax.weights.catalogue import CATALOGUE, Published
 
 _LEAVES = {
     "kernel": "weight", "scale": "weight", "bias": "bias",
@@ -54,12 +55,6 @@ _CLASSIFIER = re.compile(
     r"|stage4\.\d+\.fuse_layers\.[1-3]\..+"
 )
 """What a network for ImageNet has beside the backbone of one for poses."""
-_FAMILIES = ("simple_baseline_", "hrnet_", "hourglass_")
-_STARTED = (
-    "resnet_regression_", "multipose_18", "multipose_50", "multipose_101",
-    "faster_rcnn_18", "faster_rcnn_50", "faster_rcnn_101", "faster_rcnn_fpn_",
-)  # fmt: skip
-"""Networks that were published as a backbone alone."""
 
 
 def from_torch(
@@ -165,24 +160,36 @@ def _published_name(path: TreePath) -> str:
     return ".".join([*modules, _LEAVES[leaf]])
 
 
-def _expected(
-    name: str, num_keypoints: int, backbone: bool, options: Mapping[str, Any]
-) -> dict[str, _Path]:
-    """The variables of a network by their published names."""
-    if name in models.MODELS and name.startswith(_STARTED) and not backbone:
-        raise ConfigError(
-            f"model {name!r} was never published whole; for a start from torchvision's "
-            "ResNet say --backbone."
-        )
-    if name in models.MODELS and not name.startswith(_FAMILIES + _STARTED):
-        known = [known for known in models.MODELS if known.startswith(_FAMILIES)]
+def _published(name: str) -> Published:
+    """What is published of a network; refuses one of which nothing is."""
+    if name not in CATALOGUE:
+        models.entry(name)  # Says what is like an unknown name.
+        known = [known for known, published in CATALOGUE.items() if published.whole]
         raise ConfigError(
             f"model {name!r} has no published weights; there are some of "
             f"{', '.join(known)}."
         )
+    return CATALOGUE[name]
+
+
+def _expected(
+    name: str, num_keypoints: int, backbone: bool, options: Mapping[str, Any]
+) -> dict[str, _Path]:
+    """The variables of a network by their published names."""
+    published = _published(name)
+    if not published.whole and not backbone:
+        raise ConfigError(
+            f"model {name!r} was never published whole; for a start from torchvision's "
+            "ResNet say --backbone."
+        )
     model = models.build(name, num_keypoints, **options)
+    if backbone and not published.backbone:
+        raise ConfigError(
+            f"model {name!r} has no backbone that learns ImageNet; simple_baseline_50, "
+            "hrnet_w32 and their like have."
+        )
     # No variable's shape depends on the size, but not all networks take all sizes.
-    side = 65 if name.startswith(models.HEATMAPS_AND_OFFSETS) else 64
+    side, _, _ = published.sides
     shapes = jax.eval_shape(
         lambda key: model.init(key, jnp.zeros((1, side, side, 3)), train=True),
         jax.random.key(0),
@@ -190,19 +197,14 @@ def _expected(
     paths = [_Path(path, leaf.shape) for path, leaf in flatten(shapes).items()]
     if backbone:
         roots = {path.names[1] for path in paths}
-        if name.startswith("hourglass_"):
-            raise ConfigError(
-                f"model {name!r} has no backbone that learns ImageNet; simple_baseline_50, "
-                "hrnet_w32 and their like have."
-            )
         wanted = {"backbone"} if "backbone" in roots else roots - {"head"}
         paths = [path for path in paths if path.names[1] in wanted]
     return {_published_name(path.names): path for path in paths}
 
 
-def _num_keypoints(arrays: Mapping[str, np.ndarray], name: str) -> int:
+def _num_keypoints(arrays: Mapping[str, Any], name: str) -> int:
     """Channels of the last layer; 17 where there is none, which `_check` finds out."""
-    last = "score.0.weight" if name.startswith("hourglass_") else "final_layer.weight"
+    last = _published(name).last
     shape = np.shape(arrays[last]) if last in arrays else ()
     return shape[0] if len(shape) == 4 and shape[0] else 17
 
@@ -299,10 +301,10 @@ def _advice(arrays: Mapping[str, np.ndarray], asked: str) -> str:
                 likely = f"simple_baseline_{depth}"
                 if "deconv_layers.0.weight" not in arrays:
                     same = asked.split()[0].rpartition("_")[0] + f"_{depth}"
-                    if same in models.MODELS and same.startswith(_STARTED):
+                    if same in CATALOGUE and not CATALOGUE[same].whole:
                         likely = same
                     likely += " --backbone"
-    if likely is None or likely.split()[0] not in models.MODELS or likely == asked:
+    if likely is None or likely.split()[0] not in CATALOGUE or likely == asked:
         return "Give the checkpoint of this network, whole."
     return f"They look like those of --model {likely}."
 
@@ -391,14 +393,7 @@ def convert(
     """
     file, out = Path(file), Path(out)
     options = dict(options or {})
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ConfigError(f"{out} exists already: give another --out, or delete it.")
-    above = next(path for path in out.absolute().parents if path.exists())
-    if not above.is_dir():
-        raise ConfigError(
-            f"{out} cannot be made: {above} is a file; give another --out."
-        )
-    hourglass, hrnet = (model.startswith(word) for word in ("hourglass_", "hrnet_"))
+    _check_free(out)
     state_dict = torch_file.read(file)
     try:
         variables = from_torch(state_dict, model, backbone=backbone, **options)
@@ -408,37 +403,16 @@ def convert(
         raise InputError(f"{file}: {error}") from None
     k = None if backbone else _num_keypoints(state_dict, model)
     chosen = _keypoint_set(keypoint_set, k)
-    multipose = model.startswith(models.HEATMAPS_AND_OFFSETS)
-    detector = model.startswith(models.DETECTORS)
-    if detector and input_size is not None:
-        raise ConfigError(
-            f"--input-size: {model} is a detector, whose input has the size of an image; "
-            "leave it out."
-        )
-    if input_size is None:
-        input_size = (256, 256) if chosen.name == "mpii" else (192, 256)
-        input_size = (96, 128) if hourglass else input_size
-        input_size = (257, 353) if multipose else input_size
-    if multipose and (min(input_size) < 65 or any(n % 8 != 1 for n in input_size)):
-        raise ConfigError(
-            f"--input-size must be multiples of 8 plus 1, at least 65, for {model}; got "
-            f"{input_size[0]}x{input_size[1]}."
-        )
-    if not multipose and (min(input_size) < 64 or any(n % 32 for n in input_size)):
-        raise ConfigError(
-            f"--input-size must be multiples of 32, at least 64; got "
-            f"{input_size[0]}x{input_size[1]}."
-        )
-    if sigma is not None and not 0 < sigma < float("inf"):
-        raise ConfigError(f"--sigma must be positive; got {sigma}.")
-    channels = channels or ("rgb" if hrnet or backbone else "bgr")
+    size = _input_size(model, input_size, chosen.name)
+    method = _method(model, options, size, sigma, alignment)
+    channels = channels or ("rgb" if backbone else _published(model).channels)
+    is_detector = models.entry(model).outputs == "boxes"
     if channels == "bgr":
         variables = to_rgb(variables)
-    method = _method(model, options, input_size, sigma, alignment)
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
     manifest = {
         "method": method,
-        "keypoints": None if detector else chosen.to_json(),
+        "keypoints": None if is_detector else chosen.to_json(),
         "input": {"batch_size": 32},
         # Where the user keeps the data is not known: root is for `eval --data` to say.
         "data": {"name": chosen.name, "root": "", "split": _SPLITS[chosen.name]},
@@ -460,9 +434,41 @@ def convert(
             "flax": flax.__version__,
         },
     }
-    phase = "detector" if detector else "pose"
+    phase = "detector" if is_detector else "pose"
     states.save_model(out / "model", {phase: variables}, manifest)
     return _said(file, out, state_dict, manifest, len(flatten(variables)))
+
+
+def _check_free(out: Path) -> None:
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ConfigError(f"{out} exists already: give another --out, or delete it.")
+    above = next(path for path in out.absolute().parents if path.exists())
+    if not above.is_dir():
+        raise ConfigError(
+            f"{out} cannot be made: {above} is a file; give another --out."
+        )
+
+
+def _input_size(
+    model: str, asked: tuple[int, int] | None, keypoint_set: str
+) -> tuple[int, int]:
+    """The size asked for, or the published one, if the network takes it."""
+    published = _published(model)
+    if models.entry(model).outputs == "boxes" and asked is not None:
+        raise ConfigError(
+            f"--input-size: {model} is a detector, whose input has the size of an image; "
+            "leave it out."
+        )
+    usual = (256, 256) if keypoint_set == "mpii" else (192, 256)
+    size = asked or published.input_size or usual
+    if not published.fits(size):
+        smallest, divisor, remainder = published.sides
+        plus = f" plus {remainder}" if remainder else ""
+        raise ConfigError(
+            f"--input-size must be multiples of {divisor}{plus}, at least {smallest}, "
+            f"for {model}; got {size[0]}x{size[1]}."
+        )
+    return size
 
 
 def _method(
@@ -473,36 +479,28 @@ def _method(
     alignment: Literal["stride", "aligned"] | None,
 ) -> dict[str, Any]:
     """The config section of the method that reads the network's outputs."""
-    network = {
+    published, outputs = _published(model), models.entry(model).outputs
+    section = {
+        "name": methods.for_network(model),
         "model": {"name": model, "options": options},
-        "input_size": list(input_size),
+        **published.settings,
     }
-    if not model.startswith(models.HEATMAPS):
+    if outputs != "boxes":
+        section["input_size"] = list(input_size)
+    if outputs != "heatmaps":
         if sigma is not None or alignment is not None:
             raise ConfigError(
                 "--sigma and --alignment say how Gaussian heatmaps were made, which "
                 f"{model} has not: leave them out."
             )
-        if model.startswith(models.COORDINATES):
-            return {"name": "deeppose", **network, "stages": 1}
-        if model.startswith(models.DETECTORS):
-            anchors = ((64.0, 128.0, 256.0, 512.0),)
-            if "fpn" in model:
-                anchors = ((32.0,), (64.0,), (128.0,), (256.0,), (512.0,))
-            return {
-                "name": "detector",
-                "model": network["model"],
-                "anchor_scales": anchors,
-            }
-        return {"name": "multipose", **network}
-    hourglass = model.startswith("hourglass_")
+        return section
     if sigma is None:
-        small = 2.0 if model == "hourglass_8" else 1.0  # As released.
-        sigma = {(96, 128): small, (288, 384): 3.0}.get(input_size, 2.0)
-    aligned = (alignment or ("aligned" if hourglass else "stride")) == "aligned"
+        sigma = published.sigmas.get(input_size, 2.0)
+    elif not 0 < sigma < float("inf"):
+        raise ConfigError(f"--sigma must be positive; got {sigma}.")
+    aligned = (alignment or published.alignment) == "aligned"
     return {
-        "name": "dark",
-        **network,
+        **section,
         "sigma": float(sigma),
         "encoding": "unbiased" if aligned else "biased",
         "decoder": "dark" if aligned else "shift",

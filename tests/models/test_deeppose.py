@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from pose_jax import info, models
-from pose_jax.models import layers
+from pose_jax.models import layers, ops
 from pose_jax.trees import flatten, path_matches
 from pose_jax.weights import convert
 from tests.models.networks import (
@@ -62,7 +62,7 @@ def test_lrn_and_its_gradient_are_the_definition_in_float64(options):
     random = np.random.default_rng(0)
     x = 3 * random.normal(size=(2, 3, 1, 7)).astype("f4")
     weight = random.normal(size=x.shape).astype("f4")
-    lrn = jax.jit(partial(layers.local_response_norm, **options))
+    lrn = jax.jit(partial(ops.local_response_norm, **options))
     found, pull = jax.vjp(lrn, x)
     np.testing.assert_allclose(found, slow_lrn(x, **options), rtol=1e-5, atol=1e-7)
 
@@ -79,18 +79,18 @@ def test_lrn_and_its_gradient_are_the_definition_in_float64(options):
 def test_lrn_takes_alpha_for_the_sum_unless_told():
     x = np.full((1, 5), 100.0, "f4")  # The middle channel sees five of 10^4.
     for alpha_per, scale in (("element", 2 + 5), ("window", 2 + 1)):
-        out = layers.local_response_norm(x, alpha_per=alpha_per)
+        out = ops.local_response_norm(x, alpha_per=alpha_per)
         np.testing.assert_allclose(out[0, 2], 100 / scale**0.75, rtol=1e-6)
 
 
 def test_lrn_is_computed_in_float32_and_keeps_the_type():
     x = np.random.default_rng(0).normal(size=(4, 9)).astype("f4") * 20
     half = jnp.asarray(x, jnp.bfloat16)
-    out = layers.local_response_norm(half)
+    out = ops.local_response_norm(half)
     assert out.dtype == jnp.bfloat16
     # 2 + 1e-4 * sum would be a multiple of 1/64 in bfloat16.
     np.testing.assert_array_equal(
-        out, layers.local_response_norm(half.astype(jnp.float32)).astype(jnp.bfloat16)
+        out, ops.local_response_norm(half.astype(jnp.float32)).astype(jnp.bfloat16)
     )
 
 
@@ -100,7 +100,7 @@ def test_lrn_is_computed_in_float32_and_keeps_the_type():
 )
 def test_lrn_refuses_what_it_cannot_be(options, message):
     with pytest.raises(ValueError, match=message):
-        layers.local_response_norm(jnp.ones((1, 7)), **options)
+        ops.local_response_norm(jnp.ones((1, 7)), **options)
 
 
 # -------------------------------------------------------------------------- what it is
@@ -344,7 +344,7 @@ def computed(request):
     evaluate = jax.jit(model.apply)
 
     def apply_stock(variables, images):
-        with layers.use_forms("stock"):
+        with ops.use_forms("stock"):
             return model.apply(variables, images)
 
     return {
@@ -402,7 +402,7 @@ def test_one_training_step_reaches_every_kernel_and_pixel(name):
         assert np.all(np.isfinite(leaf)), path
         assert np.any(leaf) or path[-1] != "kernel", path
     # Windows that do not fit into VALID pools see nothing of the last columns.
-    patches = layers.space_to_depth(jnp.abs(to_images), 8).max(-1)[:, :-2, :-2]
+    patches = ops.space_to_depth(jnp.abs(to_images), 8).max(-1)[:, :-2, :-2]
     assert np.all(np.isfinite(to_images)) and np.all(np.asarray(patches) > 0)
 
 

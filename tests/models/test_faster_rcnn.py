@@ -238,13 +238,12 @@ def test_the_head_is_two_layers_over_a_crop(computed):
     np.testing.assert_allclose(deltas, dense(x, "deltas"), atol=1e-4)
 
 
-def test_the_backbone_of_the_pyramid_is_the_resnet():
+def test_a_resnet_gives_the_maps_of_all_its_stages():
     images = random_images((1, 64, 96, 3))
     resnet = ResNet(18, width=4)
     variables = random_variables(resnet, images)
-    stages = faster_rcnn.ResNetStages(18, "batch", jnp.float32, False, 4)
     expected = jax.jit(resnet.apply)(variables, images)
-    maps = jax.jit(partial(stages.apply, train=False))(variables, images)
+    maps = jax.jit(partial(resnet.apply, all_stages=True))(variables, images)
     np.testing.assert_allclose(maps[-1], expected, atol=1e-5)
     assert [m.shape for m in maps] == [
         (1, 64 // stride, 96 // stride, 4 * 2**i)

@@ -29,7 +29,7 @@ import numpy as np
 import pytest
 
 from pose_jax import models
-from pose_jax.models import layers
+from pose_jax.models import ops
 from pose_jax.trees import flatten
 
 FILE = Path(__file__).with_name("initial_values.json")
@@ -60,14 +60,14 @@ SHAPES = [
 
 
 def _images(name):
-    side = 65 if name.startswith("multipose") else 64
+    side = 65 if models.entry(name).outputs == "heatmaps and offsets" else 64
     return jax.ShapeDtypeStruct((1, side, side, 3), np.float32)
 
 
 def _digest(name, options):
     """Of the sorted names, shapes and types of all variables."""
     init = partial(models.build(name, **options).init, train=True)
-    with layers.use_forms("stock"):  # Fewer operations to trace.
+    with ops.use_forms("stock"):  # Fewer operations to trace.
         shapes = flatten(jax.eval_shape(init, jax.random.key(0), _images(name)))
     lines = sorted(
         f"{'/'.join(path)} {leaf.shape} {leaf.dtype}" for path, leaf in shapes.items()
@@ -80,7 +80,7 @@ def _values(name, options):
     key = jax.random.key(0, impl="unsafe_rbg")
     model = models.build(name, **options)
     # Draws the parameters and computes nothing of the network.
-    with layers.use_forms("stock"), jax.debug_key_reuse(False):
+    with ops.use_forms("stock"), jax.debug_key_reuse(False):
         variables = model.lazy_init(key, _images(name), train=True)
     values = {}
     for module, leaves in variables.items():

@@ -10,7 +10,7 @@ import pytest
 
 from pose_jax import info, models
 from pose_jax.errors import ConfigError
-from pose_jax.models import layers
+from pose_jax.models import ops
 from pose_jax.models.pocket import Pocket
 from pose_jax.trees import flatten, path_matches
 from tests.models.networks import (
@@ -132,7 +132,7 @@ def computed(request):
     evaluate = jax.jit(model.apply)
 
     def apply_stock(variables, images):
-        with layers.use_forms("stock"):
+        with ops.use_forms("stock"):
             return model.apply(variables, images)
 
     return {
@@ -223,7 +223,7 @@ def test_every_kernel_learns_and_every_patch_of_the_image_counts(trained):
     for path, leaf in flatten(jax.device_get(trained["plain"]["params"])).items():
         assert np.all(np.isfinite(leaf)), path
         assert np.any(leaf) or path[-1] != "kernel", path
-    patches = layers.space_to_depth(jnp.abs(trained["plain"]["images"]), 4).max(-1)
+    patches = ops.space_to_depth(jnp.abs(trained["plain"]["images"]), 4).max(-1)
     assert np.all(np.asarray(patches) > 0)
 
 
@@ -306,7 +306,7 @@ def test_pocket_sees_the_whole_image():
     # Not the initial weights: there, blocks are the identity and see nothing.
     variables = random_variables(model, images)
     seen = jax.jit(jax.grad(lambda x: model.apply(variables, x)[0, 16, 12, 0]))(images)
-    patches = layers.space_to_depth(jnp.abs(seen), 4).max(-1)
+    patches = ops.space_to_depth(jnp.abs(seen), 4).max(-1)
     assert np.all(np.asarray(patches) > 0)
 
 
@@ -365,7 +365,7 @@ def test_a_network_gives_what_its_entry_says(name):
     h, w = (65, 97) if network.outputs == "heatmaps and offsets" else (64, 96)
     images = jax.ShapeDtypeStruct((2, h, w, 3), jnp.float32)
     model = models.build(name, 5)
-    with layers.use_forms("stock"):  # Fewer operations to trace.
+    with ops.use_forms("stock"):  # Fewer operations to trace.
         output = jax.eval_shape(
             lambda key, images: model.init_with_output(key, images)[0],
             jax.random.key(0),

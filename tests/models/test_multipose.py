@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from pose_jax import info, models
-from pose_jax.models import layers
+from pose_jax.models import ops
 from pose_jax.models.resnet import ResNet
 from pose_jax.trees import flatten, path_matches
 from pose_jax.weights import convert
@@ -44,7 +44,7 @@ def slow_upsample(x, factor):
 def test_upsampling_and_its_gradient_are_the_definition(factor, h, w):
     random = np.random.default_rng(0)
     x = random.normal(size=(2, h, w, 3)).astype("f4")
-    upsample = jax.jit(partial(layers.upsample_aligned, factor=factor))
+    upsample = jax.jit(partial(ops.upsample_aligned, factor=factor))
     found, pull = jax.vjp(upsample, x)
     np.testing.assert_allclose(found, slow_upsample(x, factor), atol=1e-6)
     # Corners, and all pixels that the input has, are its own to the bit.
@@ -62,7 +62,7 @@ def test_upsampling_and_its_gradient_are_the_definition(factor, h, w):
 def test_upsampling_keeps_what_is_linear_and_the_sizes_of_the_paper():
     y, x = np.mgrid[:45, :33].astype("f4")
     plane = (3 * y - 2 * x + 1)[None, :, :, None]
-    large = np.asarray(layers.upsample_aligned(plane, factor=8))[0, :, :, 0]
+    large = np.asarray(ops.upsample_aligned(plane, factor=8))[0, :, :, 0]
     assert large.shape == (353, 257)
     y, x = np.mgrid[:353, :257] / 8
     np.testing.assert_allclose(large, 3 * y - 2 * x + 1, atol=1e-4)
@@ -70,7 +70,7 @@ def test_upsampling_keeps_what_is_linear_and_the_sizes_of_the_paper():
 
 def test_upsampling_by_less_than_one_is_refused():
     with pytest.raises(ValueError, match="factor must be at least 1; got 0"):
-        layers.upsample_aligned(jnp.zeros((1, 2, 2, 1)), factor=0)
+        ops.upsample_aligned(jnp.zeros((1, 2, 2, 1)), factor=0)
 
 
 # --------------------------------------------------------------------- the atrous ResNet
@@ -121,7 +121,7 @@ def test_an_output_stride_changes_no_variable(depth):
 )
 def test_taps_are_two_and_four_features_apart(depth, spacings):
     resnet = ResNet(depth, output_stride=8, width=4)
-    with layers.use_forms("stock"):
+    with ops.use_forms("stock"):
         jaxpr = jax.make_jaxpr(resnet.apply)(shapes(resnet, IMAGES), IMAGES)
     found = [
         equation.params["rhs_dilation"]
@@ -399,7 +399,7 @@ def computed(request):
         capture_intermediates=True,
         mutable=["intermediates"],
     )
-    with layers.use_forms("stock"):
+    with ops.use_forms("stock"):
         trained, state = jax.jit(train)(variables, images)
     return {
         "name": name,

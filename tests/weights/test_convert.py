@@ -12,7 +12,7 @@ from pose_jax.data.synthetic import scenes
 from pose_jax.errors import ConfigError, InputError
 from pose_jax.evaluation import evaluate
 from pose_jax.methods import topdown
-from pose_jax.models import layers
+from pose_jax.models import ops
 from pose_jax.runs import directory, states
 from pose_jax.trees import flatten
 from pose_jax.weights import convert
@@ -240,7 +240,7 @@ def test_a_network_of_bgr_images_is_turned_to_rgb(name):
         params, stats = variables["params"], variables["batch_stats"]
         params, stats = params.get("backbone", params), stats.get("backbone", stats)
         kernel = params["conv1"]["kernel"]
-        y = layers.conv(images, kernel, stride=2, padding=len(kernel) // 2)
+        y = ops.conv(images, kernel, stride=2, padding=len(kernel) // 2)
         y = (np.asarray(y) - stats["bn1"]["mean"]) / np.sqrt(stats["bn1"]["var"] + 1e-5)
         return y * params["bn1"]["scale"]
 
