@@ -119,6 +119,7 @@ class MadeUp:
         return {}
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
 class MadeUpDetector(MadeUp):
     """Put into `methods.METHODS` by a test."""
 

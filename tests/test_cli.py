@@ -21,7 +21,7 @@ from pose_jax import cli, doctor, info, keypoints, methods, models
 from pose_jax.errors import ConfigError, InputError
 from pose_jax.models import ops
 from pose_jax.runs import states
-from tests.made_up import made_up_detector
+from tests.made_up import MadeUpDetector
 
 ROOT = Path(__file__).resolve().parent.parent
 DEMO = str(ROOT / "configs" / "demo.py")
@@ -451,10 +451,10 @@ def test_synth_and_show_make_data_and_a_picture_of_them(tmp_path, capsys):
 
 def test_info_of_a_detector_says_its_inputs_by_bucket(tmp_path, monkeypatch, capsys):
     """Variables are 8 x 3 boxes of four numbers, and scores."""
-    monkeypatch.setitem(methods.METHODS, "made_up_detector", made_up_detector)
+    monkeypatch.setitem(methods.METHODS, "made_up_detector", MadeUpDetector)
     source = {"name": "coco", "root": "nowhere", "split": "val2017"}
     config = {
-        "method": {"name": "made_up_detector", "model": {"name": "none"}},
+        "method": {"name": "made_up_detector", "model": {"name": "faster_rcnn_pocket"}},
         "data": {"train": source, "eval": source},
         "input": {"batch_size": 2},
         "optimizer": {"name": "sgd", "lr": 0.1},

@@ -23,8 +23,7 @@ from pose_jax.runs import directory, states
 from pose_jax.types import Boxes
 from tests.made_up import (
     DetectorConfig,
-    build_detector,
-    made_up_detector,
+    MadeUpDetector,
     make_table,
     right_answers,
 )
@@ -35,6 +34,8 @@ METHOD = {
     "input_size": (64, 64),
     "sigma": 1.5,
 }
+VOTES = {"name": "multipose", "model": {"name": "multipose_50"}}
+CASCADE = {"name": "deeppose", "model": {"name": "deeppose"}}
 INPUT = {"batch_size": 4, "canvas_size": (320, 256), "reader": "numpy"}
 
 
@@ -242,66 +243,6 @@ def test_unreadable_images_are_named_and_the_others_done(root, run, tmp_path, ca
     assert len(json.loads((out / "predictions.json").read_text())) == 1
 
 
-@pytest.mark.parametrize(
-    ("keys", "names"),
-    [
-        ({"heatmaps"}, ["heatmaps.png"]),
-        ({"heatmaps", "offsets", "points_xy"}, ["heatmaps.png"]),
-        ({*drawing.HOUGH}, ["heatmaps.png", "hough.png"]),
-        ({"stages_xy", "squares", "points_xy"}, ["refinement.png"]),
-        (set(), []),
-    ],
-)
-def test_pictures_of_the_inside_go_by_what_a_method_shows(keys, names, run):
-    b, h, w, k = 5, 32, 24, 17
-    shapes = {
-        "heatmaps": (b, h, w, k),
-        "offsets": (b, h, w, k, 2),
-        "fused": (b, h, w, k),
-        "points_xy": (b, k, 2),
-        "stages_xy": (b, 2, k, 2),
-        "squares": (b, 1, 2),
-    }
-    loaded = directory.load(run)
-    seen = {key: np.ones(shapes[key], np.float32) for key in keys}
-    seen["input"] = np.full((b, h, w, 3), 0.5, np.float32)
-    found = dict(evaluate._inside(loaded.method().view, loaded.eval_table(), seen))
-    assert list(found) == names
-    if "hough.png" in names:  # Every third person, six pictures a row.
-        height, width = found["hough.png"].shape[:2]
-        assert height == 2 * (300 + 16 + 6) + 6 and width == 6 * (225 + 6) + 6
-
-
-def test_a_method_of_votes_is_drawn_as_it_shows_itself(root):
-    """The names that MultiPose gives its maps are those that the pictures go by."""
-    method = methods.build(
-        {
-            "name": "multipose",
-            "model": {
-                "name": "multipose_pocket",
-                "options": {"width": 8, "blocks": (0, 0, 0)},
-            },
-            "input_size": (33, 41),
-            "radius": 4.0,
-        },
-        COCO,
-    )
-    table = coco.load(root, "val2017")
-    plan = readers.Plan(
-        table=table,
-        view=method.view,
-        config=readers.InputConfig(2, (320, 256), "numpy"),
-        rows=table.labelled_rows()[:2],
-        training=False,
-    )
-    inputs = next(iter(readers.batches(plan))).inputs
-    variables = {"pose": jax.eval_shape(method.phases[0].init, jax.random.key(0))}
-    shapes = jax.eval_shape(method.inspect, variables, inputs)
-    seen = {name: np.zeros(leaf.shape, leaf.dtype) for name, leaf in shapes.items()}
-    found = dict(evaluate._inside(method.view, table, seen))
-    assert list(found) == ["heatmaps.png", "hough.png"]
-
-
 def test_an_unknown_decoder_is_a_config_error(run):
     with pytest.raises(ConfigError):
         directory.load(run).method("drak")
@@ -331,7 +272,7 @@ def test_every_image_counts_once_over_canvases_of_several_sizes(batch_size):
     """Images of two buckets fill no batch of 4: all are found, and no padding is."""
     table = mixed_table()
     variables = {"detector": right_answers(table)}
-    method = build_detector(DetectorConfig("made_up_detector", images=7))
+    method = MadeUpDetector(DetectorConfig("made_up_detector", images=7))
     predictor = evaluate.Predictor(method, sharding_lib.make_mesh())
     config = readers.InputConfig(batch_size, reader="numpy")
     metrics, boxes = evaluate.evaluate(predictor, variables, table, config)
@@ -351,7 +292,7 @@ def test_every_image_counts_once_over_canvases_of_several_sizes(batch_size):
 @pytest.fixture
 def detector_run(root, tmp_path, monkeypatch):
     """A run of a detector that finds everybody of the validation images."""
-    monkeypatch.setitem(methods.METHODS, "made_up_detector", made_up_detector)
+    monkeypatch.setitem(methods.METHODS, "made_up_detector", MadeUpDetector)
     run = tmp_path / "detector"
     variables = {"detector": right_answers(coco.load(root, "val2017"))}
     manifest = {
@@ -445,11 +386,11 @@ def test_a_picture_of_boxes_shows_the_sure_ones_and_a_few_others(root):
 @pytest.mark.parametrize(
     ("section", "name"),
     [
-        ({"name": "multipose", "model": {"name": "multipose_50"}}, "hough"),
-        ({"name": "multipose", "model": {"name": "x"}, "decoder": "argmax"}, "argmax"),
-        ({"name": "dark", "model": {"name": "x"}, "input_size": (64, 64)}, "dark"),
-        ({"name": "deeppose", "model": {"name": "x"}}, "deeppose"),
-        ({"name": "deeppose", "model": {"name": "x"}, "decoder": ""}, "deeppose"),
+        (VOTES, "hough"),
+        ({**VOTES, "decoder": "argmax"}, "argmax"),
+        (METHOD, "dark"),
+        (CASCADE, "deeppose"),
+        ({**CASCADE, "decoder": ""}, "deeppose"),
     ],
 )
 def test_a_read_out_that_no_config_names_is_called_what_it_is(

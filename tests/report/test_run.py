@@ -10,6 +10,7 @@ import shutil
 import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import ClassVar
 
 import jax
 import numpy as np
@@ -22,18 +23,20 @@ from pose_jax.data import coco
 from pose_jax.data.synthetic import scenes
 from pose_jax.evaluation import evaluate, measure
 from pose_jax.keypoints import COCO, KeypointSet
+from pose_jax.methods.deeppose import CASCADE
+from pose_jax.methods.multipose import MultiPose
 from pose_jax.report import run as report
 from pose_jax.runs import directory
 from pose_jax.runs import log as log_lib
 from pose_jax.training import config as training_config
 from pose_jax.training import train
-from pose_jax.types import Poses
-from tests.made_up import made_up_detector, right_answers
+from pose_jax.types import Panel, PersonView, Poses
+from tests.made_up import MadeUp, MadeUpDetector, right_answers
 
 EVIL = "<script>alert('x')</script>&"
 VOID = {"meta", "img", "br", "hr", "link", "input", "wbr"}
 ALWAYS = {"scores", "curves", "metrics", "config", "data", "environment", "repeat"}
-OF_PEOPLE = {"keypoints", "errors", "people", "heatmaps"}
+OF_PEOPLE = {"keypoints", "errors", "people", "network"}
 
 
 class Page(HTMLParser):
@@ -207,8 +210,9 @@ def test_people_are_named_and_shown_beside_the_truth(whole, root):
     there = {(int(table.image_ids[table.image[r]]), int(table.ids[r])) for r in rows}
     assert shown <= there and len(shown) >= min(6, len(there))
     alts = [attrs["alt"] for tag, attrs in page.tags if tag == "img"]
-    for kind in ("truth", "prediction", "heatmaps", "input"):
-        assert sum(alt.endswith(f": {kind}") for alt in alts) >= min(6, len(rows))
+    for kind in ("truth", "prediction", r"heatmaps, max \S+", "input"):
+        found = [alt for alt in alts if re.search(f": {kind}$", alt)]
+        assert len(found) >= min(6, len(rows))
     for _, attrs in page.tags:
         assert not attrs.get("src", "data:image/jpeg;base64,").endswith(",,")
 
@@ -479,7 +483,14 @@ def test_environment_and_fingerprints_are_there(whole, root):
     assert jax.__version__ in page.text and "wall time" in page.text
 
 
-def seen_with(table, **inspected):
+@dataclasses.dataclass(frozen=True, eq=False)
+class Drawn(MadeUp):
+    panels: tuple[Panel, ...] = ()
+
+    view: ClassVar = PersonView(size=(24, 32))
+
+
+def seen_with(table, panels=(), **inspected):
     """A report's view of perfect predictions, as of a method that shows `inspected`."""
     rows = table.labelled_rows() if table.labelled else np.arange(len(table))
     n, k = len(rows), len(table.keypoints)
@@ -491,9 +502,10 @@ def seen_with(table, **inspected):
         row=rows,
     )
     measured = report._measured(table, poses)
+    method = Drawn(keypoints=table.keypoints, panels=panels)
     return report._People(
         table=table, poses=poses, total=n, decoder="none", shown=[0, 1],
-        inspected=inspected, alignment="stride", **measured,
+        inspected=inspected, method=method, **measured,
     )  # fmt: skip
 
 
@@ -505,19 +517,48 @@ def test_perfect_predictions_have_no_error(root):
     Page(report._errors(seen))
 
 
-def test_stages_and_maps_are_drawn_by_their_shapes(root):
-    """A cascade has stages and no maps; other keys are left alone."""
+def test_the_network_is_shown_by_the_panels_that_the_method_declares(root):
+    """Each under its title and caption, in their order; three pictures a line."""
+    table = coco.load(root, "val2017")
+
+    def draw(inspected, keypoint_set, alignment):
+        assert keypoint_set == table.keypoints and alignment == "stride"
+        return [
+            [(f"map {i}", np.full((8, 6, 3), 9 * i, np.uint8)) for i in row]
+            for row in inspected["numbers"]
+        ]
+
+    panels = (
+        Panel("one", "The <first>", "Four maps & more.", draw),
+        Panel("two", "The second", "The same.", draw),
+    )
+    seen = seen_with(table, panels, numbers=np.arange(8).reshape(2, 4))
+    section = report._network(seen)
+    page = Page(section)
+    assert page.sections() == {"network"}
+    order = ["Inside the network", "The <first>", "Four maps & more.", "The second"]
+    places = [page.text.index(words) for words in order]
+    assert places == sorted(places)
+    alts = [attrs["alt"] for tag, attrs in page.tags if tag == "img"]
+    kinds = [alt.split(" px: ")[1] for alt in alts]
+    assert kinds == 2 * [f"map {i}" for i in range(8)]
+    lines = [attrs for tag, attrs in page.tags if attrs.get("class") == "pictures"]
+    assert len(lines) == 2 * 2 * 2
+
+
+def test_a_cascade_is_shown_stage_by_stage(root):
     seen = seen_with(
         coco.load(root, "val2017"),
+        (CASCADE,),
         input=np.full((2, 32, 24, 3), 0.5, np.float32),
-        stages=np.ones((2, 3, 17, 2), np.float32),
-        other_maps=np.zeros((2, 8, 6, 17), np.float32),
-        offsets=np.zeros((2, 8, 6, 34), np.float32),
-        unknown=np.zeros((2, 5)),
+        stages_xy=np.ones((2, 3, 17, 2), np.float32),
+        squares=np.full((2, 2, 2), 9.0, np.float32),
     )
-    titles = [title for title, _ in report._inspected(seen, 0, {"other_maps": 0.0})]
-    assert titles == ["input", "stages 1", "stages 2", "stages 3", "other_maps"]
-    assert len(re.findall("<img", report._heatmaps(seen))) == 2 * 5
+    alts = [
+        attrs["alt"] for tag, attrs in Page(report._network(seen)).tags if tag == "img"
+    ]
+    kinds = [alt.split(" px: ")[1] for alt in alts]
+    assert kinds[:5:2] == kinds[5::2] == ["stage 1", "stage 2", "stage 3"]
 
 
 def test_votes_are_shown_enlarged(root):
@@ -525,17 +566,19 @@ def test_votes_are_shown_enlarged(root):
     h, w, k = 33, 25, 17
     seen = seen_with(
         coco.load(root, "val2017"),
+        MultiPose.panels,
         input=np.full((2, h, w, 3), 0.5, np.float32),
         heatmaps=np.full((2, h, w, k), 0.9, np.float32),
         offsets=np.ones((2, h, w, k, 2), np.float32),
         fused=np.full((2, h, w, k), 0.1, np.float32),
         points_xy=np.full((2, k, 2), 9.0, np.float32),
+        keypoint_scores=np.ones((2, k), np.float32),
     )
-    section = report._heatmaps(seen)
+    section = report._network(seen)
     page = Page(section)
     alts = [attrs["alt"] for tag, attrs in page.tags if tag == "img"]
     kinds = [alt.split(" px: ")[1] for alt in alts]
-    assert kinds[:6] == 2 * ["input", "heatmaps", "prediction"]
+    assert kinds[:6] == 2 * ["input", "heatmaps, max 0.9", "prediction"]
     assert kinds[6:9] == ["nose: heatmap, max 0.9", "offsets", "votes, max 0.1"]
     assert len(kinds) == 6 + 2 * 6
     assert "Votes" in page.text and "fused" not in page.text
@@ -547,7 +590,7 @@ def test_boxes_without_labels_show_predictions_and_no_error(root):
     )
     seen = seen_with(table, input=np.zeros((2, 8, 8, 3), np.float32))
     assert seen.yardstick is None and np.isnan(seen.error).all()
-    page = Page(_joined(report._gallery(seen), report._heatmaps(seen)))
+    page = Page(_joined(report._gallery(seen), report._network(seen)))
     assert "no labels" in page.text and "error" not in page.text
     alts = [attrs["alt"] for tag, attrs in page.tags if tag == "img"]
     assert not any("truth" in alt for alt in alts)
@@ -652,7 +695,7 @@ def test_a_browser_finds_every_section(whole, browser, tmp_path):
 @pytest.fixture
 def detector_run(root, tmp_path, monkeypatch):
     """What training of a detector leaves that finds everybody but in one image."""
-    monkeypatch.setitem(methods.METHODS, "made_up_detector", made_up_detector)
+    monkeypatch.setitem(methods.METHODS, "made_up_detector", MadeUpDetector)
     config, run = make_config(root), tmp_path / "detector"
     config["method"] = {"name": "made_up_detector", "images": 7}
     setup = training_config.setup(config)

@@ -12,7 +12,7 @@ from pose_jax.errors import ConfigError
 from pose_jax.evaluation import evaluate
 from pose_jax.evaluation import measure as measures
 from pose_jax.runs import directory
-from pose_jax.sweep import Sweep, grid, readout, runner, summary
+from pose_jax.sweep import Sweep, grid, runner, summary
 from pose_jax.training import config as training_config
 from tests.made_up import make_poses
 from tests.sweep.page import Page
@@ -131,9 +131,3 @@ def test_only_what_needs_no_training_is_read_out(space, meant, network, tmp_path
     with pytest.raises(ConfigError, match=re.escape(meant)):
         runner.run(file, str(tmp_path / "study"), eval_only=str(network))
     assert not (tmp_path / "study").exists()
-
-
-def test_every_key_that_is_read_out_is_one_of_its_method():
-    for name, keys in readout.EVALUATED.items():
-        fields = methods.METHODS[name].Config.__dataclass_fields__
-        assert set(keys) <= fields.keys()

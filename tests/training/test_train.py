@@ -1,6 +1,7 @@
 """The trainer: resume, devices, traces, phases, errors, on a dozen synthetic images."""
 
 import dataclasses
+import functools
 import json
 
 import jax
@@ -14,12 +15,15 @@ from pose_jax.data.synthetic import scenes
 from pose_jax.errors import ConfigError, InputError
 from pose_jax.evaluation import evaluate
 from pose_jax.keypoints import LSP
+from pose_jax.methods.dark import Dark
+from pose_jax.methods.heatmaps import HEATMAPS
+from pose_jax.methods.topdown import ModelConfig
 from pose_jax.runs import log as log_lib
 from pose_jax.runs import states
 from pose_jax.training import config as training_config
 from pose_jax.training import keys, train
-from pose_jax.types import Mean, Method, PersonView, Phase, Poses, Statistics
-from tests.made_up import made_up_detector, make_table
+from pose_jax.types import Mean, PersonView, Phase, Poses, Statistics
+from tests.made_up import MadeUp, MadeUpDetector, make_table
 
 
 @pytest.fixture(scope="session")
@@ -186,25 +190,16 @@ def test_four_devices_take_the_same_steps_as_one(people, tmp_path):
 def test_each_phase_and_predict_trace_once(people, tmp_path, monkeypatch):
     """Over ragged inputs: 5 validation images, a last batch that is not full."""
     traced = []
-    build = methods.build
 
-    def counting(*args, **kwargs):
-        method = build(*args, **kwargs)
+    def count(name, function):
+        def call(*args):
+            traced.append(name)
+            return function(*args)
 
-        def count(name, function):
-            def call(*inner):
-                traced.append(name)
-                return function(*inner)
+        monkeypatch.setattr(Dark, name, call)
 
-            return call
-
-        phase = method.phases[0]
-        phase = dataclasses.replace(phase, loss=count("loss", phase.loss))
-        return dataclasses.replace(
-            method, phases=(phase,), predict=count("predict", method.predict)
-        )
-
-    monkeypatch.setattr(methods, "build", counting)
+    count("loss", Dark.loss)
+    count("predict", Dark.predict)
     train.train(make_config(people, train__eval_every_steps=2), tmp_path / "run")
     assert traced.count("loss") == 1
     assert traced.count("predict") == 1
@@ -274,46 +269,81 @@ def test_init_from_takes_the_weights_of_another_run(people, straight, tmp_path):
 # A cascade of two phases with statistics: nothing of it is in the trainer.
 
 
-def cascade(keypoints):
+_NETWORK = ModelConfig("deeppose")  # Never built.
+
+
+@dataclasses.dataclass(frozen=True)
+class CascadeConfig:
+    name: str
+    starts_from: str | None = None  # Of stage 2.
+    model: ModelConfig = _NETWORK
+
+
+class Cascade(MadeUp):
     """Stage 1 learns the mean place in the box; stage 2 what stage 1 left, in units of
     the spread that was measured after stage 1."""
+
+    name = "cascade"
+    Config = CascadeConfig
+    outputs = "coordinates"
     view = PersonView(size=(8, 8))
+    panels = (HEATMAPS,)
 
-    def normal(box, points):
-        center, size = (box[:, :2] + box[:, 2:]) / 2, box[:, 2:] - box[:, :2]
-        return (points - center[:, None]) / size[:, None]
+    @property
+    def phases(self):
+        of_2 = functools.partial(self.prepare, stage="stage_2")
+        of_1 = functools.partial(self.prepare, stage="stage_1")
+        statistics = Statistics(self.measure, self.finish)
+        start = self.config.starts_from
+        return (
+            Phase("stage_1", self.init, of_1, self.loss, self.preview),
+            Phase(
+                "stage_2", self.init, of_2, self.loss, self.preview, statistics, start
+            ),
+        )
 
-    def base(variables, b):
+    def init(self, key):
+        return {"params": {"mean": jnp.zeros((1, 17, 2))}, "batch_stats": {}}
+
+    def base(self, variables, b):
         if "stage_1" not in variables:
             return jnp.zeros((b, 17, 2))
         mean = variables["stage_1"]["params"]["mean"]
         return jnp.broadcast_to(mean, (b, 17, 2))
 
-    def prepare(variables, batch, key):
-        true = normal(batch.inputs.box_xyxy, batch.labels.points_xy)
+    def error(self, variables, batch):
+        """What the phases before leave, and where it counts."""
+        box, points = batch.inputs.box_xyxy, batch.labels.points_xy
+        center, size = (box[:, :2] + box[:, 2:]) / 2, box[:, 2:] - box[:, :2]
+        true = (points - center[:, None]) / size[:, None]
         weight = batch.inputs.valid[:, None] & (batch.labels.visibility > 0)
         earlier = {k: v for k, v in variables.items() if "params" in v}
-        return {"error": true - base(earlier, len(true)), "weight": weight}
+        return true - self.base(earlier, len(true)), weight
 
-    def loss(params, state, example, key):
-        scale = state["constants"].get("spread", jnp.ones((1, 17, 1)))
-        residual = example["error"] - params["mean"] * scale
+    def prepare(self, variables, batch, key, stage):
+        error, weight = self.error(variables, batch)
+        constants = variables[stage]["constants"]
+        scale = constants.get("spread", jnp.ones((1, 17, 1)))
+        return {"error": error, "weight": weight, "scale": scale}
+
+    def loss(self, params, state, example, key):
+        residual = example["error"] - params["mean"] * example["scale"]
         each = jnp.sum(residual**2, -1) * example["weight"]
         count = jnp.sum(example["weight"]).astype(jnp.float32)
         total = jnp.sum(each) / count
         return total, (state, {"loss": Mean(total * count, count)})
 
-    def measure(variables, batch):
-        example = prepare(variables, batch, None)
-        squared = jnp.sum(example["error"] ** 2, -1) * example["weight"]
-        return {"squared": squared.sum(0), "count": example["weight"].sum(0)}
+    def measure(self, variables, batch):
+        error, weight = self.error(variables, batch)
+        squared = jnp.sum(error**2, -1) * weight
+        return {"squared": squared.sum(0), "count": weight.sum(0)}
 
-    def finish(sums):
+    def finish(self, sums):
         spread = jnp.sqrt(sums["squared"] / jnp.maximum(sums["count"], 1))
         return {"spread": spread.reshape(1, 17, 1)}
 
-    def predict(variables, inputs):
-        place = base(variables, len(inputs.row))
+    def predict(self, variables, inputs):
+        place = self.base(variables, len(inputs.row))
         if "stage_2" in variables:
             two = variables["stage_2"]
             place = place + two["params"]["mean"] * two["constants"]["spread"]
@@ -327,11 +357,16 @@ def cascade(keypoints):
             row=inputs.row,
         )
 
-    def inspect(variables, inputs):
-        images = jnp.zeros((len(inputs.row), 8, 8, 3))
-        return {"input": images, "heatmaps": jnp.zeros((len(inputs.row), 8, 8, 17))}
+    def inspect(self, variables, inputs):
+        b = len(inputs.row)
+        return {
+            "input": jnp.zeros((b, 8, 8, 3)),
+            "heatmaps": jnp.zeros((b, 8, 8, 17)),
+            "points_xy": jnp.zeros((b, 17, 2)),
+            "keypoint_scores": jnp.ones((b, 17)),
+        }
 
-    def preview(example):
+    def preview(self, example):
         b = len(example["weight"])
         return {
             "input": np.zeros((b, 8, 8, 3)),
@@ -339,27 +374,14 @@ def cascade(keypoints):
             "visibility": np.zeros((b, 17), int),
         }
 
-    init = lambda key: {"params": {"mean": jnp.zeros((1, 17, 2))}, "batch_stats": {}}
-    return Method(
-        name="cascade",
-        view=view,
-        keypoints=keypoints,
-        phases=(
-            Phase("stage_1", init, prepare, loss, preview),
-            Phase("stage_2", init, prepare, loss, preview, Statistics(measure, finish)),
-        ),
-        predict=predict,
-        inspect=inspect,
-    )
-
 
 def test_a_cascade_with_statistics_needs_nothing_of_the_trainer(
     people, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(methods, "parse", lambda section: None)
-    monkeypatch.setattr(methods, "build", lambda section, k, **_: cascade(k))
+    monkeypatch.setitem(methods.METHODS, "cascade", Cascade)
     config = make_config(
         people,
+        method={"name": "cascade"},
         optimizer={"name": "sgd", "lr": 0.2, "momentum": 0.0},
         train={"steps": 30, "checkpoint_every_steps": 10},
         phases={"stage_2": {"train": {"steps": 10}}},
@@ -389,18 +411,11 @@ def test_a_cascade_with_statistics_needs_nothing_of_the_trainer(
 
 
 def cascade_config(people, monkeypatch, starts_from=None, **changes):
-    """A config of `cascade`, whose stage 2 learns nothing."""
-
-    def build(section, keypoint_set, **_):
-        method = cascade(keypoint_set)
-        one, two = method.phases
-        two = dataclasses.replace(two, starts_from=starts_from)
-        return dataclasses.replace(method, phases=(one, two))
-
-    monkeypatch.setattr(methods, "parse", lambda section: None)
-    monkeypatch.setattr(methods, "build", build)
+    """A config of `Cascade`, whose stage 2 learns nothing."""
+    monkeypatch.setitem(methods.METHODS, "cascade", Cascade)
     return make_config(
         people,
+        method={"name": "cascade", "starts_from": starts_from},
         optimizer={"name": "sgd", "lr": 0.2, "momentum": 0.0},
         train={"steps": 5, "log_every_steps": 5, **changes},
         phases={"stage_2": {"optimizer": {"lr": 0.0}}},
@@ -496,7 +511,7 @@ def test_a_cascade_learns_a_few_people_by_heart(people, tmp_path):
 
 
 def detector_config(root, monkeypatch, **changes):
-    monkeypatch.setitem(methods.METHODS, "made_up_detector", made_up_detector)
+    monkeypatch.setitem(methods.METHODS, "made_up_detector", MadeUpDetector)
     config = make_config(
         root,
         optimizer={"name": "sgd", "lr": 0.4, "momentum": 0.0},
