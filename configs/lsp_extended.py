@@ -17,7 +17,8 @@ a fraction of a heatmap cell, and three quarters of the training are cheaper the
 
 LSPET is a folder with joints.mat and images/im00001.jpg to im06000.jpg.
 
-Fine-tuning a network of other keypoints: its last layer starts anew.
+Fine-tuning a network of other keypoints, here that of `make demo-long`: its last layer
+starts from scratch.
 
   pose-jax train --config configs/lsp_extended.py --run runs/lsp_finetuned \
     --config.train.init_from=runs/demo-long --config.train.init_skip='("head",)'

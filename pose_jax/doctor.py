@@ -193,7 +193,7 @@ def _data(roots: Sequence[Path]) -> Iterator[Line]:
         yield Line(
             "optional",
             "no data folder named",
-            "pose-jax data synth --out data/synthetic",
+            "pose-jax data synth --out data/people",
         )
 
 

@@ -329,7 +329,7 @@ def test_info_of_a_run_says_its_model_cost_data_and_scores(finished_run, capsys)
     assert cli.main(["info", str(finished_run)]) == 0
     out = capsys.readouterr().out
     for word in (
-        "pocket", "96x64", "coco, 17", "parameters", "multiply-adds",
+        "pocket", "128x96", "coco, 17", "parameters", "multiply-adds",
         "0123456789abcdef", "AP@gt_boxes", "0.8125",
     ):  # fmt: skip
         assert word in out, out

@@ -1,7 +1,7 @@
-r"""The demo's learning rate, in minutes: eight short trainings of a few people.
+r"""The hard demo's learning rate, in minutes: eight short trainings of a few people.
 
   pose-jax data synth --n 100 --val 40 --seed 0 --out data/sweep
-  pose-jax sweep run --config configs/demo.py --sweep configs/sweeps/demo_lr.py \
+  pose-jax sweep run --config configs/demo_hard.py --sweep configs/sweeps/demo_lr.py \
     --study runs/sweeps/demo_lr --trials 8 --workers 2 \
     --config.data.train.root=data/sweep --config.data.eval.root=data/sweep \
     --config.train.steps=60 --config.train.eval_every_steps=20 \
