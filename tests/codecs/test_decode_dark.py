@@ -283,7 +283,7 @@ def test_robust_takes_the_smallest_normal_number_for_a_peak():
     """Found by chance: a map of zeros but for this number."""
     one_map = np.zeros((17, 12), np.float32)
     one_map[13, 9] = np.finfo(np.float32).tiny
-    points, score = gaussian.decode_dark(one_map[..., None], kernel_size=3)
+    points, score = gaussian.decode_dark(jnp.asarray(one_map)[..., None], kernel_size=3)
     assert np.abs(np.asarray(points)[0] - [9, 13]).max() <= 2 or score[0] == 0
 
 

@@ -393,18 +393,20 @@ def test_the_cache_stays_within_its_limit(table):
 
 
 def test_batches_have_the_documented_types(table):
-    for view in (VIEW, IMAGES):
-        k, m, n = (K, 2, 0) if view is VIEW else (0, 0, 3)
+    common = {
+        "images": (8, 64, 96, 3), "canvas_to_image": (8, 2, 3), "box_xyxy": (8, 4),
+        "box_score": (8,), "valid": (8,), "row": (8,), "epoch": (),
+    }  # fmt: skip
+    person = {
+        "points_xy": (8, K, 2), "visibility": (8, K), "area": (8,),
+        "others_xy": (8, 2, K, 2), "others_visibility": (8, 2, K),
+    }  # fmt: skip
+    image = {"people_xyxy": (8, 3, 4), "people_kind": (8, 3)}
+    whole = {"visibility", "others_visibility", "people_kind", "row", "epoch"}
+    for view, of_labels in ((VIEW, person), (IMAGES, image)):
         (batch,) = batches(Plan(table, view, CONFIG), "numpy", 0, 1)
-        shapes = {
-            "images": (8, 64, 96, 3), "canvas_to_image": (8, 2, 3), "box_xyxy": (8, 4),
-            "box_score": (8,), "valid": (8,), "row": (8,), "points_xy": (8, k, 2),
-            "visibility": (8, k), "area": (8,), "others_xy": (8, m, k, 2),
-            "others_visibility": (8, m, k), "people_xyxy": (8, n, 4),
-            "people_kind": (8, n), "epoch": (),
-        }  # fmt: skip
-        integers = {"visibility", "others_visibility", "people_kind", "row", "epoch"}
-        kinds = dict.fromkeys(shapes, "float32") | dict.fromkeys(integers, "int32")
+        shapes = common | of_labels
+        kinds = {name: "int32" if name in whole else "float32" for name in shapes}
         kinds |= {"images": "uint8", "valid": "bool"}
         columns = vars(batch.inputs) | vars(batch.labels) | {"epoch": batch.epoch}
         assert {name: leaf.shape for name, leaf in columns.items()} | {

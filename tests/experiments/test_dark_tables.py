@@ -111,7 +111,7 @@ def test_every_variant_of_the_ablation_is_one_of_its_config(monkeypatch, tmp_pat
     """Without training: which configs would be run."""
     said = []
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(ablation.synthetic, "write_dataset", lambda *a, **k: "made")
+    monkeypatch.setattr(ablation.scenes, "write_dataset", lambda *a, **k: "made")
     monkeypatch.setattr(
         ablation.subprocess, "run", lambda words, check: said.append(words)
     )

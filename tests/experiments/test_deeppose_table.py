@@ -80,7 +80,7 @@ def test_a_run_on_other_people_is_not_set_beside(people, monkeypatch):
         def eval_table(self, **_):
             return make_table(59, keypoints.LSP)
 
-    monkeypatch.setattr(deeppose_table.runs, "load", lambda run: Loaded())
+    monkeypatch.setattr(deeppose_table.directory, "load", lambda run: Loaded())
     with pytest.raises(InputError, match=r"^runs/x: evaluated on .* not on the same"):
         deeppose_table.predict_beside("runs/x", people)
 

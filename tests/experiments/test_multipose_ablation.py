@@ -52,7 +52,7 @@ def said(monkeypatch, tmp_path):
     words = []
     (tmp_path / "configs").symlink_to(ROOT / "configs")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(ablation.synthetic, "write_dataset", lambda *a, **k: "made")
+    monkeypatch.setattr(ablation.scenes, "write_dataset", lambda *a, **k: "made")
     monkeypatch.setattr(
         ablation.subprocess, "run", lambda command, check: words.append(command)
     )
