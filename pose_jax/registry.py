@@ -25,7 +25,7 @@ def lookup(name: Any, registered: Mapping[str, Any], *, kind: str, where: str) -
     Raises:
       ConfigError: there is no such thing.
     """
-    if name in registered:
+    if isinstance(name, str) and name in registered:
         return registered[name]
     if isinstance(name, str) and ":" in name:
         return _imported(name, where)

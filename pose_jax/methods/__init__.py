@@ -34,7 +34,14 @@ def find(name: Any) -> Any:
     Raises:
       ConfigError: there is none.
     """
-    return registry.lookup(name, METHODS, kind="method", where="config.method.name")
+    cls = registry.lookup(name, METHODS, kind="method", where="config.method.name")
+    for attribute in ("Config", "name", "outputs", "decoders"):
+        if not hasattr(cls, attribute):
+            raise ConfigError(
+                f"config.method.name: {name!r} is no method: it has no {attribute!r}, see "
+                "pose_jax.types.Method."
+            )
+    return cls
 
 
 def parse(section: Mapping[str, Any], *, decoder: str | None = None):

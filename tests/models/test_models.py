@@ -344,7 +344,7 @@ def test_images_that_do_not_fit_are_refused(name, images, message):
 @pytest.mark.parametrize(
     "arguments, options, message",
     [
-        (("simple_baseline50",), {}, "did you mean 'simple_baseline_50'.*pocket"),
+        (("simple_baseline50",), {}, "pocket.*Did you mean 'simple_baseline_50'"),
         (("pocket",), {"widht": 3}, "did you mean 'width'"),
         (("simple_baseline_18",), {"depth": 50}, "no option 'depth'"),
         (("pocket",), {"norm": "layer"}, "batch, frozen, group.*'layer'"),
@@ -395,11 +395,11 @@ def test_a_network_from_elsewhere_is_built_by_its_import_path(monkeypatch):
     assert model == Pocket(3, norm="group", width=8, blocks=(1, 1, 1))
     for name, message in {
         "own_networks:NO_NETWORK": "is a .*; it must be a pose_jax.models.Network",
-        "own_networks:ONW": "cannot be imported: AttributeError: .*'ONW'",
+        "own_networks:ONW": "cannot be imported: .*'ONW'",
         "own_networks:": "cannot be imported",
         "networks_own:OWN": "cannot be imported: ModuleNotFoundError: .*networks_own",
     }.items():
-        with pytest.raises(ConfigError, match=f"^model '{name}' {message}") as error:
+        with pytest.raises(ConfigError, match=f"name: '{name}' {message}") as error:
             models.build(name)
         assert "\n" not in str(error.value)
     with pytest.raises(ConfigError, match="no option 'width'"):

@@ -367,7 +367,7 @@ def test_an_unknown_state_dict_is_not_guessed_at():
 def test_models_without_published_weights_say_so():
     for name, options, words in (
         ("pocket", {}, "no published weights; there are some of hourglass_4"),
-        ("hrnet_w23", {}, "did you mean 'hrnet_w32'"),
+        ("hrnet_w23", {}, "Did you mean 'hrnet_w32'"),
         ("hourglass_4", {"backbone": True, **SMALL["hourglass_4"][1]}, "no backbone"),
         ("multipose_pocket", {"backbone": True}, "no published weights"),
         *((name, {}, "never published whole.*say --backbone") for name in STARTED),
@@ -708,7 +708,7 @@ def test_bad_input_is_one_line_and_nothing_is_written(tmp_path, capsys):
         ("more", model, 1, "unknown (x [64])"),
         ("code", model, 1, "names os.system"),
         ("five", ["--model", "simple_baseline_50"], 1, "--model simple_baseline_18"),
-        ("five", ["--model", "hrnet"], 2, "did you mean"),
+        ("five", ["--model", "hrnet"], 2, "Did you mean"),
         ("five", model, 2, "without a name: the checkpoint has 5"),
         (
             "five",
