@@ -9,7 +9,6 @@ else keeps its traceback.
 from __future__ import annotations
 
 import argparse
-import difflib
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from pose_jax._version import __version__
-from pose_jax.errors import ConfigError, InputError, Stopped, disk_full
+from pose_jax.errors import ConfigError, InputError, Stopped, did_you_mean, disk_full
 
 Run = Callable[[argparse.Namespace], int | None]
 
@@ -45,8 +44,7 @@ class _Parser(argparse.ArgumentParser):
         for word in words:
             name = word.split("=")[0]
             if name.startswith("--") and len(name) > 2 and name not in self.options:
-                near = _nearest(name, self.options)
-                self.error(f"no option {name}: did you mean {near}?")
+                self.error(f"no option {name}.{did_you_mean(name, self.options)}")
         args = self.parse_args(words)
         args.overrides = overrides
         return args
@@ -69,10 +67,6 @@ def split_overrides(words: Sequence[str]) -> tuple[list[str], list[str]]:
             rest.append(word)
             value_follows = False
     return rest, overrides
-
-
-def _nearest(name: str, known: Sequence[str]) -> str:
-    return difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
 
 
 def _size(text: str) -> tuple[int, int]:
@@ -625,8 +619,8 @@ def _find_verb(words: Sequence[str]) -> tuple[str, Sequence[str]]:
     if group and (len(words) == 1 or words[1].startswith("-")):
         raise ConfigError(f"{words[0]}: say which one: {', '.join(group)}.")
     given = " ".join(words[:2]) if group else words[0]
-    near = _nearest(given, group or list(VERBS))
-    raise ConfigError(f"no verb {given!r}: did you mean {near!r}? See pose-jax --help.")
+    near = did_you_mean(given, group or VERBS)
+    raise ConfigError(f"no verb {given!r}.{near} See pose-jax --help.")
 
 
 def _run(words: Sequence[str]) -> int:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import ast
 import contextlib
 import dataclasses
-import difflib
 import importlib.util
 import inspect
 import json
@@ -19,13 +18,13 @@ import sys
 import traceback
 import types
 import typing
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union
 
 from ml_collections import ConfigDict
 
-from pose_jax.errors import ConfigError
+from pose_jax.errors import ConfigError, did_you_mean, one_line
 
 T = TypeVar("T")
 
@@ -55,7 +54,7 @@ def build(cls: type[T], section: Any, path: str = "config") -> T:
     for key in section:
         if key not in fields:
             raise ConfigError(
-                f"{path}.{key}: no such key.{_did_you_mean(key, fields)}"
+                f"{path}.{key}: no such key.{did_you_mean(key, fields, cutoff=0.5)}"
                 f" Known: {', '.join(fields)}."
             )
     hints = typing.get_type_hints(cls)
@@ -76,7 +75,7 @@ def build(cls: type[T], section: Any, path: str = "config") -> T:
     except ConfigError:
         raise
     except ValueError as error:
-        raise ConfigError(f"{path}: {_one_line(error)}") from error
+        raise ConfigError(f"{path}: {one_line(error)}") from error
 
 
 def _convert(hint: Any, value: Any, path: str) -> Any:
@@ -88,9 +87,10 @@ def _convert(hint: Any, value: Any, path: str) -> Any:
         for choice in args:
             if type(value) is type(choice) and value == choice:
                 return choice
-        near = _did_you_mean(value, [c for c in args if isinstance(c, str)])
+        words = [choice for choice in args if isinstance(choice, str)]
         raise ConfigError(
-            f"{path} must be {_name_of(hint)}; got {value!r}.{near if near else ''}"
+            f"{path} must be {_name_of(hint)}; got {value!r}."
+            + did_you_mean(value, words, cutoff=0.5)
         )
     if origin in (Union, types.UnionType):
         return _convert_union(args, value, path)
@@ -174,15 +174,6 @@ def _article(noun: str) -> str:
     return f"an {noun}" if noun[0] in "aeiou" else f"a {noun}"
 
 
-def _did_you_mean(name: Any, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(str(name), list(known), n=1, cutoff=0.5)
-    return f" Did you mean {near[0]!r}?" if near else ""
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())
-
-
 def _is_mapping(value: Any) -> bool:
     return isinstance(value, Mapping | ConfigDict)
 
@@ -230,9 +221,9 @@ def load(file: str | Path, overrides: Sequence[str] = ()) -> ConfigDict:
 def _get_config(path: Path, argument: str | None) -> ConfigDict:
     if path.suffix != ".py" or not path.is_file():
         configs = [p.stem for p in path.parent.glob("*.py") if p.stem[0] != "_"]
-        near = _did_you_mean(path.stem, configs)
         raise ConfigError(
-            f"{path}: no such config file; a config is a python file.{near}"
+            f"{path}: no such config file; a config is a python file."
+            + did_you_mean(path.stem, configs, cutoff=0.5)
         )
     file = path.absolute()
     spec = importlib.util.spec_from_file_location("_config_" + path.stem, file)
@@ -251,7 +242,7 @@ def _get_config(path: Path, argument: str | None) -> ConfigDict:
         raise
     except Exception as error:
         raise ConfigError(
-            f"{path}{_line_of(error, file)}: {type(error).__name__}: {_one_line(error)}"
+            f"{path}{_line_of(error, file)}: {type(error).__name__}: {one_line(error)}"
         ) from error
     if not _is_mapping(config):
         raise ConfigError(f"{path}: get_config must return a ConfigDict.")
@@ -262,36 +253,25 @@ def _get_config(path: Path, argument: str | None) -> ConfigDict:
 def _imports_from(folder: Path) -> Iterator[None]:
     """While it lasts, `import` looks in a folder first.
 
-    Afterwards `sys.path` is what it was, and `sys.modules` has nothing of the folder that
-    was not there before.
+    Afterwards `sys.path` and `sys.modules` hold what they did, for modules of the names
+    that the folder has; what else was imported meanwhile stays.
     """
-    path, before = list(sys.path), dict(sys.modules)
-    aside = {
-        name: before[name]
-        for name in {file.stem for file in folder.glob("*.py")} & before.keys()
-        if name not in sys.stdlib_module_names
-        and not _is_of(folder, name, before[name])
-    }
-    for name in aside:  # Files of the same name elsewhere.
-        del sys.modules[name]
+    path, names = list(sys.path), {entry.stem for entry in folder.iterdir()}
+    names -= set(sys.stdlib_module_names)
+
+    def take() -> dict[str, types.ModuleType]:
+        of_folder = [name for name in sys.modules if name.split(".")[0] in names]
+        return {name: sys.modules.pop(name) for name in of_folder}
+
+    before = take()
     sys.path.insert(0, str(folder))
     importlib.invalidate_caches()  # A file may have been written a moment ago.
     try:
         yield
     finally:
         sys.path[:] = path
-        stay = before.keys() - aside.keys()
-        for name, module in list(sys.modules.items()):
-            if name.split(".")[0] not in stay and _is_of(folder, name, module):
-                del sys.modules[name]
-        sys.modules.update(aside)
-
-
-def _is_of(folder: Path, name: str, module: Any) -> bool:
-    """Whether a module of this name lies where an import from the folder finds it."""
-    place = str(folder.joinpath(*name.split(".")))
-    has = getattr(module, "__dict__", {})
-    return has.get("__file__") == place + ".py" or place in (has.get("__path__") or ())
+        take()
+        sys.modules.update(before)
 
 
 def _line_of(error: Exception, file: Path) -> str:
@@ -419,7 +399,7 @@ def from_json(text: str) -> ConfigDict:
     try:
         values = json.loads(text)
     except json.JSONDecodeError as error:
-        raise ConfigError(f"the config is not JSON: {_one_line(error)}") from error
+        raise ConfigError(f"the config is not JSON: {one_line(error)}") from error
     if not isinstance(values, dict):
         raise ConfigError("the config is not a JSON object.")
     return ConfigDict(_tuples(values)).lock()

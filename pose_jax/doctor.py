@@ -16,6 +16,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from pose_jax.errors import one_line
+
 PYTHON_FLOOR = (3, 11)
 _EXTRAS = {
     "tensorflow": "the tf.data reader (without it: the NumPy reader, same pixels)",
@@ -101,8 +103,8 @@ def _devices() -> Iterator[Line]:
 
         devices = jax.devices()
     except (ImportError, RuntimeError) as error:
-        reason = " ".join(str(error).split())
-        yield Line("missing", f"no JAX device: {reason}", "unset JAX_PLATFORMS")
+        reason = f"no JAX device: {one_line(error)}"
+        yield Line("missing", reason, "unset JAX_PLATFORMS")
         return
     kind = f"{devices[0].platform} ({devices[0].device_kind})"
     yield Line("ok", f"{len(devices)} JAX device(s): {kind}")

@@ -11,7 +11,6 @@ Heatmaps are [b, h, w, k], points (x, y) in heatmap pixels with integer centres.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import hashlib
 import io
 import json
@@ -29,7 +28,7 @@ import numpy as np
 from pose_jax import methods
 from pose_jax._version import __version__
 from pose_jax.codecs import gaussian
-from pose_jax.errors import ConfigError, InputError, disk_full
+from pose_jax.errors import ConfigError, InputError, did_you_mean, disk_full, one_line
 from pose_jax.keypoints import KeypointSet
 from pose_jax.runs import states
 from pose_jax.types import Decoder as MethodDecoder
@@ -134,7 +133,7 @@ def load(folder: Path | str) -> Decoder:
     except Exception as error:  # Whatever JAX raises: it does not run here.
         raise InputError(
             f"{folder / _ARTEFACT} does not run with jax {jax.__version__} on "
-            f"{jax.default_backend()} ({_short(error)}): {again}"
+            f"{jax.default_backend()} ({one_line(error, 200)}): {again}"
         ) from error
     if not difference <= _TOLERANCE:
         raise InputError(
@@ -240,10 +239,8 @@ def _with_options(
     """A decoder of heatmaps by name, and its settings."""
     known = methods.heatmap_decoders()
     if name not in known:
-        near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
-        raise ConfigError(
-            f"no decoder {name!r}; there are {list(known)}. Did you mean {near[0]!r}?"
-        )
+        meant = did_you_mean(name, known)
+        raise ConfigError(f"no decoder {name!r}; there are {list(known)}.{meant}")
     decoder = known[name]
     unused = [option for option in options if option not in decoder.uses]
     if unused:
@@ -413,7 +410,7 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
     try:
         manifest = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise _unusable(file, _short(error)) from error
+        raise _unusable(file, one_line(error, 200)) from error
     if not isinstance(manifest, dict) or manifest.get("format") != _FORMAT:
         raise _unusable(file, f"it is not of a {_FORMAT!r}")
     if not isinstance(manifest.get("sha256"), dict):
@@ -425,7 +422,7 @@ def _read(file: Path, manifest: Mapping[str, Any]) -> bytearray:
     try:
         content = bytearray(file.read_bytes())
     except OSError as error:
-        raise _unusable(file, _short(error)) from error
+        raise _unusable(file, one_line(error, 200)) from error
     if _sha256(content) != manifest["sha256"].get(file.name):
         raise _unusable(file, f"its checksum is not the one in {_MANIFEST}")
     return content
@@ -440,7 +437,3 @@ def _unusable(file: Path, reason: str) -> InputError:
 
 def _sha256(content: bytes | bytearray) -> str:
     return hashlib.sha256(content).hexdigest()
-
-
-def _short(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__

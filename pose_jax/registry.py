@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import os
 import sys
 from collections.abc import Mapping
 from typing import Any
 
-from pose_jax.errors import ConfigError
+from pose_jax.errors import ConfigError, did_you_mean, one_line
 
 
 def lookup(name: Any, registered: Mapping[str, Any], *, kind: str, where: str) -> Any:
@@ -29,11 +28,10 @@ def lookup(name: Any, registered: Mapping[str, Any], *, kind: str, where: str) -
         return registered[name]
     if isinstance(name, str) and ":" in name:
         return _imported(name, where)
-    near = difflib.get_close_matches(str(name), registered, n=1, cutoff=0.0)
-    meant = f"Did you mean {near[0]!r}? " if near else ""
     raise ConfigError(
-        f"{where}: no {kind} {name!r}; there are {', '.join(sorted(registered))}. {meant}"
-        f"A {kind} of your own is named 'package.module:attribute'."
+        f"{where}: no {kind} {name!r}; there are {', '.join(sorted(registered))}."
+        f"{did_you_mean(name, registered)} A {kind} of your own is named "
+        "'package.module:attribute'."
     )
 
 
@@ -44,7 +42,7 @@ def _imported(name: str, where: str) -> Any:
     try:
         module = importlib.import_module(module_name)
     except Exception as error:  # Whatever somebody else's module raises.
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        reason = f"{type(error).__name__}: {one_line(error)}"
     else:
         if hasattr(module, attribute):
             return getattr(module, attribute)

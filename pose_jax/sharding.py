@@ -15,7 +15,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from pose_jax.errors import ConfigError
+from pose_jax.errors import ConfigError, one_line
 
 
 def make_mesh(devices: Sequence[Any] | None = None) -> Mesh:
@@ -103,14 +103,10 @@ def initialize_distributed(
         jax.distributed.initialize(coordinator_address, num_processes, process_id)
     except (ValueError, RuntimeError) as error:
         raise ConfigError(
-            f"cannot join the other processes: {_one_line(error)} Give the address of "
-            "the coordinator, the number of processes and the id of this one, or start "
-            "without the distributed option."
+            f"cannot join the other processes: {one_line(error).rstrip('.')}. Give the "
+            "address of the coordinator, the number of processes and the id of this one, "
+            "or start without the distributed option."
         ) from error
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()).rstrip(".") + "."
 
 
 def is_main_process() -> bool:

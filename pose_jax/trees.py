@@ -6,13 +6,14 @@ paths by `path_matches`.
 
 from __future__ import annotations
 
-import difflib
 import fnmatch
 from collections.abc import Sequence
 from typing import Any
 
 import jax
 import numpy as np
+
+from pose_jax.errors import did_you_mean
 
 TreePath = tuple[str, ...]
 
@@ -63,5 +64,4 @@ def _describe(leaf: Any) -> str:
 def nearest(pattern: str, paths: Sequence[TreePath]) -> str:
     """'Did you mean "..."?' with the name or path nearest to a pattern of no match."""
     names = sorted({name for path in paths for name in (*path, "/".join(path))})
-    near = difflib.get_close_matches(pattern, names, n=1, cutoff=0.0)
-    return f"Did you mean {near[0]!r}?" if near else "There are none."
+    return did_you_mean(pattern, names).strip() or "There are none."

@@ -18,7 +18,7 @@ import numpy as np
 from absl import logging
 
 from pose_jax.data.table import Table, image_size
-from pose_jax.errors import ConfigError, InputError
+from pose_jax.errors import ConfigError, InputError, one_line
 from pose_jax.keypoints import KeypointSet
 
 MIN_SIDE = 8.0
@@ -56,9 +56,8 @@ def variable(path: Path, name: str) -> np.ndarray:
             f"{path} is a MATLAB file of version 7.3; save it with -v7."
         ) from None
     except Exception as error:  # A damaged file can end anywhere in scipy.
-        why = " ".join(str(error).split()) or type(error).__name__
         raise InputError(
-            f"{path} cannot be read as a MATLAB file ({why}). Fetch it again."
+            f"{path} cannot be read as a MATLAB file ({one_line(error)}). Fetch it again."
         ) from None
     raise InputError(
         f"{path} holds no variable {name!r} (it has: {', '.join(held) or 'none'}); "

@@ -34,7 +34,7 @@ import numpy as np
 from pose_jax.data import coco
 from pose_jax.data._about import ABOUT
 from pose_jax.data.table import Record, Table
-from pose_jax.errors import ConfigError, InputError, disk_full
+from pose_jax.errors import ConfigError, InputError, disk_full, one_line
 from pose_jax.keypoints import KeypointSet
 
 VERSION = "1.0.0"
@@ -107,7 +107,7 @@ def prepare(
         if disk_full(error):
             raise
         raise InputError(
-            f"{error.filename or path}: {error.strerror or one_line(error)}. Nothing "
+            f"{error.filename or path}: {error.strerror or one_line(error, 200)}. Nothing "
             f"was written to {path}; mend it and run the same command again."
         ) from None
     return path
@@ -341,7 +341,7 @@ def read(path: Path, split: str | None = None) -> Table:
     except InputError:
         raise
     except Exception as error:  # zip, json, protobuf, TFDS: no common class.
-        raise damaged(path, f"{type(error).__name__}: {one_line(error)}") from None
+        raise damaged(path, f"{type(error).__name__}: {one_line(error, 200)}") from None
     if missing:
         raise damaged(path, f"{', '.join(missing[:3])} is missing")
     if size != info.num_bytes:
@@ -386,7 +386,7 @@ class Store:
         except (InputError, MemoryError):
             raise
         except Exception as error:  # ArrayRecord and protobuf: no common class.
-            raise damaged(self, f"record {index}: {one_line(error)}") from None
+            raise damaged(self, f"record {index}: {one_line(error, 200)}") from None
 
     def _source(self) -> Any:
         if self._opened is None:
@@ -403,11 +403,6 @@ def damaged(path: Any, what: str) -> InputError:
     return InputError(
         f"{path} is damaged: {what}. Delete it and prepare it again, or copy it again."
     )
-
-
-def one_line(error: Exception) -> str:
-    """The message of another library's error, fit for ours."""
-    return " ".join(str(error).split())[:200]
 
 
 def import_tfds() -> Any:

@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 
 from pose_jax import keypoints as keypoints_lib
-from pose_jax.data.store import Store, damaged, import_tfds, one_line, read
+from pose_jax.data.store import Store, damaged, import_tfds, read
 from pose_jax.data.table import Record, Table
-from pose_jax.errors import ConfigError, InputError
+from pose_jax.errors import ConfigError, InputError, one_line
 from pose_jax.keypoints import KeypointSet
 
 
@@ -83,7 +83,9 @@ def from_builder(
         try:
             builder = tfds.builder_from_directory(path)
         except Exception as error:  # TFDS has no class for these.
-            raise InputError(f"{path} is no TFDS data: {one_line(error)}") from None
+            raise InputError(
+                f"{path} is no TFDS data: {one_line(error, 200)}"
+            ) from None
     keypoints = keypoints or keypoints_lib.COCO
     features = dict(builder.info.features.items())
     misfit = _misfit(features, keypoints)
@@ -94,7 +96,7 @@ def from_builder(
         count = len(store)
     except Exception as error:  # Another file format, or no such split.
         raise InputError(
-            f"{path}: split {split!r} cannot be read: {one_line(error)} (`tfds "
+            f"{path}: split {split!r} cannot be read: {one_line(error, 200)} (`tfds "
             "convert_format` makes ArrayRecord of other formats)."
         ) from None
     label = dict(features["objects"].feature.items()).get("label")
@@ -153,7 +155,7 @@ def _image(store: Store, index: int, k: int, person: int | None) -> dict[str, An
         with Image.open(io.BytesIO(record["image"])) as opened:
             size = np.array(opened.size)
     except Exception as error:  # Pillow has no common class for these.
-        raise damaged(store, f"record {index}: {one_line(error)}") from None
+        raise damaged(store, f"record {index}: {one_line(error, 200)}") from None
     objects = record["objects"]
     boxes = np.asarray(objects["bbox"], np.float64).reshape(-1, 4)
     triples = np.asarray(objects["keypoints"], np.float64).reshape(-1, k, 3)

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-import difflib
 import functools
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
@@ -24,7 +23,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int32
 
 from pose_jax import geometry, keypoints, models
-from pose_jax.errors import ConfigError
+from pose_jax.errors import ConfigError, did_you_mean
 from pose_jax.keypoints import KeypointSet
 from pose_jax.methods import augment
 from pose_jax.types import (
@@ -111,10 +110,9 @@ class TopDown(abc.ABC):
         """Raises ConfigError for options that cannot be."""
         name = self.decoder_name
         if name not in self.decoders:
-            near = difflib.get_close_matches(name, self.decoders, n=1, cutoff=0.0)[0]
             raise ConfigError(
-                f"no decoder {name!r}; there are {list(self.decoders)}. Did you mean "
-                f"{near!r}?"
+                f"no decoder {name!r}; there are {list(self.decoders)}."
+                + did_you_mean(name, self.decoders)
             )
         _ = self.model
 

@@ -23,7 +23,6 @@ A network outside this package is named `package.module:attribute`; the attribut
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import inspect
 from collections.abc import Callable
 from functools import partial
@@ -32,7 +31,7 @@ from typing import Any, TypeAlias, get_args
 import flax.linen as nn
 
 from pose_jax import registry
-from pose_jax.errors import ConfigError
+from pose_jax.errors import ConfigError, did_you_mean
 from pose_jax.models.deeppose import DeepPose
 from pose_jax.models.faster_rcnn import (
     FasterRCNN,
@@ -137,8 +136,8 @@ def build(name: str, num_keypoints: int = 17, **options: Any) -> nn.Module:
     for option in options:
         if option not in known:
             raise ConfigError(
-                f"model {name!r} has no option {option!r}; did you mean "
-                f"{_nearest(option, known)!r}? Known: {', '.join(known)}."
+                f"model {name!r} has no option {option!r}."
+                f"{did_you_mean(option, known)} Known: {', '.join(known)}."
             )
     dtype = options.get("dtype", "float32")
     for option, value, values in [
@@ -159,7 +158,3 @@ def _options(make: Callable[..., nn.Module]) -> list[str]:
     fixed = make.keywords if isinstance(make, partial) else {}
     hidden = {"num_keypoints", "name", "parent", *fixed}
     return [name for name in inspect.signature(make).parameters if name not in hidden]
-
-
-def _nearest(word: str, words: Any) -> str:
-    return difflib.get_close_matches(word, list(words), n=1, cutoff=0.0)[0]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import difflib
 import errno
 import json
 import math
@@ -24,7 +23,7 @@ import jax
 import numpy as np
 from absl import logging
 
-from pose_jax.errors import ConfigError, InputError, disk_full
+from pose_jax.errors import ConfigError, InputError, did_you_mean, disk_full, one_line
 from pose_jax.trees import TreePath, compare_trees, flatten, nearest, path_matches
 
 
@@ -106,10 +105,9 @@ class Checkpoints:
         best: Any = None
         if name is not None and metrics:
             if name not in metrics:
-                near = difflib.get_close_matches(name, metrics, n=1, cutoff=0.0)
                 raise ConfigError(
-                    f"best_metric: the evaluation gives no {name!r}. Did you mean "
-                    f"{near[0]!r}?"
+                    f"best_metric: the evaluation gives no {name!r}."
+                    + did_you_mean(name, metrics)
                 )
             best = {name: float(metrics[name])}
         values = _with_values(jax.device_get(state))
@@ -185,10 +183,9 @@ class Checkpoints:
         return jax.tree.unflatten(jax.tree.structure(abstract_state), leaves)
 
     def _broken(self, step: int, error: Exception) -> InputError:
-        reason = " ".join(str(error).split())[:200]
         return InputError(
-            f"{self._directory / str(step)} cannot be read ({reason}): remove it to go "
-            "back to the checkpoint before."
+            f"{self._directory / str(step)} cannot be read ({one_line(error, 200)}): "
+            "remove it to go back to the checkpoint before."
         )
 
     def wait(self) -> None:
@@ -338,10 +335,9 @@ _UNREADABLE = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib
 
 
 def _unusable(file: Path, error: Exception) -> InputError:
-    reason = " ".join(str(error).split())[:200]
     return InputError(
-        f"{file} cannot be read ({reason}): the model is incomplete or damaged. Copy "
-        "it again, or let the training run finish: it writes the model anew."
+        f"{file} cannot be read ({one_line(error, 200)}): the model is incomplete or "
+        "damaged. Copy it again, or let the training run finish: it writes the model again."
     )
 
 

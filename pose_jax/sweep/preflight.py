@@ -7,13 +7,12 @@ line, and nothing has been made.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import json
 from collections.abc import Sequence
 from typing import Any
 
 from pose_jax import config as config_lib
-from pose_jax.errors import ConfigError
+from pose_jax.errors import ConfigError, did_you_mean
 from pose_jax.sweep.space import Choice, Sweep, as_override, as_tuples, corners, words
 
 
@@ -86,10 +85,8 @@ def full_metric(file: str, given: str, names: Sequence[str]) -> str:
         raise ConfigError(
             f"{file}: metric {given!r} may be any of {', '.join(found)}: name one."
         )
-    near = difflib.get_close_matches(given, names, n=1, cutoff=0.0)
-    raise ConfigError(
-        f"{file}: the evaluation gives no {given!r}. Did you mean {near[0]!r}?"
-    )
+    meant = did_you_mean(given, names)
+    raise ConfigError(f"{file}: the evaluation gives no {given!r}.{meant}")
 
 
 def _at(config: Any, key: str) -> Any:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from pose_jax import config as config_lib
-from pose_jax.errors import ConfigError, InputError
+from pose_jax.errors import ConfigError, InputError, did_you_mean
 from pose_jax.sweep.preflight import described, full_metric
 from pose_jax.sweep.space import (
     Choice,
@@ -19,7 +19,6 @@ from pose_jax.sweep.space import (
     Sweep,
     as_override,
     corners,
-    did_you_mean,
 )
 from pose_jax.sweep.study import Claim, Claims, suggest
 
@@ -45,9 +44,9 @@ def check_evaluated(file: str, sweep: Sweep, run: str, boxes: str) -> tuple[dict
     for key in sweep.space:
         if key not in known:
             raise ConfigError(
-                f"{file}: {key!r} is not of the evaluation alone, a network of method "
-                f"{name!r} has to be trained for it.{did_you_mean(key, known)} There "
-                f"are {', '.join(known)}."
+                f"{file}: {key!r} cannot be varied without training a network of method "
+                f"{name!r} for it.{did_you_mean(key, known, cutoff=0.4)} There are "
+                f"{', '.join(known)}."
             )
     for point in corners(sweep.space):
         try:

@@ -7,15 +7,14 @@ A sweep is a python file with `get_sweep() -> Sweep`. Everything here is plain v
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import math
 import runpy
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pose_jax.errors import ConfigError
+from pose_jax.errors import ConfigError, did_you_mean, one_line
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,7 +99,7 @@ class Sweep:
             if (value := getattr(self, name)) not in known:
                 raise ConfigError(
                     f"{name} must be one of {', '.join(known)}; got {value!r}."
-                    f"{did_you_mean(value, known)}"
+                    f"{did_you_mean(value, known, cutoff=0.4)}"
                 )
         if not self.space:
             raise ConfigError("the space is empty: nothing would be tried.")
@@ -169,7 +168,8 @@ def load(file: str | Path) -> Sweep:
     """
     path = Path(file)
     if path.suffix != ".py" or not path.is_file():
-        near = did_you_mean(path.stem, [p.stem for p in path.parent.glob("*.py")])
+        files = [other.stem for other in path.parent.glob("*.py")]
+        near = did_you_mean(path.stem, files, cutoff=0.4)
         raise ConfigError(
             f"{path}: no such sweep file; a sweep is a python file.{near}"
         )
@@ -186,18 +186,12 @@ def load(file: str | Path) -> Sweep:
         if isinstance(error, SyntaxError):
             lines.append(error.lineno)
         where = f", line {lines[-1]}" if lines else ""
-        message = " ".join(str(error).split())
         raise ConfigError(
-            f"{path}{where}: {type(error).__name__}: {message}"
+            f"{path}{where}: {type(error).__name__}: {one_line(error)}"
         ) from error
     if not isinstance(sweep, Sweep):
         raise ConfigError(f"{path}: get_sweep must return a sweep.Sweep.")
     return sweep
-
-
-def did_you_mean(name: Any, known: Sequence[str]) -> str:
-    near = difflib.get_close_matches(str(name), list(known), n=1, cutoff=0.4)
-    return f" Did you mean {near[0]!r}?" if near else ""
 
 
 def as_override(value: Any) -> str:

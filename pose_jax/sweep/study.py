@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any, Literal, TextIO
 
 from pose_jax import config as config_lib
-from pose_jax.errors import ConfigError, InputError
+from pose_jax.errors import ConfigError, InputError, one_line
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,9 +116,7 @@ def _storage(where: Place):
         options = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {}
         return optuna.storages.RDBStorage(url, engine_kwargs=options)
     except (ImportError, OSError, ValueError) as error:
-        raise InputError(
-            f"{url or where.out}: {' '.join(str(error).split())}"
-        ) from error
+        raise InputError(f"{url or where.out}: {one_line(error)}") from error
 
 
 def _journal(out: Path):

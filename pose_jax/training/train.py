@@ -11,7 +11,6 @@ weights as one that was not.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import functools
 import math
 import time
@@ -26,7 +25,7 @@ from pose_jax import sharding as sharding_lib
 from pose_jax.data import readers
 from pose_jax.data.table import Table
 from pose_jax.drawing import people as drawing
-from pose_jax.errors import ConfigError, InputError, Stopped
+from pose_jax.errors import ConfigError, InputError, Stopped, did_you_mean
 from pose_jax.evaluation import evaluate
 from pose_jax.evaluation import measure as measures
 from pose_jax.runs import directory as run_directory
@@ -343,10 +342,9 @@ def _check_metric_names(s: Setup) -> None:
                 continue
             names = measures.names(s.eval_table, boxes=s.method.keypoints is None)
             if name not in names:
-                near = difflib.get_close_matches(name, names, n=1, cutoff=0.0)
-                meant = f"Did you mean {near[0]!r}?" if near else "It gives nothing."
+                meant = did_you_mean(name, names) or " It gives nothing."
                 raise ConfigError(
-                    f"config.train.{field}: the evaluation gives no {name!r}. {meant}"
+                    f"config.train.{field}: the evaluation gives no {name!r}.{meant}"
                 )
 
 

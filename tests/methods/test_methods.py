@@ -103,7 +103,7 @@ def test_another_decoder_of_the_same_network():
         ),
         (
             section("dark", model={"name": "pocket", "options": {"widht": 8}}),
-            "did you mean 'width'?",
+            "Did you mean 'width'?",
         ),
         (
             section("deeppose", model={"name": "deeppose", "options": {"widht": 8}}),

@@ -273,7 +273,7 @@ def test_it_is_read_out_by_a_sweep_that_trains_nothing(run, capsys):
     )
     words = ["sweep", "run", "--sweep", "other.py", "--study", "other"]
     assert cli.main([*words, "--eval-only", "run"]) == 2
-    assert "'method.reach' is not of the evaluation alone" in capsys.readouterr().err
+    assert "'method.reach' cannot be varied without training" in capsys.readouterr().err
 
 
 def test_it_is_reported_and_described(run, capsys):
@@ -352,7 +352,7 @@ def test_what_is_registered_may_be_extended(folder):
         ({"decoder": "pek"}, "Did you mean 'peak'?"),
         (
             {"model": {"name": "my_method:network", "options": {"spraed": 1}}},
-            "did you mean 'spread'?",
+            "Did you mean 'spread'?",
         ),
     ],
 )

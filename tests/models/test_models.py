@@ -345,7 +345,7 @@ def test_images_that_do_not_fit_are_refused(name, images, message):
     "arguments, options, message",
     [
         (("simple_baseline50",), {}, "pocket.*Did you mean 'simple_baseline_50'"),
-        (("pocket",), {"widht": 3}, "did you mean 'width'"),
+        (("pocket",), {"widht": 3}, "Did you mean 'width'"),
         (("simple_baseline_18",), {"depth": 50}, "no option 'depth'"),
         (("pocket",), {"norm": "layer"}, "batch, frozen, group.*'layer'"),
         (("pocket",), {"dtype": "float16"}, "float32, bfloat16"),

@@ -34,7 +34,7 @@ from pose_jax import config as config_lib
 from pose_jax import data as data_lib
 from pose_jax import keypoints
 from pose_jax.data.table import ImageRef, Table, encoded
-from pose_jax.errors import ConfigError, InputError
+from pose_jax.errors import ConfigError, InputError, one_line
 from pose_jax.keypoints import MPII, KeypointSet
 
 Severity = Literal["error", "warning"]
@@ -554,7 +554,7 @@ def _finite(value: float) -> bool:
 
 def _one_line(text: Any) -> str:
     """Without line breaks, and without what no terminal can print."""
-    return " ".join(str(text).split()).encode(errors="backslashreplace").decode()
+    return one_line(text).encode(errors="backslashreplace").decode()
 
 
 def _short(value: Any) -> str:
