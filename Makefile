@@ -5,7 +5,11 @@ VENV := .venv
 # Settings for the commands of the demo. Networks that Adam trains gain from one device a
 # core, RUN_ENV="JAX_NUM_CPU_DEVICES=2"; Muon's matrix products are repeated on each.
 RUN_ENV ?=
-POSE_JAX = $(RUN_ENV) $(VENV)/bin/pose-jax
+# Training, eval, predict and report run the same programs: what one has compiled, the others
+# read from disk.
+COMPILED = JAX_COMPILATION_CACHE_DIR=$(abspath $(VENV))/compiled \
+	JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0.3
+POSE_JAX = $(COMPILED) $(RUN_ENV) $(VENV)/bin/pose-jax
 # A process for each core, up to four: most of the time goes into tracing, which is serial.
 # Files stay whole, so that what their tests share is made once, and in their order.
 PYTEST = JAX_PLATFORMS=cpu $(1)/bin/python -m pytest -q --durations 10 \

@@ -1,7 +1,7 @@
 """The command line: `pose-jax VERB`, one thin function a verb.
 
 A verb's function declares its options and returns what runs; that imports the verb's
-module, so that help, version and mistakes cost nothing. What is the user's to mend is
+module, so that help, version and mistakes cost nothing. What the user can fix is
 one line on stderr: exit code 2 for the command line or a config, 1 for data. Anything
 else keeps its traceback.
 """
@@ -32,6 +32,12 @@ class _Parser(argparse.ArgumentParser):
         action = super().add_argument(*args, **kwargs)
         self.options += action.option_strings
         return action
+
+    def option(
+        self, name: str, words: str, kind: Any = str, default: Any = None, **rest: Any
+    ) -> None:
+        """`add_argument`, with its help text in second place."""
+        self.add_argument(name, help=words, type=kind, default=default, **rest)
 
     def error(self, message: str) -> NoReturn:
         raise ConfigError(f"{message}; see `{self.prog} --help`.")
@@ -85,11 +91,11 @@ def _names(text: str) -> tuple[str, ...]:
 
 
 def _config_option(parser: _Parser, required: bool = True) -> None:
-    parser.add_argument(
+    parser.option(
         "--config",
+        "config file, FILE.py or FILE.py:ARGUMENT; --config.KEY=VALUE overrides one "
+        "value, for example --config.optimizer.lr=3e-4",
         required=required,
-        help="a config file, FILE.py or FILE.py:ARGUMENT; --config.KEY=VALUE overrides "
-        "one value, for example --config.optimizer.lr=3e-4",
     )
 
 
@@ -99,36 +105,38 @@ def _config(args: argparse.Namespace) -> Any:
     return config.load(args.config, args.overrides)
 
 
+def _given(args: argparse.Namespace, *names: str, unset: bool = True) -> dict[str, Any]:
+    """Some options as keyword arguments; `unset`: also those that were not given."""
+    found = {name: getattr(args, name) for name in names}
+    return {n: value for n, value in found.items() if unset or value is not None}
+
+
 # -------------------------------------------------------------------------------- verbs
 
 
 def _data_synth(parser: _Parser) -> Run:
-    """make a data set of synthetic people, in COCO's form"""
-    parser.add_argument("--out", type=Path, required=True, help="folder to write")
-    parser.add_argument("--n", type=int, default=200, help="training images")
-    parser.add_argument("--val", type=int, help="validation images (default: n / 8)")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--size", type=_size, help="of an image, for example 320x256")
-    parser.add_argument(
+    """make a data set of synthetic people, in COCO's format"""
+    parser.option("--out", "folder to write", Path, required=True)
+    parser.option("--n", "number of training images (default: 200)", int, 200)
+    parser.option("--val", "number of validation images (default: n / 8)", int)
+    parser.option("--seed", "seed of the random people (default: 0)", int, 0)
+    parser.option("--size", "image size, for example 320x256", _size)
+    parser.option(
         "--difficulty",
-        choices=("hard", "easy", "crowd"),
+        "easy: one upright, fully visible, front-facing person per image; crowd: several "
+        "people who occlude each other (default: hard)",
         default="hard",
-        help="easy: one person a picture, upright, whole, from the front; crowd: mostly "
-        "several such, before one another (default: hard)",
+        choices=("hard", "easy", "crowd"),
     )
 
     def run(args: argparse.Namespace) -> None:
         from pose_jax.data.synthetic import scenes
 
-        options = {} if args.size is None else {"size": args.size}
-        options["difficulty"] = args.difficulty
+        options = _given(args, "n", "seed", "val", "difficulty")
+        options |= _given(args, "size", unset=False)
         # A process is worth its start for a hundred pictures or more.
         options["workers"] = min(os.cpu_count() or 1, 1 + args.n // 100)
-        print(
-            scenes.write_dataset(
-                args.out, n=args.n, seed=args.seed, val=args.val, **options
-            )
-        )
+        print(scenes.write_dataset(args.out, **options))
 
     return run
 
@@ -136,8 +144,8 @@ def _data_synth(parser: _Parser) -> Run:
 def _data_show(parser: _Parser) -> Run:
     """draw what a config trains on: augmented inputs, keypoints, targets"""
     _config_option(parser)
-    parser.add_argument("--out", type=Path, required=True, help="PNG to write")
-    parser.add_argument("--rows", type=int, default=24, help="people to draw")
+    parser.option("--out", "PNG to write", Path, required=True)
+    parser.option("--rows", "number of training inputs to draw (default: 24)", int, 24)
 
     def run(args: argparse.Namespace) -> None:
         config = _config(args)
@@ -150,36 +158,25 @@ def _data_show(parser: _Parser) -> Run:
 
 def _data_check(parser: _Parser) -> Run:
     """look for everything that is wrong with a data set: files, labels, images"""
-    parser.add_argument("root", nargs="?", type=Path, metavar="ROOT")
+    parser.option("root", "folder of the data set", Path, nargs="?", metavar="ROOT")
     _config_option(parser, required=False)
-    parser.add_argument("--split", help="for example val2017 (default: all there are)")
-    parser.add_argument(
-        "--format",
-        choices=("coco", "mpii", "lsp", "lsp_extended", "flic"),
-        help="default: by the files in ROOT",
+    parser.option("--split", "one split, for example val2017 (default: all there are)")
+    parser.option(
+        "--format", "kind of data set, as in a config (default: by the files in ROOT)"
     )
-    parser.add_argument(
-        "--keypoints",
-        choices=("coco", "mpii", "lsp", "flic"),
-        help="the set that a COCO json follows (default: coco)",
-    )
-    parser.add_argument("--annotations", type=Path, help="the file of labels")
-    parser.add_argument("--detections", type=Path, help="a COCO detections json")
-    parser.add_argument(
+    parser.option("--keypoints", "name of the keypoint set that a COCO json follows")
+    parser.option("--annotations", "file of labels", Path)
+    parser.option("--detections", "COCO detections json", Path)
+    parser.option(
         "--images",
-        choices=("headers", "full"),
+        "read headers and ends of images (the default), or decode all",
         default="headers",
-        help="read headers and ends of images (the default), or decode all",
+        choices=("headers", "full"),
     )
 
     def run(args: argparse.Namespace) -> int:
-        said = {
-            "split": args.split,
-            "format": args.format,
-            "keypoint_set": args.keypoints,
-            "annotations": args.annotations,
-            "detections": args.detections,
-        }
+        said = _given(args, "split", "format", "annotations", "detections")
+        said["keypoint_set"] = args.keypoints
         if (args.config is None) == (args.root is None):
             raise ConfigError("give either ROOT or --config.")
         if args.config is not None and any(said.values()):
@@ -208,13 +205,11 @@ def _data_check(parser: _Parser) -> Run:
 def _data_prepare(parser: _Parser) -> Run:
     """pack data sets into a store of checked records: a few large files"""
     _config_option(parser, required=False)
-    parser.add_argument(
-        "--format", help="instead of --config: a kind of data set, for example coco"
-    )
-    parser.add_argument("--root", help="its folder")
-    parser.add_argument("--split", help="for example val2017")
-    parser.add_argument("--name", help="of the data set in the store (default: format)")
-    parser.add_argument("--out", type=Path, required=True, help="folder of the store")
+    parser.option("--format", "instead of --config: kind of data set, as in a config")
+    parser.option("--root", "folder of the data set")
+    parser.option("--split", "split to pack, for example val2017")
+    parser.option("--name", "data set name inside the store (default: the format)")
+    parser.option("--out", "folder of the store", Path, required=True)
 
     def run(args: argparse.Namespace) -> None:
         single = (args.format, args.root, args.split)
@@ -236,9 +231,9 @@ def _data_prepare(parser: _Parser) -> Run:
 
 
 def _train(parser: _Parser) -> Run:
-    """train a config in a run directory; goes on where it was stopped"""
+    """train a config in a run directory; resumes a run that was stopped"""
     _config_option(parser)
-    parser.add_argument("--run", type=Path, required=True, help="run directory")
+    parser.option("--run", "run directory", Path, required=True)
 
     def run(args: argparse.Namespace) -> None:
         config = _config(args)
@@ -251,128 +246,112 @@ def _train(parser: _Parser) -> Run:
 
 def _eval(parser: _Parser) -> Run:
     """measure a trained model; writes RUN/eval"""
-    parser.add_argument("--run", type=Path, help="run directory")
-    parser.add_argument(
+    parser.option("--run", "run directory", Path)
+    parser.option(
         "--decoder",
-        type=_names,
-        default=(),
-        help="read-outs of the network, for example argmax,shift,dark "
-        "(default: the config's)",
+        "decoders of the network's output, for example argmax,shift,dark (default: the "
+        "config's)",
+        _names,
+        (),
     )
-    parser.add_argument(
+    parser.option(
         "--flip",
-        type=_names,
-        default=(),
-        help="flip tests, for example none,shift (default: the config's)",
+        "flip tests, for example none,shift (default: the config's)",
+        _names,
+        (),
     )
-    parser.add_argument("--data", help="another folder of the evaluation data")
-    parser.add_argument("--split", help="another split, for example val2017")
-    parser.add_argument(
-        "--boxes", default="gt", help='"gt" (the default) or a COCO detections json'
+    parser.option("--data", "another folder of the evaluation data")
+    parser.option("--split", "another split, for example val2017")
+    parser.option(
+        "--boxes", '"gt" (the default) or a COCO detections json', default="gt"
     )
-    parser.add_argument(
+    parser.option(
         "--nms",
+        "suppression of poses on a detector's boxes (default: the config's, oks)",
         choices=("none", "oks", "soft_oks"),
-        help="of poses on boxes of a detector (default: the config's, oks)",
     )
-    parser.add_argument("--nms-threshold", type=float, help="OKS (default: 0.9)")
-    parser.add_argument(
+    parser.option("--nms-threshold", "OKS threshold of --nms (default: 0.9)", float)
+    parser.option(
         "--compare",
+        "instead of --run: differences of two runs on the same people, with 95%% "
+        "intervals",
         nargs=2,
         metavar=("RUN_A[:DECODER]", "RUN_B[:DECODER]"),
-        help="instead: differences of two runs on the same people, with 95%% intervals",
     )
 
     def run(args: argparse.Namespace) -> None:
         if (args.run is None) == (args.compare is None):
             raise ConfigError("give either --run RUN or --compare RUN_A RUN_B.")
+        where = _given(args, "data", "split", "boxes")
         if args.compare is not None:
             from pose_jax.evaluation import compare
 
-            where = {"data": args.data, "split": args.split, "boxes": args.boxes}
             print(compare.compare(*args.compare, **where))
             return
         from pose_jax.evaluation import evaluate
 
-        evaluate.evaluate_run(
-            args.run,
-            decoders=args.decoder,
-            flips=args.flip,
-            data=args.data,
-            split=args.split,
-            boxes=args.boxes,
-            nms=args.nms,
-            nms_threshold=args.nms_threshold,
-        )
+        options = {"decoders": args.decoder, "flips": args.flip, **where}
+        options |= _given(args, "nms", "nms_threshold")
+        found = evaluate.evaluate_run(args.run, **options)
+        print(evaluate.described(args.run, found))
 
     return run
 
 
 def _predict(parser: _Parser) -> Run:
     """find poses in images; writes pictures and predictions.json"""
-    parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE")
-    parser.add_argument("--run", type=Path, required=True, help="run directory")
-    parser.add_argument(
-        "--boxes",
-        type=Path,
-        help="json of person boxes: COCO detections or annotations",
+    parser.option("images", "image files", Path, nargs="+", metavar="IMAGE")
+    parser.option("--run", "run directory", Path, required=True)
+    parser.option(
+        "--boxes", "json of person boxes: COCO detections or annotations", Path
     )
-    parser.add_argument(
+    parser.option(
         "--detector",
-        type=Path,
+        "run directory of a person detector, instead of --boxes",
+        Path,
         metavar="RUN",
-        help="run directory of a detector that finds the people, instead of --boxes",
     )
-    parser.add_argument(
-        "--slots",
-        type=int,
-        help="with --detector: people an image, at most (default: 32)",
-    )
-    parser.add_argument(
-        "--box-nms", type=float, help="with --detector: IoU of two boxes (default: 0.6)"
-    )
-    parser.add_argument(
-        "--oks-nms", type=float, help="with --detector: OKS of two poses (default: 0.5)"
-    )
-    parser.add_argument(
+    detected = {
+        "slots": ("most people per image (default: 32)", int),
+        "box_nms": ("IoU threshold of box NMS (default: 0.6)", float),
+        "oks_nms": ("OKS threshold of pose NMS (default: 0.5)", float),
+    }
+    for name, (words, kind) in detected.items():
+        option = f"--{name.replace('_', '-')}"
+        parser.option(option, f"with --detector: {words}", kind)
+    parser.option(
         "--rescoring",
+        "with --detector: score that ranks people, the mean of the keypoints', the box's "
+        "or their product (default: the run's)",
         choices=("pose", "box", "product"),
-        help="with --detector: what people are ranked by (default: as the run says)",
     )
-    parser.add_argument("--out", type=Path, help="folder (default: RUN/predictions)")
+    parser.option("--out", "folder to write (default: RUN/predictions)", Path)
 
     def run(args: argparse.Namespace) -> int:
         from pose_jax import predict
 
-        out = args.out or args.run / "predictions"
-        options = {
-            name: getattr(args, name)
-            for name in ("slots", "box_nms", "oks_nms", "rescoring")
-            if getattr(args, name) is not None
-        }
         return predict.predict_run(
             args.run,
             args.images,
             boxes=args.boxes,
-            out=out,
+            out=args.out or args.run / "predictions",
             detector=args.detector,
-            **options,
+            **_given(args, *detected, "rescoring", unset=False),
         )
 
     return run
 
 
 def _report(parser: _Parser) -> Run:
-    """write RUN/report.html: curves, scores, errors, people, config, in one file"""
-    parser.add_argument("run", type=Path, metavar="RUN", help="run directory")
-    parser.add_argument(
+    """write RUN/report.html: scores, people, errors, curves, config, in one file"""
+    parser.option("run", "run directory", Path, metavar="RUN")
+    parser.option(
         "--people",
-        type=int,
-        default=500,
-        help="predict at most so many, of a detector so many images, evenly spaced "
-        "(default: 500)",
+        "most people, or images of a detector, to predict, evenly spaced (default: 500)",
+        int,
+        500,
     )
-    parser.add_argument("--data", help="another folder of the evaluation data")
+    parser.option("--data", "another folder of the evaluation data")
 
     def run(args: argparse.Namespace) -> None:
         from pose_jax.report import run as report
@@ -384,7 +363,7 @@ def _report(parser: _Parser) -> Run:
 
 def _info(parser: _Parser) -> Run:
     """say what a run or a config is: model, cost, data, scores"""
-    parser.add_argument("target", metavar="RUN|CONFIG.py")
+    parser.option("target", "run directory or config file", metavar="RUN|CONFIG.py")
 
     def run(args: argparse.Namespace) -> None:
         from pose_jax import info
@@ -396,154 +375,120 @@ def _info(parser: _Parser) -> Run:
 
 def _weights_convert(parser: _Parser) -> Run:
     """make a run directory of published PyTorch weights"""
-    parser.add_argument(
-        "file", type=Path, metavar="FILE", help=".safetensors, or .pth of torch.save"
-    )
-    parser.add_argument("--model", required=True, help="for example hrnet_w32")
-    parser.add_argument("--out", type=Path, required=True, help="run directory to make")
+    parser.option("file", ".safetensors, or .pth of torch.save", Path, metavar="FILE")
+    parser.option("--model", "network, for example hrnet_w32", required=True)
+    parser.option("--out", "run directory to make", Path, required=True)
     parser.add_argument(
         "--backbone",
         action="store_true",
         help="FILE is torchvision's ResNet or HRNet's network for ImageNet: a start for "
         "train.init_from. Taken by simple_baseline_*, hrnet_*, and by resnet_regression_* "
-        "and multipose_*, for which there is nothing else",
+        "and multipose_*, for which no whole network is published",
     )
-    parser.add_argument(
-        "--keypoints",
-        choices=("coco", "mpii"),
-        help="default: the set of as many keypoints",
+    parser.option(
+        "--keypoints", "keypoint set (default: the one with as many keypoints)"
     )
-    parser.add_argument(
+    parser.option(
         "--input-size",
-        type=_size,
-        help="the network was trained at (default: 192x256, for mpii 256x256, for "
-        "hourglass 96x128, for multipose 257x353)",
+        "size of the network's input (default: 192x256, for mpii 256x256, for hourglass "
+        "96x128, for multipose 257x353)",
+        _size,
     )
-    parser.add_argument(
+    parser.option(
         "--sigma",
-        type=float,
-        help="of its targets, heatmap pixels (default: 1 at 96x128, for "
-        "hourglass_8 2; 3 at 288x384; else 2)",
+        "Gaussian sigma of the training targets, in heatmap pixels (default: 1 at 96x128, "
+        "for hourglass_8 2; 3 at 288x384; else 2)",
+        float,
     )
-    parser.add_argument(
+    parser.option(
         "--alignment",
-        choices=("stride", "aligned"),
-        help="of crops and heatmaps: \"stride\" for HRNet's and SimpleBaseline's own "
+        "alignment of crops and heatmaps: \"stride\" for HRNet's and SimpleBaseline's own "
         'weights (the default), "aligned" for DarkPose\'s (the default for hourglass)',
+        choices=("stride", "aligned"),
     )
-    parser.add_argument(
+    parser.option(
         "--channels",
+        "order of the colors in training (default: as published, rgb for hrnet and "
+        "backbones, else bgr)",
         choices=("rgb", "bgr"),
-        help="order of the colours it was trained on (default: as published, rgb for "
-        "hrnet and backbones, else bgr)",
     )
 
     def run(args: argparse.Namespace) -> None:
         from pose_jax.weights import convert
 
-        print(
-            convert.convert(
-                args.file,
-                args.model,
-                args.out,
-                backbone=args.backbone,
-                keypoint_set=args.keypoints,
-                input_size=args.input_size,
-                sigma=args.sigma,
-                alignment=args.alignment,
-                channels=args.channels,
-            )
+        options = _given(
+            args, "backbone", "input_size", "sigma", "alignment", "channels"
         )
+        options["keypoint_set"] = args.keypoints
+        print(convert.convert(args.file, args.model, args.out, **options))
 
     return run
 
 
 def _export(parser: _Parser) -> Run:
     """write a decoder as one file that JAX runs without pose_jax"""
-    parser.add_argument(
-        "--decoder", help="for example dark, argmax (default: the run's, else dark)"
+    parser.option(
+        "--decoder", "decoder, for example dark, argmax (default: the run's, else dark)"
     )
-    parser.add_argument("--out", type=Path, required=True, help="folder to make")
-    parser.add_argument(
-        "--run",
-        type=Path,
-        help="run directory that sigma and kernel size are taken from",
-    )
-    parser.add_argument("--sigma", type=float, help="of the blur, heatmap pixels")
-    parser.add_argument(
-        "--kernel-size", type=int, help="of the blur, heatmap pixels (alone: OpenCV's)"
+    parser.option("--out", "folder to make", Path, required=True)
+    parser.option("--run", "run directory whose sigma and kernel size are used", Path)
+    parser.option("--sigma", "Gaussian blur sigma, in heatmap pixels", float)
+    parser.option(
+        "--kernel-size",
+        "size of the blur's kernel, in heatmap pixels (without --sigma: OpenCV's kernel)",
+        int,
     )
 
     def run(args: argparse.Namespace) -> None:
         from pose_jax import export
 
-        print(
-            export.export_decoder(
-                args.out,
-                decoder=args.decoder,
-                run=args.run,
-                sigma=args.sigma,
-                kernel_size=args.kernel_size,
-            )
-        )
+        options = _given(args, "decoder", "run", "sigma", "kernel_size")
+        print(export.export_decoder(args.out, **options))
 
     return run
 
 
 def _study_options(parser: _Parser) -> None:
-    parser.add_argument(
+    parser.option(
         "--study",
+        "folder of the study, or an Optuna storage: postgresql://, mysql://, sqlite:///, "
+        "redis://, grpc://HOST:PORT",
         required=True,
         metavar="DIR_OR_URL",
-        help="folder of the study, or an Optuna storage: postgresql://, mysql://, "
-        "sqlite:///, redis://, grpc://HOST:PORT",
     )
-    parser.add_argument("--name", help="of the study, in a storage")
-    parser.add_argument(
+    parser.option("--name", "study name (required with a storage)")
+    parser.option(
         "--out",
-        type=Path,
-        help="with a storage: folder of the runs, shared by all machines (default: "
-        "runs/NAME)",
+        "with a storage: folder of the runs, shared by all machines (default: runs/NAME)",
+        Path,
     )
 
 
 def _sweep_run(parser: _Parser) -> Run:
-    """train a config with many values of its settings; goes on where it was stopped"""
+    """train a config with many values of its settings; resumes a study"""
     _config_option(parser, required=False)
-    parser.add_argument("--sweep", required=True, help="file with get_sweep")
+    parser.option("--sweep", "file with get_sweep", required=True)
     _study_options(parser)
-    parser.add_argument(
-        "--trials", type=int, help="of the whole study (default: all of a grid)"
-    )
-    parser.add_argument(
-        "--workers", type=int, default=1, help="trainings at once (default: 1)"
-    )
-    parser.add_argument(
+    parser.option("--trials", "trials of the whole study (default: all of a grid)", int)
+    parser.option("--workers", "trainings at the same time (default: 1)", int, 1)
+    parser.option(
         "--eval-only",
+        "instead of --config: evaluate a trained run under different decoding settings, "
+        "without training",
         metavar="RUN",
-        help="instead of --config: read out the network of a run, train nothing",
     )
-    parser.add_argument(
+    parser.option(
         "--boxes",
+        'with --eval-only: "gt" (the default) or a COCO detections json',
         default="gt",
-        help='with --eval-only: "gt" (the default) or a COCO detections json',
     )
 
     def run(args: argparse.Namespace) -> None:
         from pose_jax.sweep import runner
 
-        runner.run(
-            args.sweep,
-            args.study,
-            config=args.config,
-            overrides=args.overrides,
-            eval_only=args.eval_only,
-            boxes=args.boxes,
-            trials=args.trials,
-            workers=args.workers,
-            name=args.name,
-            out=args.out,
-        )
+        names = "config", "overrides", "eval_only", "boxes", "trials", "workers"
+        options = _given(args, *names, "name", "out")
+        runner.run(args.sweep, args.study, **options)
 
     return run
 
@@ -551,8 +496,8 @@ def _sweep_run(parser: _Parser) -> Run:
 def _sweep_report(parser: _Parser) -> Run:
     """write the leaderboard of a sweep: ranks, curves, importances, in one file"""
     _study_options(parser)
-    parser.add_argument(
-        "--html", type=Path, help="file to write (default: report.html in the folder)"
+    parser.option(
+        "--html", "file to write (default: report.html in the study's folder)", Path
     )
 
     def run(args: argparse.Namespace) -> None:
@@ -565,7 +510,7 @@ def _sweep_report(parser: _Parser) -> Run:
 
 def _doctor(parser: _Parser) -> Run:
     """check this machine: versions, devices, memory, data folders"""
-    parser.add_argument("data", nargs="*", type=Path, help="data folders to look at")
+    parser.option("data", "data folders to look at", Path, nargs="*")
 
     def run(args: argparse.Namespace) -> int:
         from pose_jax import doctor

@@ -31,8 +31,13 @@ T = TypeVar("T")
 # ------------------------------------------------------------- sections to dataclasses
 
 
-def build(cls: type[T], section: Any, path: str = "config") -> T:
-    """Makes a dataclass of a section.
+def build(
+    cls: type[T], section: Any, path: str = "config", default: T | None = None
+) -> T:
+    """Makes a dataclass of a section, laid over the defaults.
+
+    A key that is left out has the default of the field, also in a section of a section:
+    where a field's own default is an instance, it is that instance's value.
 
     Args:
       cls: a dataclass; its annotations say what is wanted. Nested dataclasses, tuples,
@@ -40,6 +45,7 @@ def build(cls: type[T], section: Any, path: str = "config") -> T:
         float, a list for a tuple.
       section: a mapping of plain values, or an instance of `cls`.
       path: what the section is called in messages, such as "config.optimizer".
+      default: what keys that are left out are taken from; None: the fields' defaults.
 
     Raises:
       ConfigError: a key is unknown, missing, or of the wrong type, or `cls` refuses the
@@ -60,12 +66,13 @@ def build(cls: type[T], section: Any, path: str = "config") -> T:
     hints = typing.get_type_hints(cls)
     values = {}
     for name, field in fields.items():
+        standard = _default_of(field) if default is None else getattr(default, name)
         if name in section:
-            values[name] = _convert(hints[name], section[name], f"{path}.{name}")
-        elif (
-            field.default is dataclasses.MISSING
-            and field.default_factory is dataclasses.MISSING
-        ):
+            where = f"{path}.{name}"
+            values[name] = _convert(hints[name], section[name], where, standard)
+        elif standard is not dataclasses.MISSING:
+            values[name] = standard
+        else:
             raise ConfigError(
                 f"{path}.{name} is missing: it has no default and must be "
                 f"{_name_of(hints[name])}."
@@ -78,7 +85,13 @@ def build(cls: type[T], section: Any, path: str = "config") -> T:
         raise ConfigError(f"{path}: {one_line(error)}") from error
 
 
-def _convert(hint: Any, value: Any, path: str) -> Any:
+def _default_of(field: dataclasses.Field) -> Any:
+    if field.default_factory is not dataclasses.MISSING:
+        return field.default_factory()
+    return field.default
+
+
+def _convert(hint: Any, value: Any, path: str, default: Any = None) -> Any:
     """`value` as the type `hint`, or a ConfigError."""
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if hint is Any:
@@ -93,9 +106,10 @@ def _convert(hint: Any, value: Any, path: str) -> Any:
             + did_you_mean(value, words, cutoff=0.5)
         )
     if origin in (Union, types.UnionType):
-        return _convert_union(args, value, path)
+        return _convert_union(args, value, path, default)
     if dataclasses.is_dataclass(hint):
-        return build(typing.cast(type, hint), value, path)
+        default = default if isinstance(default, hint) else None
+        return build(typing.cast(type, hint), value, path, default)
     if hint is tuple or origin is tuple:
         return _convert_tuple(args, value, path, _name_of(hint))
     if hint is list or origin in (list, Sequence):
@@ -117,16 +131,16 @@ def _convert(hint: Any, value: Any, path: str) -> Any:
     raise _wrong_type(path, hint, value)
 
 
-def _convert_union(args: tuple[Any, ...], value: Any, path: str) -> Any:
+def _convert_union(args: tuple[Any, ...], value: Any, path: str, default: Any) -> Any:
     if value is None and type(None) in args:
         return None
     arms = [arm for arm in args if arm is not type(None)]
     if len(arms) == 1:
-        return _convert(arms[0], value, path)
+        return _convert(arms[0], value, path, default)
     # The exact type first, so that an int stays one where a float would do as well.
     for arm in sorted(arms, key=lambda arm: arm is not type(value)):
         try:
-            return _convert(arm, value, path)
+            return _convert(arm, value, path, default)
         except ConfigError:
             continue
     raise _wrong_type(path, Union[args], value)  # noqa: UP007
@@ -212,17 +226,26 @@ def load(file: str | Path, overrides: Sequence[str] = ()) -> ConfigDict:
     """
     name, _, argument = str(file).partition(".py:")
     path = Path(name + ".py" if argument else str(file).removesuffix(":"))
-    config = _get_config(path, argument or None)
+    config = run_file(path, "get_config", argument or None)
+    if not _is_mapping(config):
+        raise ConfigError(f"{path}: get_config must return a ConfigDict.")
+    config = ConfigDict(_plain(config), type_safe=True)
     for key, text in _split_overrides(overrides):
         _override(config, key, text)
     return config.lock()
 
 
-def _get_config(path: Path, argument: str | None) -> ConfigDict:
+def run_file(path: Path, function: str, argument: str | None = None) -> Any:
+    """What a function of a python file returns, "get_config" or "get_sweep".
+
+    Raises:
+      ConfigError: always one line, whatever goes wrong.
+    """
+    kind = function.removeprefix("get_")
     if path.suffix != ".py" or not path.is_file():
         configs = [p.stem for p in path.parent.glob("*.py") if p.stem[0] != "_"]
         raise ConfigError(
-            f"{path}: no such config file; a config is a python file."
+            f"{path}: no such {kind} file; a {kind} is a python file."
             + did_you_mean(path.stem, configs, cutoff=0.5)
         )
     file = path.absolute()
@@ -232,21 +255,18 @@ def _get_config(path: Path, argument: str | None) -> ConfigDict:
     try:
         with _imports_from(file.parent):
             spec.loader.exec_module(module)
-            get_config = getattr(module, "get_config", None)
-            if not callable(get_config):
-                raise ConfigError(f"{path}: it defines no function get_config.")
-            if argument is not None and not inspect.signature(get_config).parameters:
-                raise ConfigError(f"{path}: takes no argument; got {argument!r}.")
-            config = get_config(*([] if argument is None else [argument]))
-    except ConfigError:
-        raise
+            get = getattr(module, function, None)
+            if not callable(get):
+                raise ConfigError(f"it defines no function {function}.")
+            if argument is not None and not inspect.signature(get).parameters:
+                raise ConfigError(f"takes no argument; got {argument!r}.")
+            return get(*([] if argument is None else [argument]))
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
     except Exception as error:
         raise ConfigError(
             f"{path}{_line_of(error, file)}: {type(error).__name__}: {one_line(error)}"
         ) from error
-    if not _is_mapping(config):
-        raise ConfigError(f"{path}: get_config must return a ConfigDict.")
-    return ConfigDict(_plain(config), type_safe=True)
 
 
 @contextlib.contextmanager

@@ -5,6 +5,7 @@ One line per thing: ok, old or missing, with the remedy. "optional" lines never 
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import importlib.util
 import os
@@ -22,7 +23,7 @@ PYTHON_FLOOR = (3, 11)
 _EXTRAS = {
     "tensorflow": "the tf.data reader (without it: the NumPy reader, same pixels)",
     "tensorflow_datasets": "prepared data sets",
-    "tensorboard": "TensorBoard logs (without it: metrics.jsonl)",
+    "tensorboardX": "TensorBoard logs (without it: metrics.jsonl)",
 }
 _GIGABYTE = 2**30
 
@@ -37,14 +38,8 @@ class Line(NamedTuple):
 
 def doctor(data_roots: Sequence[Path] = ()) -> int:
     """Prints all findings; returns an exit code, 1 if something required is wrong."""
-    lines = [
-        _python(),
-        *_packages(),
-        *_devices(),
-        *_extras(),
-        *_machine(),
-        *_data(data_roots),
-    ]
+    lines = [_python(), *_packages(), *_devices(), *_extras(), *_machine()]
+    lines += _data(data_roots)
     for line in lines:
         remedy = f"  -> {line.remedy}" if line.remedy else ""
         print(f"{line.state:8}  {line.what}{remedy}")
@@ -76,25 +71,21 @@ def _packages() -> Iterator[Line]:
             continue
         name, floor = (part.strip() for part in requirement.split(">="))
         remedy = f"pip install -U '{name}>={floor}'"
-        try:
-            version = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
+        version = _distribution(name)
+        if version is None:
             yield Line("missing", f"{name} (at least {floor})", remedy)
-            continue
-        if version_tuple(version) < version_tuple(floor):
+        elif version_tuple(version) < version_tuple(floor):
             yield Line("old", f"{name} {version} (at least {floor})", remedy)
         else:
             yield Line("ok", f"{name} {version}")
-    yield _jaxlib()
-
-
-def _jaxlib() -> Line:
     try:
         import jax
         import jaxlib.version
     except (ImportError, RuntimeError) as error:  # RuntimeError: the two do not fit.
-        return Line("missing", f"jax cannot be imported: {error}", "pip install -U jax")
-    return Line("ok", f"jaxlib {jaxlib.version.__version__} with jax {jax.__version__}")
+        yield Line("missing", f"jax cannot be imported: {error}", "pip install -U jax")
+        return
+    jaxlib_version = jaxlib.version.__version__
+    yield Line("ok", f"jaxlib {jaxlib_version} with jax {jax.__version__}")
 
 
 def _devices() -> Iterator[Line]:
@@ -120,21 +111,16 @@ def _extras() -> Iterator[Line]:
     for name, use in _EXTRAS.items():
         # Found, not imported: TensorFlow alone takes seconds.
         if importlib.util.find_spec(name) is None:
-            yield Line("optional", f"no {name}: {use}", "pip install -e '.[data]'")
+            extra = "log" if name == "tensorboardX" else "data"
+            yield Line("optional", f"no {name}: {use}", f"pip install -e '.[{extra}]'")
         else:
-            yield Line("ok", f"{name} {_version_of(name)}")
+            version = _distribution(name) or _distribution(f"{name}_cpu") or ""
+            yield Line("ok", f"{name} {version}")
     if importlib.util.find_spec("tensorflow") is not None:
         # The reader hides the GPUs from it (tf.config.set_visible_devices).
         cpu_only = _distribution("tensorflow_cpu") is not None
         why = "a CPU build" if cpu_only else "hidden from it before its first use"
         yield Line("ok", f"TensorFlow takes no GPU memory: {why}")
-
-
-def _version_of(module: str) -> str:
-    for name in (module, f"{module}_cpu"):
-        if version := _distribution(name):
-            return version
-    return ""
 
 
 def _distribution(name: str) -> str | None:
@@ -145,9 +131,12 @@ def _distribution(name: str) -> str | None:
 
 
 def _machine() -> Iterator[Line]:
-    yield Line("ok", f"{len(_usable_cores())} CPU cores")
-    memory = _memory()
-    if memory is not None:
+    cores = os.cpu_count() or 1
+    if hasattr(os, "sched_getaffinity"):  # Not on macOS.
+        cores = len(os.sched_getaffinity(0))
+    yield Line("ok", f"{cores} CPU cores")
+    with contextlib.suppress(AttributeError, ValueError, OSError):
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
         yield Line("ok", f"{memory / _GIGABYTE:.1f} GB of memory")
     free = shutil.disk_usage(".").free / _GIGABYTE
     what = f"{free:.1f} GB free on this disk"
@@ -157,34 +146,20 @@ def _machine() -> Iterator[Line]:
         yield Line("ok", what)
 
 
-def _usable_cores() -> Sequence[int]:
-    if hasattr(os, "sched_getaffinity"):  # Not on macOS.
-        return sorted(os.sched_getaffinity(0))
-    return range(os.cpu_count() or 1)
-
-
-def _memory() -> int | None:
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):
-        return None
-
-
 def _data(roots: Sequence[Path]) -> Iterator[Line]:
     """What known data sets lie in $POSE_JAX_DATA/NAME and in the roots given."""
     found = [(Path(root), True) for root in roots]
     if base := os.environ.get("POSE_JAX_DATA"):
         if not Path(base).is_dir():
-            yield Line(
-                "missing", f"$POSE_JAX_DATA: no folder {base}", "mend or unset it"
-            )
+            what = f"$POSE_JAX_DATA: no folder {base}"
+            yield Line("missing", what, "fix or unset it")
         else:
             found += [(p, False) for p in sorted(Path(base).iterdir()) if p.is_dir()]
     for root, asked in found:
         if not root.is_dir():
             yield Line("missing", f"data {root}: no such folder", "check the path")
-        elif splits := _coco_splits(root):
-            yield from _coco_lines(root, splits)
+        elif files := sorted(root.glob("annotations/person_keypoints_*.json")):
+            yield from _coco_lines(root, files)
         elif asked:
             yield Line(
                 "missing",
@@ -193,24 +168,16 @@ def _data(roots: Sequence[Path]) -> Iterator[Line]:
             )
     if not found:
         yield Line(
-            "optional",
-            "no data folder named",
-            "pose-jax data synth --out data/people",
+            "optional", "no data folder named", "pose-jax data synth --out data/people"
         )
 
 
-def _coco_splits(root: Path) -> list[str]:
-    files = root.glob("annotations/person_keypoints_*.json")
-    return sorted(file.stem.removeprefix("person_keypoints_") for file in files)
-
-
-def _coco_lines(root: Path, splits: Sequence[str]) -> Iterator[Line]:
-    for split in splits:
-        images = root / split
+def _coco_lines(root: Path, files: Sequence[Path]) -> Iterator[Line]:
+    for file in files:
+        split = file.stem.removeprefix("person_keypoints_")
+        what, images = f"data {root}: COCO {split}", root / split
         if images.is_dir():
             count = sum(1 for _ in images.iterdir())
-            yield Line("ok", f"data {root}: COCO {split}, {count} image files")
+            yield Line("ok", f"{what}, {count} image files")
         else:
-            yield Line(
-                "optional", f"data {root}: COCO {split}: labels only, no {images}"
-            )
+            yield Line("optional", f"{what}: labels only, no {images}")

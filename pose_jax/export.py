@@ -125,6 +125,7 @@ def load(folder: Path | str) -> Decoder:
     manifest = _read_manifest(folder)
     artefact = _read(folder / _ARTEFACT, manifest)
     check = _read(folder / _CHECK, manifest)
+    here = f"jax {jax.__version__} on {jax.default_backend()}"
     again = "export the decoder again with this version of jax."
     try:
         found = Decoder(jax.export.deserialize(artefact), manifest)
@@ -132,14 +133,13 @@ def load(folder: Path | str) -> Decoder:
             difference = _difference(found, stored)
     except Exception as error:  # Whatever JAX raises: it does not run here.
         raise InputError(
-            f"{folder / _ARTEFACT} does not run with jax {jax.__version__} on "
-            f"{jax.default_backend()} ({one_line(error, 200)}): {again}"
+            f"{folder / _ARTEFACT} does not run with {here} ({one_line(error, 200)}): "
+            f"{again}"
         ) from error
     if not difference <= _TOLERANCE:
         raise InputError(
             f"{folder / _ARTEFACT} decodes the maps of {_CHECK} otherwise than it did, "
-            f"by {difference:g}, with jax {jax.__version__} on {jax.default_backend()}: "
-            f"{again}"
+            f"by {difference:g}, with {here}: {again}"
         )
     return dataclasses.replace(found, difference=difference)
 
@@ -173,10 +173,10 @@ def export_decoder(
         raise ConfigError(f"{out} exists already: give another --out, or delete it.")
     options = {"sigma": sigma, "kernel_size": kernel_size}
     options = {name: value for name, value in options.items() if value is not None}
+    method = None
     if run is None:
-        name = "dark" if decoder is None else decoder
+        name = decoder or "dark"
         chosen, settings = _with_options(name, options)
-        method = None
     elif options:
         raise ConfigError(
             f"{_words(options)}: {run} has its own; give these or --run, not both."
@@ -212,10 +212,8 @@ def export_decoder(
         "compatibility": _COMPATIBILITY,
         "usage": list(_USAGE),
     }
-    text = json.dumps(manifest, indent=2) + "\n"
-    read = _write(
-        out, {_ARTEFACT: artefact, _CHECK: check, _MANIFEST: text.encode("utf-8")}
-    )
+    text = (json.dumps(manifest, indent=2) + "\n").encode()
+    read = _write(out, {_ARTEFACT: artefact, _CHECK: check, _MANIFEST: text})
     said = "".join(f", {key} {value}" for key, value in blur.items() if value)
     maps = sum(len(maps) * maps.shape[-1] for maps in _stored_maps())
     return (
@@ -261,11 +259,10 @@ def _method_of(run: Path, decoder: str | None) -> Method:
         raise ConfigError(
             f"{run} is a backbone alone and gives no heatmaps; give a trained run."
         )
-    section, keypoint_set = manifest["method"], manifest["keypoints"]
-    if keypoint_set is None:
+    if manifest["keypoints"] is None:
         raise ConfigError(f"{run} is a detector and has no decoders: give another run.")
-    keypoint_set = KeypointSet.from_json(keypoint_set)
-    method = methods.build(section, keypoint_set, decoder=decoder)
+    keypoint_set = KeypointSet.from_json(manifest["keypoints"])
+    method = methods.build(manifest["method"], keypoint_set, decoder=decoder)
     if list(method.decoder.inputs) != ["heatmaps"]:
         raise ConfigError(
             f"{run} is of method {method.name!r}, whose decoder {method.decoder_name!r} "
@@ -304,29 +301,23 @@ def _lower(decode: jax.stages.Wrapped) -> jax.export.Exported:
 
 def _describe(method: Method | None) -> dict[str, Any]:
     """What only a run knows: its keypoints, its network's input and output."""
-    if method is None:
-        return {
-            "keypoints": None,
-            "to_input": {
-                "alignment": None,
-                "input_size": None,
-                "points_xy": _TO_INPUT,
-                "where": _SIZES,
-            },
-            "heatmaps": "as the network's decoder gets them",
-            "flip_test": None,
-        }
-    view, keypoint_set = method.view, method.keypoints
+    keypoint_set = alignment = size = flip_test = None
+    points_xy, heatmaps = _TO_INPUT, "as the network's decoder gets them"
+    if method is not None:
+        keypoint_set = {"name": method.keypoints.name, "names": method.keypoints.names}
+        alignment, size = method.view.alignment, method.view.size
+        points_xy, heatmaps = _TO_INPUT[alignment], method.input_words
+        flip_test = method.config.flip_test
     return {
-        "keypoints": {"name": keypoint_set.name, "names": keypoint_set.names},
+        "keypoints": keypoint_set,
         "to_input": {
-            "alignment": view.alignment,
-            "input_size": view.size,
-            "points_xy": _TO_INPUT[view.alignment],
+            "alignment": alignment,
+            "input_size": size,
+            "points_xy": points_xy,
             "where": _SIZES,
         },
-        "heatmaps": method.input_words,
-        "flip_test": method.config.flip_test,
+        "heatmaps": heatmaps,
+        "flip_test": flip_test,
     }
 
 
@@ -343,11 +334,8 @@ def _stored_maps() -> list[np.ndarray]:
     noisy = clean + rng.normal(scale=0.05, size=clean.shape)
     other = np.zeros((1, 32, 24, 4))  # The first stays empty.
     other[..., 1] = 0.5
-    other[0, 8:11, 0:3, 2] = other[0, 20:23, 14:17, 2] = [
-        [1, 2, 1],
-        [2, 3, 2],
-        [1, 2, 1],
-    ]
+    peak = np.add.outer([0, 1, 0], [1, 2, 1])
+    other[0, 8:11, 0:3, 2] = other[0, 20:23, 14:17, 2] = peak
     other[..., 3] = rng.random((1, 32, 24))
     other[0, 9, 1, 3] = 1.5  # Where a wide blur of noise is not asked for its slope.
     small = np.zeros((2, 5, 7, 3))
@@ -361,10 +349,9 @@ def _answers(decode: Decode) -> bytes:
     """The content of check.npz."""
     members = {}
     for i, maps in enumerate(_stored_maps()):
-        points_xy, scores = decode(maps)
-        members[f"heatmaps_{i}"] = maps
-        members[f"points_xy_{i}"] = np.asarray(points_xy)
-        members[f"scores_{i}"] = np.asarray(scores)
+        points_xy, scores = map(np.asarray, decode(maps))
+        given = {"heatmaps": maps, "points_xy": points_xy, "scores": scores}
+        members |= {f"{name}_{i}": array for name, array in given.items()}
     file = io.BytesIO()
     np.savez_compressed(file, **members)
     return file.getvalue()
@@ -375,9 +362,9 @@ def _difference(decode: Decode, stored: Mapping[str, np.ndarray]) -> float:
     differences = []
     for i in range(len(stored) // 3):
         points_xy, scores = decode(stored[f"heatmaps_{i}"])
-        differences.append(np.max(np.abs(points_xy - stored[f"points_xy_{i}"])))
-        differences.append(np.max(np.abs(scores - stored[f"scores_{i}"])))
-    return float(np.max(differences))
+        differences += [points_xy - stored[f"points_xy_{i}"]]
+        differences += [scores - stored[f"scores_{i}"]]
+    return float(np.max([np.max(np.abs(values)) for values in differences]))
 
 
 def _write(out: Path, files: Mapping[str, bytes]) -> Decoder:

@@ -20,9 +20,9 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from pose_jax import sharding as sharding_lib
 from pose_jax.data import table as table_lib
 from pose_jax.drawing import people as drawing
+from pose_jax.drawing import sheet as sheet_lib
 from pose_jax.errors import ConfigError, InputError
-from pose_jax.evaluation import evaluate
-from pose_jax.evaluation.predictor import System
+from pose_jax.evaluation.predictor import Predictor, System
 from pose_jax.keypoints import KeypointSet
 from pose_jax.runs import directory
 
@@ -46,17 +46,29 @@ class Person:
     box_xyxy: np.ndarray
 
 
-def read_image(path: Path) -> np.ndarray:
-    """Reads an image as a viewer shows it: EXIF rotation applied, uint8 RGB [h, w, 3].
+class People(list[Person]):
+    """The people of one image.
 
-    Of one that moves, the first picture.
+    Attributes:
+      dropped: how many detected boxes were left out for lack of slots.
+    """
+
+    dropped: int = 0
+
+
+def read_image(path: Path) -> tuple[np.ndarray, int]:
+    """Reads an image as a viewer shows it: EXIF rotation applied.
+
+    Returns:
+      uint8 RGB [h, w, 3], the first frame where there are several; the number of frames.
 
     Raises:
       InputError: missing, or not an image.
     """
     try:
         with Image.open(path) as image:
-            return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+            pixels = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+            return pixels, getattr(image, "n_frames", 1)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file.") from None
     except (
@@ -64,12 +76,6 @@ def read_image(path: Path) -> np.ndarray:
         Image.DecompressionBombError,
     ) as error:  # fmt: skip
         raise InputError(f"{path}: not a readable image ({error}).") from None
-
-
-def _pictures_in(path: Path) -> int:
-    """How many an animated file has."""
-    with Image.open(path) as image:
-        return getattr(image, "n_frames", 1)
 
 
 def _source(image: Path | str | np.ndarray) -> table_lib.ImageRef:
@@ -87,7 +93,7 @@ def _source(image: Path | str | np.ndarray) -> table_lib.ImageRef:
             turned = opened.getexif().get(_EXIF_ORIENTATION, 1) != 1
     except (OSError, UnidentifiedImageError):
         turned = True  # read_image says what is wrong.
-    return read_image(path) if turned else path
+    return read_image(path)[0] if turned else path
 
 
 class Estimator:
@@ -97,8 +103,6 @@ class Estimator:
       keypoints: what the points of a person are.
       predictor: what is run on boxes.
       system: what is run on whole images; None without a detector.
-      overflow: of the last call on whole images: for each, how many boxes were found and
-        not looked at, for lack of slots.
     """
 
     def __init__(
@@ -110,9 +114,8 @@ class Estimator:
         mesh = sharding_lib.make_mesh()
         self._loaded = loaded
         self.keypoints: KeypointSet = loaded.keypoints
-        self.predictor = evaluate.Predictor(loaded.method(), mesh)
+        self.predictor = Predictor(loaded.method(), mesh)
         self.system = None
-        self.overflow: list[int] = []
         if detector is not None:
             self.system = System(
                 detector.method(), detector.variables, loaded.method(),
@@ -124,7 +127,7 @@ class Estimator:
         images: Sequence[Path | str | np.ndarray],
         boxes: Sequence[np.ndarray] | None = None,
         scores: Sequence[np.ndarray] | None = None,
-    ) -> list[list[Person]]:
+    ) -> list[People]:
         """Finds poses.
 
         Args:
@@ -134,7 +137,8 @@ class Estimator:
           scores: of the boxes, [n] for each image; None: 1.
 
         Returns:
-          A list for each image; with a detector, the best person first.
+          A list for each image; with a detector, the best person first, and `dropped` says
+          how many boxes did not fit.
         """
         if not len(images):
             return []
@@ -146,7 +150,7 @@ class Estimator:
         )
         if self.system is not None and boxes is None:
             return self._people_of(table)
-        found: list[list[Person]] = [[] for _ in images]
+        found = [People() for _ in images]
         rows = np.arange(len(table), dtype=np.int32)
         if len(rows) == 0:
             return found
@@ -162,21 +166,22 @@ class Estimator:
             )
         return found
 
-    def _people_of(self, table: table_lib.Table) -> list[list[Person]]:
-        people = self.system(table)
-        self.overflow = people.overflow.tolist()
-        return [
-            [
-                Person(
-                    points_xy=people.points_xy[i, slot],
-                    keypoint_scores=people.keypoint_scores[i, slot],
-                    score=float(people.score[i, slot]),
-                    box_xyxy=people.boxes_xyxy[i, slot],
+    def _people_of(self, table: table_lib.Table) -> list[People]:
+        people, found = self.system(table), []
+        for i in range(len(table.images)):
+            found.append(
+                People(
+                    Person(
+                        points_xy=people.points_xy[i, slot],
+                        keypoint_scores=people.keypoint_scores[i, slot],
+                        score=float(people.score[i, slot]),
+                        box_xyxy=people.boxes_xyxy[i, slot],
+                    )
+                    for slot in np.flatnonzero(people.valid[i])
                 )
-                for slot in np.flatnonzero(people.valid[i])
-            ]
-            for i in range(len(table.images))
-        ]
+            )
+            found[-1].dropped = int(people.overflow[i])
+        return found
 
 
 def load(
@@ -331,29 +336,32 @@ def _predict_files(
         readable, pixels = [], []
         for path in images[start : start + _AT_ONCE]:
             try:
-                pixels.append(read_image(path))
-                readable.append(path)
+                image, frames = read_image(path)
             except InputError as error:
                 print(f"pose-jax: error: {error}", file=sys.stderr)
                 failed += 1
                 continue
-            if (frames := _pictures_in(path)) > 1:
-                _note(f"{path}: has {frames} pictures; the first one is looked at.")
+            pixels.append(image)
+            readable.append(path)
+            if frames > 1:
+                _note(
+                    f"{path}: animated image ({frames} frames): using the first frame."
+                )
         if not readable:
             continue
         if given is not None:
-            found = people(readable, *zip(*map(given.get, readable), strict=True))
+            found = people(pixels, *zip(*map(given.get, readable), strict=True))
         else:
-            found = people(readable)
-        if detected:
-            for path, left in zip(readable, people.overflow, strict=True):
-                if left:
-                    _note(f"{path}: {left} more boxes than slots; give --slots.")
+            found = people(pixels)
         out.mkdir(parents=True, exist_ok=True)
         for path, image, persons in zip(readable, pixels, found, strict=True):
+            if persons.dropped:
+                _note(
+                    f"{path}: {persons.dropped} detections were dropped; raise --slots."
+                )
             boxed = given is not None or detected
             drawn = _drawn(image, persons, people.keypoints, boxed, detected)
-            drawing.save_png(out / f"{path.stem}.png", drawn)
+            sheet_lib.save_png(out / f"{path.stem}.png", drawn)
             results += [_result(path, person) for person in persons]
         done += len(readable)
     if not done:

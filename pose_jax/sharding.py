@@ -31,11 +31,6 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
-def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """The leading axis is split over the devices."""
-    return NamedSharding(mesh, PartitionSpec("data"))
-
-
 def put_batch(batch: Any, mesh: Mesh) -> Any:
     """Moves a host batch to the devices.
 
@@ -50,27 +45,23 @@ def put_batch(batch: Any, mesh: Mesh) -> Any:
     Raises:
       ConfigError: the rows of all processes do not divide by the number of devices.
     """
-    split, whole = batch_sharding(mesh), replicated(mesh)
+    split, whole = NamedSharding(mesh, PartitionSpec("data")), replicated(mesh)
 
     def put(leaf):
         leaf = np.asarray(leaf)
         if leaf.ndim == 0:
             return jax.device_put(leaf, whole)
-        check_divisible(leaf.shape[0] * jax.process_count(), mesh)
+        rows = leaf.shape[0] * jax.process_count()
+        if rows % mesh.size:
+            below = rows - rows % mesh.size
+            nearest = " or ".join(str(n) for n in (below, below + mesh.size) if n)
+            raise ConfigError(
+                f"a batch of {rows} rows does not divide by {mesh.size} devices: set "
+                f"batch_size to {nearest}, or use fewer devices."
+            )
         return jax.make_array_from_process_local_data(split, leaf)
 
     return jax.tree.map(put, batch)
-
-
-def check_divisible(rows: int, mesh: Mesh) -> None:
-    """Raises a ConfigError unless a batch of `rows` splits evenly over the mesh."""
-    if rows % mesh.size:
-        below = rows - rows % mesh.size
-        nearest = " or ".join(str(n) for n in (below, below + mesh.size) if n)
-        raise ConfigError(
-            f"a batch of {rows} rows does not divide by {mesh.size} devices: set "
-            f"batch_size to {nearest}, or use fewer devices."
-        )
 
 
 def put_replicated(tree: Any, mesh: Mesh) -> Any:
@@ -97,7 +88,7 @@ def initialize_distributed(
     """Joins the processes of several hosts; must precede every other use of JAX.
 
     On clusters that JAX recognises (Slurm, Cloud TPU, MPI) no argument is needed. Call
-    it only when several processes are wanted: a single one has nobody to join.
+    it only when several processes are wanted: a single one has none to join.
     """
     try:
         jax.distributed.initialize(coordinator_address, num_processes, process_id)
@@ -107,11 +98,6 @@ def initialize_distributed(
             "address of the coordinator, the number of processes and the id of this one, "
             "or start without the distributed option."
         ) from error
-
-
-def is_main_process() -> bool:
-    """True in the one process that writes files and prints."""
-    return jax.process_index() == 0
 
 
 def device_summary(mesh: Mesh | None = None) -> str:

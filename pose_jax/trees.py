@@ -44,20 +44,15 @@ def compare_trees(expected: Any, found: Any) -> list[str]:
     expected, found = flatten(expected), flatten(found)
     lines = []
     for path in sorted(expected.keys() | found.keys()):
-        name = "/".join(path)
-        if path not in found:
-            lines.append(f"{name}: expected {_describe(expected[path])}, found nothing")
-        elif path not in expected:
-            lines.append(f"{name}: expected nothing, found {_describe(found[path])}")
-        elif _describe(expected[path]) != _describe(found[path]):
-            lines.append(
-                f"{name}: expected {_describe(expected[path])}, "
-                f"found {_describe(found[path])}"
-            )
+        wanted, there = _described(expected.get(path)), _described(found.get(path))
+        if wanted != there:
+            lines.append(f"{'/'.join(path)}: expected {wanted}, found {there}")
     return lines
 
 
-def _describe(leaf: Any) -> str:
+def _described(leaf: Any) -> str:
+    if leaf is None:
+        return "nothing"
     return f"{np.dtype(leaf.dtype).name}{list(leaf.shape)}"
 
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import Any, ClassVar, Literal, Protocol, TypeAlias
 
 import jax
 import numpy as np
@@ -153,6 +153,7 @@ class ImageView:
     size: tuple[int, int]
     buckets: tuple[tuple[int, int], ...]
     max_people: int
+    alignment: ClassVar = "stride"
 
 
 View: TypeAlias = PersonView | ImageView

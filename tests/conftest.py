@@ -1,6 +1,7 @@
 """Strictness for all tests: four CPU devices, no silent broadcasting between ranks, no
 key used twice, and shapes of the pure functions checked against their annotations."""
 
+import gc
 import os
 import subprocess
 import sys
@@ -72,3 +73,13 @@ _LONG = ("test_resume.py", "test_train.py", "test_report.py", "test_configs.py")
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files whose tests take long come first, so that no process waits for another."""
     items.sort(key=lambda item: item.path.name not in _LONG)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _forget():
+    """A process that keeps the programs of all files grows to gigabytes, which the garbage
+    collector walks through again and again."""
+    yield
+    jax.clear_caches()
+    gc.collect()
+    gc.freeze()

@@ -19,7 +19,7 @@ from PIL import Image
 import pose_jax
 from pose_jax import cli, doctor, info, keypoints, methods, models
 from pose_jax.errors import ConfigError, InputError
-from pose_jax.models import ops
+from pose_jax.models import cost, ops
 from pose_jax.runs import states
 from tests.made_up import MadeUpDetector
 
@@ -129,7 +129,7 @@ def test_eval_and_predict_pass_on_what_is_said(stub, tmp_path):
         calls.append((args, kwargs))
         return 1
 
-    stub("evaluation.evaluate", evaluate_run=record)
+    stub("evaluation.evaluate", evaluate_run=record, described=lambda *_: "")
     stub("predict", predict_run=record)
     assert cli.main("eval --run r --decoder argmax,dark --boxes b.json".split()) == 0
     assert cli.main("eval --run r --flip shift --nms oks".split()) == 0
@@ -280,14 +280,14 @@ def test_multiply_adds_are_those_of_the_definition():
     # Output 4 x 6 of an 8 x 12 map; 3 x 3 taps; 5 channels to 7.
     args = zeros(2, 8, 12, 5), zeros(3, 3, 5, 7)
     macs = 2 * 4 * 6 * 9 * 5 * 7
-    assert info.multiply_adds(conv, *args) == (macs, macs)
-    assert info.multiply_adds(jax.jit(conv), *args) == (macs, macs)
-    assert info.multiply_adds(jnp.matmul, zeros(4, 8, 3), zeros(3, 5)) == (480, 480)
-    assert info.multiply_adds(rows, zeros(6, 9)) == (54, 54)
+    assert cost.multiply_adds(conv, *args) == (macs, macs)
+    assert cost.multiply_adds(jax.jit(conv), *args) == (macs, macs)
+    assert cost.multiply_adds(jnp.matmul, zeros(4, 8, 3), zeros(3, 5)) == (480, 480)
+    assert cost.multiply_adds(rows, zeros(6, 9)) == (54, 54)
     # Every input pixel meets every tap once; papers charge four times that.
     args = zeros(1, 4, 6, 5), zeros(4, 4, 5, 7)
     macs = 4 * 6 * 16 * 5 * 7
-    assert info.multiply_adds(ops.conv_transpose, *args) == (macs, 4 * macs)
+    assert cost.multiply_adds(ops.conv_transpose, *args) == (macs, 4 * macs)
 
 
 def test_the_cost_of_simple_baseline_is_the_published_one():
@@ -298,7 +298,7 @@ def test_the_cost_of_simple_baseline_is_the_published_one():
     def init(key):
         return model.init(key, images, train=True)
 
-    true, charged = info.multiply_adds(init, jax.random.key(0))
+    true, charged = cost.multiply_adds(init, jax.random.key(0))
     assert round(true / 1e9, 2) == 5.43
     assert charged / 2**30 == pytest.approx(8.9, abs=0.1)
     pixels = 8 * 6  # Of the encoder's last map; three deconvolutions double it.

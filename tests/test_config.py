@@ -10,7 +10,9 @@ import pytest
 from ml_collections import ConfigDict, config_dict
 
 from pose_jax import config as config_lib
+from pose_jax import methods
 from pose_jax.errors import ConfigError
+from pose_jax.training import config as training_config
 
 
 @dataclasses.dataclass(frozen=True)
@@ -438,3 +440,52 @@ def test_the_config_layer_loads_nothing_heavy(run_python):
     )
     out = run_python(code)
     assert out.stdout.strip() == "[]", out.stderr
+
+
+def sections_with_defaults():
+    """Every field of a section whose own default is another section."""
+    classes = [training_config.Config, *(m.Config for m in methods.METHODS.values())]
+    while classes:
+        cls = classes.pop()
+        for field in dataclasses.fields(cls):
+            standard = (
+                field.default
+                if field.default_factory is dataclasses.MISSING
+                else field.default_factory()
+            )
+            if dataclasses.is_dataclass(standard):
+                classes.append(type(standard))
+                name = f"{cls.__module__}.{cls.__qualname__}.{field.name}"
+                yield pytest.param(standard, id=name)
+
+
+@pytest.mark.parametrize("standard", [*sections_with_defaults()])
+def test_naming_one_key_of_a_section_leaves_its_other_defaults(standard):
+    default = dataclasses.field(default_factory=lambda: standard)
+    outer = dataclasses.make_dataclass(
+        "Outer", [("section", type(standard), default)], frozen=True
+    )
+    values = dataclasses.asdict(standard)
+    assert values
+    for key, value in values.items():
+        assert config_lib.build(outer, {"section": {key: value}}).section == standard
+
+
+def test_a_section_is_laid_over_the_default_of_its_field():
+    built = methods.parse(
+        {
+            "name": "multipose",
+            "model": {"name": "multipose_pocket"},
+            "augment": {"flip": 0.5},
+        }
+    )[1]
+    own = built.augment
+    assert (own.flip, own.scale, own.scale_law) == (0.5, 0.2, "uniform")
+    built = methods.parse(
+        {
+            "name": "detector",
+            "model": {"name": "faster_rcnn_pocket"},
+            "augment": {"scale": 0.1},
+        }
+    )[1]
+    assert (built.augment.flip, built.augment.scale) == (0.5, 0.1)

@@ -19,7 +19,7 @@ FILES = sorted(
     if not f.name.startswith("_") and f.parent.name != "sweeps"
 )
 # The smoke runs of all others take minutes together: `make test-slow`.
-SOON = ("configs/demo.py", "deeppose/synthetic.py")
+SOON = ("configs/demo.py",)
 each_smoke = pytest.mark.parametrize(
     "file",
     [
@@ -65,6 +65,7 @@ def test_smoke(file, root, passed, tmp_path, monkeypatch, capsys):
     passed.add(config.to_json(smoke))
 
 
+@pytest.mark.slow
 def test_a_detector_and_a_pose_network_together(root, tmp_path, monkeypatch, capsys):
     """What `make demo-multipose` does, for two steps."""
     monkeypatch.chdir(root)

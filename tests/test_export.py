@@ -330,7 +330,7 @@ def test_a_decoder_of_heatmaps_alone_is_exported_of_any_method(tmp_path):
         ("--run WIDE", 2, "method.sigma must be above 0 and at most 16"),
         ("--out RUN", 2, "exists already"),
         ("--out FILE/out", 2, "cannot be made (Not a directory)"),
-        ("--kernelsize 3", 2, "--kernel-size?"),
+        ("--kernelsize 3", 2, "--kernel-size"),
     ],
 )
 def test_a_mistake_is_one_line_and_leaves_nothing(tmp_path, capsys, line, code, meant):

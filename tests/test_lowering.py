@@ -15,6 +15,7 @@ import pytest
 
 from pose_jax import keypoints, methods
 from pose_jax.data import readers
+from pose_jax.data.plan import InputConfig, Plan
 from pose_jax.methods import system
 from pose_jax.models import ops
 from pose_jax.training import keys, optim, train
@@ -59,10 +60,10 @@ def _method(name, dtype):
 def _batch(view):
     """Shapes of a training batch and of the inputs of a prediction."""
     table = harness._table()
-    config = readers.InputConfig(3, canvas_size=(144, 120), reader="numpy")
-    plan = readers.Plan(table, view, config, training=True, seed=1)
+    config = InputConfig(3, canvas_size=(144, 120), reader="numpy")
+    plan = Plan(table, view, config, training=True, seed=1)
     batch = next(readers.numpy_batches(plan, 0, 1))
-    inputs = next(readers.numpy_batches(readers.Plan(table, view, config))).inputs
+    inputs = next(readers.numpy_batches(Plan(table, view, config))).inputs
     return _shapes(batch), _shapes(inputs)
 
 

@@ -23,7 +23,9 @@ import jax
 import numpy as np
 
 from pose_jax.data.table import Table
-from pose_jax.evaluation import evaluate, measure
+from pose_jax.evaluation import boxes as of_boxes
+from pose_jax.evaluation import poses as measure
+from pose_jax.evaluation.suppress import EvaluationConfig, suppress
 from pose_jax.keypoints import COCO
 from pose_jax.types import Boxes, Poses
 
@@ -132,7 +134,7 @@ def main() -> None:
         f"{platform.machine()}, {os.cpu_count()} CPU cores, {jax.default_backend()}: "
         f"{args.images} images, {len(truth)} people, {len(table)} detections"
     )
-    config = evaluate.EvaluationConfig()
+    config = EvaluationConfig()
 
     def timed(what, function):
         start, used = time.perf_counter(), time.process_time()
@@ -143,13 +145,13 @@ def main() -> None:
         return result, seconds
 
     print("poses")
-    kept, first = timed("OKS-NMS", lambda: evaluate.suppress(table, poses, config))
-    timed("OKS-NMS, compiled", lambda: evaluate.suppress(table, poses, config))
+    kept, first = timed("OKS-NMS", lambda: suppress(table, poses, config))
+    timed("OKS-NMS, compiled", lambda: suppress(table, poses, config))
     metrics, second = timed("AP", lambda: measure.measure(table, kept))
     print(f"  {'together':24} {first + second:7.2f} s")
     print(f"  {len(kept.row)} poses are kept; {metrics}")
     print("boxes")
-    metrics, _ = timed("AP", lambda: measure.measure(truth, boxes))
+    metrics, _ = timed("AP", lambda: of_boxes.measure(truth, boxes))
     print(f"  {metrics}")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     # macOS counts bytes, Linux kibibytes.

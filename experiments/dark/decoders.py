@@ -17,7 +17,8 @@ import numpy as np
 
 from pose_jax import sharding as sharding_lib
 from pose_jax.data.table import Table
-from pose_jax.evaluation import compare, evaluate
+from pose_jax.evaluation import compare
+from pose_jax.evaluation.predictor import Predictor
 from pose_jax.runs import directory
 from pose_jax.types import Poses
 
@@ -59,7 +60,7 @@ def predict(
     mesh = sharding_lib.make_mesh()
     found = {}
     for decoder in DECODERS:
-        predictor = evaluate.Predictor(loaded.method(decoder, flip), mesh)
+        predictor = Predictor(loaded.method(decoder, flip), mesh)
         found[decoder] = predictor(loaded.variables, table, loaded.input)
     return table, found
 

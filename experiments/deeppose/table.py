@@ -22,7 +22,8 @@ from pose_jax import sharding as sharding_lib
 from pose_jax.data.table import Table
 from pose_jax.drawing import curves as curves_lib
 from pose_jax.errors import InputError
-from pose_jax.evaluation import evaluate, measure
+from pose_jax.evaluation import poses as measure
+from pose_jax.evaluation.predictor import Predictor
 from pose_jax.keypoints import LIMBS
 from pose_jax.runs import directory
 from pose_jax.types import Poses
@@ -54,7 +55,7 @@ def predict(
     mesh = sharding_lib.make_mesh()
     found = {}
     for stage in sorted(loaded.variables):
-        predictor = evaluate.Predictor(loaded.method(stage), mesh)
+        predictor = Predictor(loaded.method(stage), mesh)
         found[stage] = predictor(loaded.variables, table, loaded.input)
     return table, found
 
@@ -75,7 +76,7 @@ def predict_beside(
             f"same people as {table.name} from boxes {table.box_source!r}."
         )
     method = loaded.method()
-    predictor = evaluate.Predictor(method, sharding_lib.make_mesh())
+    predictor = Predictor(method, sharding_lib.make_mesh())
     name = f"{method.name}, {loaded.manifest['method']['model']['name']}"
     return {name: predictor(loaded.variables, table, loaded.input)}
 

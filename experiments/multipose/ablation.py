@@ -41,7 +41,7 @@ from pose_jax import sharding as sharding_lib
 from pose_jax.data.synthetic import scenes
 from pose_jax.data.table import Table
 from pose_jax.errors import InputError
-from pose_jax.evaluation import evaluate
+from pose_jax.evaluation.predictor import Predictor
 from pose_jax.runs import directory as run_directory
 from pose_jax.types import Poses
 
@@ -184,7 +184,7 @@ def predict(run: Path, decoders: Sequence[str]) -> tuple[Table, dict[str, Poses]
     mesh = sharding_lib.make_mesh()
     found = {}
     for decoder in decoders:
-        predictor = evaluate.Predictor(loaded.method(decoder), mesh)
+        predictor = Predictor(loaded.method(decoder), mesh)
         found[decoder] = predictor(loaded.variables, table, loaded.input)
     return table, found
 

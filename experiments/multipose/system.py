@@ -31,7 +31,10 @@ from pose_jax import metrics as metrics_lib
 from pose_jax import sharding as sharding_lib
 from pose_jax.data.table import Table
 from pose_jax.errors import InputError
-from pose_jax.evaluation import evaluate, measure, predictor
+from pose_jax.evaluation import poses as measure
+from pose_jax.evaluation import predictor
+from pose_jax.evaluation.predictor import Predictor
+from pose_jax.evaluation.suppress import EvaluationConfig, suppress
 from pose_jax.methods import system
 from pose_jax.runs import directory
 from pose_jax.types import Poses
@@ -107,8 +110,8 @@ def suppressed(table: Table, poses: Poses, threshold: float | None) -> Poses:
     """Those that OKS-NMS leaves; None: all."""
     if threshold is None:
         return poses
-    how = evaluate.EvaluationConfig(nms="oks", nms_threshold=threshold)
-    return evaluate.suppress(table, poses, how)
+    how = EvaluationConfig(nms="oks", nms_threshold=threshold)
+    return suppress(table, poses, how)
 
 
 def box_metrics(table: Table, people: system.People) -> dict[str, float]:
@@ -128,7 +131,7 @@ def box_metrics(table: Table, people: system.People) -> dict[str, float]:
             strict=True,
         )
     ]
-    return metrics_lib.coco_box_ap(measure.ground_truth(table), results)
+    return metrics_lib.coco_box_ap(table.ground_truth.coco_ground_truth(), results)
 
 
 def _values(table: Table, poses: Poses) -> Values:
@@ -156,7 +159,7 @@ def report(
         raise InputError(
             f"{table.name}: AP needs labelled people and a keypoint set with sigmas."
         )
-    predictor = evaluate.Predictor(pose.method(), sharding_lib.make_mesh())
+    predictor = Predictor(pose.method(), sharding_lib.make_mesh())
     annotated = predictor(pose.variables, table, pose.input)
     people = find(detector, pose, table, slots)
     found, poses = as_detections(table, people)

@@ -1,4 +1,4 @@
 """Keypoints and boxes to what a network predicts, and back.
 
-One module a representation: `gaussian` heatmaps, `offsets`, `regression`, `boxes`.
+One module a representation.
 """

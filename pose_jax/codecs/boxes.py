@@ -98,7 +98,7 @@ def iou(
     """
     boxes_xyxy, others_xyxy = _pairs(boxes_xyxy=boxes_xyxy, others_xyxy=others_xyxy)
     shared = _intersection(boxes_xyxy, others_xyxy)
-    union = _area(boxes_xyxy)[..., :, None] + _area(others_xyxy)[..., None, :] - shared
+    union = area(boxes_xyxy)[..., :, None] + area(others_xyxy)[..., None, :] - shared
     return _ratio(shared, union)
 
 
@@ -122,7 +122,7 @@ def coverage(
     """
     boxes_xyxy, regions_xyxy = _pairs(boxes_xyxy=boxes_xyxy, regions_xyxy=regions_xyxy)
     shared = _intersection(boxes_xyxy, regions_xyxy)
-    return _ratio(shared, _area(boxes_xyxy)[..., :, None])
+    return _ratio(shared, area(boxes_xyxy)[..., :, None])
 
 
 def encode(
@@ -345,7 +345,8 @@ def _draw(allowed, lot, most, wanted):
     return jnp.zeros(allowed.shape, bool).at[index].set(drawn)
 
 
-def _area(boxes_xyxy):
+def area(boxes_xyxy):
+    """[*b, 4] -> [*b], square pixels; 0 for a box that is turned over."""
     side = jnp.maximum(boxes_xyxy[..., 2:] - boxes_xyxy[..., :2], 0)
     return side[..., 0] * side[..., 1]
 

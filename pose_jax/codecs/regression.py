@@ -1,4 +1,4 @@
-"""Coordinates in units of a box, and the boxes round joints of DeepPose's cascade.
+"""Coordinates in units of a box, and the cascade of DeepPose.
 
 Points are (x, y), boxes (x, y, x + w, y + h), both in pixels of one frame. Normalised
 coordinates are 0 at the centre of the box and +-0.5 at its sides. Inputs must be
@@ -9,9 +9,8 @@ A side below 1 px, or negative, counts as 1 px, everywhere here as in `geometry`
 of size zero gives finite numbers, and what one function divides by another multiplies
 with.
 
-A later stage of the cascade looks at a square round each joint, `joint_box`, of a side
-proportional to the person's `diameter`. It learns `sample_label` and its output goes
-through `refine`.
+A later stage of the cascade looks at a square round each joint, of a side proportional to
+the person's `diameter`. Its output goes through `refine`.
 
 *b leading axes, k keypoints; a side has the leading axes of its points, or 1 instead.
 
@@ -107,47 +106,6 @@ def diameter(
     return jnp.where(apart, jnp.sqrt(jnp.where(apart, square, 1)), 0)
 
 
-def joint_box(
-    center_xy: Float[Array, "*b 2"], side: Float[Array, "*#b"]
-) -> Float[Array, "*b 4"]:
-    """The square box round each point: b_i(y; sigma) with side = sigma * diam(y).
-
-    Args:
-      center_xy: joints, pixels.
-      side: pixels; below 1 px counts as 1 px.
-
-    Returns:
-      (x, y, x + w, y + h), pixels.
-
-    Raises:
-      ValueError: the leading axes do not match, or integers.
-    """
-    center_xy, side = _points_and_side("center_xy", center_xy, side)
-    return jnp.concatenate([center_xy - 0.5 * side, center_xy + 0.5 * side], axis=-1)
-
-
-def sample_label(
-    delta_xy: Float[Array, "*b 2"], side: Float[Array, "*#b"]
-) -> Float[Array, "*b 2"]:
-    """What a later stage learns from a crop centred at the truth + delta: -delta / side.
-
-    The same as `normalize` of the true joint by the `joint_box` at truth + delta, without
-    the rounding of going through image coordinates.
-
-    Args:
-      delta_xy: displacement of the crop's centre from the true joint, pixels.
-      side: of the crop, pixels; below 1 px counts as 1 px.
-
-    Returns:
-      Where the joint is, in units of the crop.
-
-    Raises:
-      ValueError: the leading axes do not match, or integers.
-    """
-    delta_xy, side = _points_and_side("delta_xy", delta_xy, side)
-    return -delta_xy / side
-
-
 def refine(
     points_xy: Float[Array, "*b 2"],
     output_xy: Float[Array, "*b 2"],
@@ -170,14 +128,23 @@ def refine(
     Raises:
       ValueError: shapes do not match, or integers.
     """
-    points_xy, side = _points_and_side("points_xy", points_xy, side)
-    (output_xy,) = _floats(output_xy=output_xy)
-    if output_xy.shape != points_xy.shape:
+    points_xy, output_xy, side = _floats(
+        points_xy=points_xy, output_xy=output_xy, side=side
+    )
+    batch = points_xy.shape[:-1]
+    if points_xy.shape != (*batch, 2) or output_xy.shape != points_xy.shape:
         raise ValueError(
-            "points_xy and output_xy need one shape; got "
+            "points_xy and output_xy must be [*b, 2]; got "
             f"{points_xy.shape} and {output_xy.shape}."
         )
-    return points_xy + side * output_xy
+    if side.ndim != len(batch) or any(
+        n not in (1, m) for n, m in zip(side.shape, batch, strict=True)
+    ):
+        raise ValueError(
+            f"side needs the leading axes of the points, {batch}, or 1 instead; got "
+            f"{side.shape}."
+        )
+    return points_xy + jnp.maximum(side, 1)[..., None] * output_xy
 
 
 def _floats(**arrays):
@@ -208,19 +175,3 @@ def _points_and_box(points_xy, box_xyxy):
         )
     low, high = box_xyxy[..., None, :2], box_xyxy[..., None, 2:]
     return points_xy, 0.5 * (low + high), jnp.maximum(high - low, 1)
-
-
-def _points_and_side(name, points_xy, side):
-    """Points [*b, 2] and the side of the box of each, [*b, 1], or 1 for an axis of *b."""
-    points_xy, side = _floats(**{name: points_xy, "side": side})
-    batch = points_xy.shape[:-1]
-    if points_xy.shape[-1:] != (2,):
-        raise ValueError(f"{name} must be [*b, 2]; got {points_xy.shape}.")
-    if side.ndim != len(batch) or any(
-        n not in (1, m) for n, m in zip(side.shape, batch, strict=True)
-    ):
-        raise ValueError(
-            f"side needs the leading axes of {name}, {batch}, or 1 instead; got "
-            f"{side.shape}."
-        )
-    return points_xy, jnp.maximum(side, 1)[..., None]

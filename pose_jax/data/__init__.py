@@ -3,22 +3,25 @@
 A data set's module turns files into a `table.Table`, `canvas` and `readers` turn the rows
 of a Table into batches; `check` finds damage, `synthetic` makes people to train on.
 
-To add a data set: a module with `load(root, split, **options) -> Table`, and a line in
-DATASETS.
+To add a data set: a module with `load(root, split, **options) -> Table` and a `DataSet`,
+and a line in DATASETS.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from pose_jax import registry
-from pose_jax.data import coco, flic, joined, lsp, mpii, store, tfds
+from pose_jax.data import coco, flic, joined, lsp, mpii, store, synthetic, tfds
+from pose_jax.data.dataset import DataSet
 from pose_jax.data.table import Table
 from pose_jax.errors import ConfigError
+from pose_jax.keypoints import SETS, KeypointSet
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,47 +41,80 @@ class SourceConfig:
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
-def _load_joined(
-    root: str | Path, split: str = "", *, sources: Mapping[str, Mapping[str, Any]]
-) -> Table:
-    """`joined.load` of the data sets that are registered here."""
-    return joined.load(
-        root,
-        split,
-        sources=sources,
-        load_source=lambda **source: load(SourceConfig(**source)),
-    )
+def _load_source(**source: Any) -> Table:
+    return load(SourceConfig(**source))
 
 
-DATASETS = {
-    "coco": coco.load,
-    "flic": flic.load,
-    "joined": _load_joined,
-    "lsp": lsp.load,
-    "lsp_extended": lsp.load_extended,
-    "mpii": mpii.load,
-    "prepared": store.load,
-    "tfds": tfds.load,
+DATASETS: dict[str, DataSet] = {
+    "coco": coco.DATA_SET,
+    "flic": flic.DATA_SET,
+    "joined": DataSet(functools.partial(joined.load, load_source=_load_source)),
+    "lsp": lsp.DATA_SET,
+    "lsp_extended": lsp.EXTENDED,
+    "mpii": mpii.DATA_SET,
+    "prepared": DataSet(store.load),
+    "tfds": DataSet(tfds.load),
 }
+
+
+def data_set(name: str, where: str = "config.data") -> DataSet:
+    """The data set of that name.
+
+    Args:
+      name: a key of DATASETS, or "package.module:attribute", a DataSet or a reader.
+      where: the config's key, for messages.
+
+    Raises:
+      ConfigError: there is none.
+    """
+    found = registry.lookup(name, DATASETS, kind="data set", where=where)
+    return found if isinstance(found, DataSet) else DataSet(found)
+
+
+def reader(source: SourceConfig) -> Callable[[], Table]:
+    """What reads the split that a config names.
+
+    Raises:
+      ConfigError: no such data set, or its reader does not take an option.
+    """
+    read = data_set(source.name).load
+    try:
+        inspect.signature(read).bind(source.root, source.split, **source.options)
+    except TypeError as error:
+        raise ConfigError(
+            f"config.data: options of data set {source.name!r}: {error}."
+        ) from None
+    return functools.partial(read, source.root, source.split, **source.options)
 
 
 def load(source: SourceConfig) -> Table:
     """Reads the split that a config names.
 
     Raises:
-      ConfigError: no such data set, or its reader does not take an option.
+      ConfigError: as of `reader`.
       InputError: the files are absent or broken.
     """
-    reader = registry.lookup(
-        source.name, DATASETS, kind="data set", where="config.data"
-    )
-    try:
-        inspect.signature(reader).bind(source.root, source.split, **source.options)
-    except TypeError as error:
-        raise ConfigError(
-            f"config.data: options of data set {source.name!r}: {error}."
-        ) from None
-    return reader(source.root, source.split, **source.options)
+    return reader(source)()
+
+
+def usual_keypoints(name: str, options: Mapping[str, Any]) -> KeypointSet | None:
+    """The keypoint set to expect of data that cannot be read; None if it is not known.
+
+    Args:
+      name: the data set, as of SourceConfig.
+      options: of its reader. "keypoints" names the set; of a joined set it is the one
+        that all sources have.
+    """
+    if name == "joined":
+        sets = [
+            usual_keypoints(part.get("name") or key, part.get("options", {}))
+            for key, part in (options.get("sources") or {}).items()
+        ]
+        return sets[0] if sets and all(found == sets[0] for found in sets) else None
+    given = options.get("keypoints")
+    if given is not None:
+        return SETS.get(given)
+    return DATASETS[name].keypoints if name in DATASETS else None
 
 
 def prepare_source(
@@ -100,5 +136,17 @@ def prepare_source(
     table = load(source)
     dataset = name or source.name
     existed = store.folder(out, dataset, source.split).exists()
-    path = store.prepare(table, out, dataset=dataset, split=source.split, progress=True)
-    return store.describe(path, table, existed=existed)
+    about = DATASETS[dataset].about if dataset in DATASETS else None
+    if dataset == "synthetic":
+        about = synthetic.ABOUT
+    path = store.prepare(
+        table, out, dataset=dataset, split=source.split, about=about, progress=True
+    )
+    shards = list(path.glob("*.array_record*"))
+    size = sum(shard.stat().st_size for shard in shards) / 1e6
+    use = {"name": "prepared", "root": str(path.parents[2]), "split": path.parent.name}
+    return (
+        f"{table.name}: {len(table.images)} images, {len(table)} people, {size:.1f} MB "
+        f"in {len(shards)} shards, fingerprint {table.fingerprint()}: {path}"
+        f"{' (it was there)' if existed else ''}\nin a config: {use}"
+    )

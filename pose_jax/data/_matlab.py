@@ -8,31 +8,20 @@ makes a Table of people whose image sizes and boxes the annotations do not give.
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from absl import logging
 
+from pose_jax.data import _files
 from pose_jax.data.table import Table, image_size
-from pose_jax.errors import ConfigError, InputError, one_line
+from pose_jax.errors import InputError, one_line
 from pose_jax.keypoints import KeypointSet
 
 MIN_SIDE = 8.0
 """Pixels: no side of a box of joints is shorter; in the released sets none would be."""
-
-
-def one_of(option: str, value: Any, allowed: Sequence[str]) -> None:
-    """Refuses a word that an option does not have."""
-    if value not in allowed:
-        words = ", ".join(f'"{word}"' for word in allowed)
-        raise ConfigError(f"{option} must be one of {words}; got {value!r}.")
-
-
-# ---------------------------------------------------------------------------- .mat files
 
 
 def variable(path: Path, name: str) -> np.ndarray:
@@ -65,6 +54,18 @@ def variable(path: Path, name: str) -> np.ndarray:
     )
 
 
+def records(path: Path, name: str) -> list[np.void]:
+    """The elements of a variable that is a struct array.
+
+    Raises:
+      InputError: as of `variable`, or it is empty or no struct at all.
+    """
+    found = structs(variable(path, name))
+    if not found:
+        raise InputError(f"{path}: `{name}` is no struct array. Fetch the file again.")
+    return found
+
+
 def structs(value: Any) -> list[np.void]:
     """The elements of a struct array; none, if it is empty or no struct at all."""
     if not isinstance(value, np.ndarray) or value.dtype.names is None:
@@ -77,8 +78,9 @@ def field(struct: np.void, name: str) -> Any:
     return struct[name] if name in (struct.dtype.names or ()) else None
 
 
-def number(value: Any) -> float | None:
-    """A scalar that may be a number, a logical or text; None if empty or none of it."""
+def number(struct: np.void, name: str) -> float | None:
+    """A field that may be a number, a logical or text; None if empty or none of it."""
+    value = field(struct, name)
     while isinstance(value, np.ndarray):  # Twice, if it stands in a cell.
         if value.size == 0:
             return None
@@ -90,32 +92,23 @@ def number(value: Any) -> float | None:
     return result if math.isfinite(result) else None
 
 
-def text(value: Any) -> str | None:
-    """A row of characters, or the one in a cell; None if empty or no text."""
+def numbers(struct: np.void, *names: str) -> list[float] | None:
+    """Several such fields; None if one of them is."""
+    found = [v for name in names if (v := number(struct, name)) is not None]
+    return found if len(found) == len(names) else None
+
+
+def text(value: Any, where: str) -> str:
+    """A row of characters, or the one in a cell.
+
+    Raises:
+      InputError: it is empty or no text.
+    """
     while isinstance(value, np.ndarray) and value.size == 1:
         value = value.reshape(-1)[0]
-    return str(value) if isinstance(value, str) and value else None
-
-
-# ------------------------------------------------------------------------ people as rows
-
-
-def distinct(names: Sequence[str]) -> tuple[list[str], np.ndarray, np.ndarray]:
-    """Of a file name per person: the files, who first shows each, and each one's file.
-
-    Returns:
-      [m] files in order of first appearance, [m] int64 the first row of each, [n] int32
-      the file of each row.
-    """
-    number_of: dict[str, int] = {}
-    first = []
-    image = np.empty(len(names), np.int32)
-    for row, name in enumerate(names):
-        if name not in number_of:
-            number_of[name] = len(number_of)
-            first.append(row)
-        image[row] = number_of[name]
-    return list(number_of), np.array(first, np.int64), image
+    if not isinstance(value, str) or not value:
+        raise _files.broken(f"{where} is missing")
+    return str(value)
 
 
 def joint_boxes(points_xy: np.ndarray, visibility: np.ndarray) -> np.ndarray:
@@ -147,8 +140,6 @@ def people_table(
     keypoints: KeypointSet,
     folder: Path,
     files: Sequence[str],
-    image_ids: np.ndarray,
-    image: np.ndarray,
     ids: np.ndarray,
     points_xy: np.ndarray,
     visibility: np.ndarray,
@@ -164,39 +155,45 @@ def people_table(
 
     Args:
       folder: that holds the images.
-      files: [m] names in `folder`.
+      files: [n] names in `folder`: the image of each person. An image's id is that of
+        the first person who is in it.
       missing: "error" or "skip", about images that are not there.
       boxes_xyxy: [n, 4]; None: from the joints or the whole image, as `box_source` says.
-      image_sizes: [m, 2] (width, height); None: from the images' headers.
+      image_sizes: [n, 2] (width, height) of each person's image; None: from the headers.
 
-    The other arguments are columns of the Table, for all files and people.
+    The other arguments are columns of the Table, for all people.
 
     Raises:
       InputError: images are not there, or are no images.
     """
-    there = _present(name, folder, files, missing)
-    paths = tuple(folder / f for f, kept in zip(files, there, strict=True) if kept)
-    rows = there[image]
+    number: dict[str, int] = {}  # In order of first appearance.
+    image = np.array([number.setdefault(f, len(number)) for f in files], np.int64)
+    first = np.unique(image, return_index=True)[1]  # Who first shows each file.
+    there = _files.present(name, folder, list(number), missing)
+    paths = tuple(folder / f for f, kept in zip(number, there, strict=True) if kept)
+    first, rows = first[there], there[image]
     image = (np.cumsum(there) - 1)[image[rows]]
     if image_sizes is None:
-        sizes = _sizes(paths)
+        with ThreadPoolExecutor(8) as pool:  # Threads: a disk may be far.
+            image_sizes = np.array(list(pool.map(image_size, paths, chunksize=64)))
     else:
-        sizes = image_sizes[there]
+        image_sizes = image_sizes[first]
+    image_sizes = image_sizes.astype(np.int32).reshape(-1, 2)
     points_xy, visibility = points_xy[rows], visibility[rows]
     if boxes_xyxy is not None:
         boxes_xyxy = boxes_xyxy[rows]
     elif box_source == "image":
-        boxes_xyxy = np.concatenate([np.zeros((len(image), 2)), sizes[image]], -1)
+        boxes_xyxy = np.concatenate([np.zeros((len(image), 2)), image_sizes[image]], -1)
     else:
         boxes_xyxy = joint_boxes(points_xy, visibility)
     return Table(
         name=name,
         keypoints=keypoints,
         images=paths,
-        image_ids=np.asarray(image_ids, np.int64)[there],
-        image_sizes=np.asarray(sizes, np.int32).reshape(-1, 2),
+        image_ids=ids[first],
+        image_sizes=image_sizes,
         image=image.astype(np.int32),
-        ids=np.asarray(ids, np.int64)[rows],
+        ids=ids[rows],
         boxes_xyxy=boxes_xyxy,
         box_scores=np.ones(len(image)),
         points_xy=np.where((visibility > 0)[..., None], points_xy, 0.0),
@@ -208,32 +205,3 @@ def people_table(
         centric=centric,
         head_sizes=None if head_sizes is None else head_sizes[rows],
     )
-
-
-def _present(name: str, folder: Path, files: Sequence[str], missing: str) -> np.ndarray:
-    """[m] bool: which files are in the folder."""
-    one_of("missing", missing, ("error", "skip"))
-    if not folder.is_dir():
-        raise InputError(
-            f"{folder} is not a folder. Unpack the images of {name} there, or give the "
-            "folder that holds it as root."
-        )
-    listed = set(os.listdir(folder))
-    there = np.array([f in listed or (folder / f).is_file() for f in files], bool)
-    lost = [f for f, kept in zip(files, there, strict=True) if not kept]
-    if lost:
-        found = f"{len(lost)} of {len(files)} images of {name} are not in {folder}"
-        if missing == "error":
-            raise InputError(
-                f"{found}: {', '.join(lost[:3])}{', ...' if len(lost) > 3 else ''}. "
-                'Complete the folder, or pass missing="skip" to go without them.'
-            )
-        logging.warning("%s; they are left out with their people.", found)
-    return there
-
-
-def _sizes(paths: Sequence[Path]) -> np.ndarray:
-    """[m, 2] int32 (width, height), from the headers. Threads: a disk may be far."""
-    with ThreadPoolExecutor(8) as pool:
-        sizes = list(pool.map(image_size, paths, chunksize=64))
-    return np.array(sizes, np.int32).reshape(-1, 2)

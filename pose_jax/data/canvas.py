@@ -26,9 +26,8 @@ def person_windows(
     """
     canvas = np.array(canvas_size, np.int64)
     image = table.image_sizes[table.image].astype(np.int64)
-    center, padded = person_box(
-        table.boxes_xyxy, aspect=view.aspect, padding=view.padding
-    )
+    boxes = table.boxes_xyxy
+    center, padded = person_box(boxes, aspect=view.aspect, padding=view.padding)
     half = padded * ((view.reach if training else 1.0) / 2)
     coarsest = np.floor((padded / np.array(view.size)).min(-1)).astype(np.int64)
     coarsest = np.maximum(coarsest, 1)
@@ -54,9 +53,8 @@ def person_windows(
     cut = np.floor(np.clip(center, 0, image) - covered / 2 + 0.5).astype(np.int64)
     corner = np.where(fits, inside, cut)
     corner = np.clip(corner, 0, np.maximum(image - covered, 0))
-    return np.concatenate(
-        [corner, r[:, None], np.broadcast_to(canvas, corner.shape)], -1
-    ).astype(np.int32)
+    sizes = np.broadcast_to(canvas, corner.shape)
+    return np.concatenate([corner, r[:, None], sizes], -1).astype(np.int32)
 
 
 def image_windows(table: Table, view: ImageView) -> np.ndarray:
@@ -74,9 +72,8 @@ def image_windows(table: Table, view: ImageView) -> np.ndarray:
             break
         r += ~fits.any(-1)
     bucket = buckets[fits.argmax(-1)]
-    return np.concatenate([np.zeros_like(sizes), r[:, None], bucket], -1).astype(
-        np.int32
-    )
+    windows = np.concatenate([np.zeros_like(sizes), r[:, None], bucket], -1)
+    return windows.astype(np.int32)
 
 
 def person_box(

@@ -6,22 +6,22 @@ is read the same way: pass its keypoint set, and its json if it has another name
 
 Points keep the files' 0-based pixel coordinates; boxes become (x, y, x + w, y + h).
 Nothing is filtered: people without keypoints and crowd regions are rows too
-(`Table.labelled_rows` picks those that can be learnt from).
+(`Table.labelled_rows` picks those that can be learned from).
 """
 
 from __future__ import annotations
 
 import dataclasses
-import json
-import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from absl import logging
 
+from pose_jax.data._files import broken, present, read_json
+from pose_jax.data.dataset import DataSet
 from pose_jax.data.table import Table
 from pose_jax.errors import ConfigError, InputError
 from pose_jax.keypoints import COCO, SETS, KeypointSet
@@ -52,25 +52,31 @@ def load(
     Raises:
       InputError: a file is absent or broken, or does not fit `keypoints`.
     """
-    keypoints = _keypoint_set(keypoints)
+    keypoints = keypoint_set(keypoints)
     root = Path(root)
-    if annotations is None:
-        path = root / "annotations" / f"person_keypoints_{split}.json"
-    else:
-        path = Path(annotations)
-    data = _read_json(path, dict, "`annotations=` names another")
-    folder = _image_folder(root, split)
+    path = annotation_file(root, split) if annotations is None else Path(annotations)
+    data = read_json(path, dict)
+    folders = image_folders(root, split)
+    folder = next(filter(Path.is_dir, folders), None)
+    if folder is None:
+        raise InputError(
+            f"No images of {split}: neither {folders[0]} nor {folders[1]} is a folder. "
+            "Unpack the images there, or give the folder that holds them as root."
+        )
 
     category, names = _person_category(data, path)
-    if len(names) != len(keypoints) or tuple(names) != keypoints.names:
+    if tuple(names) != keypoints.names:
         raise InputError(
             f"{path}: category {category} has {len(names)} keypoints "
             f"({', '.join(names)}); keypoint set {keypoints.name} has {len(keypoints)} "
             f"({', '.join(keypoints.names)}). Pass the set that the file follows."
         )
 
-    images, lost = _images(data, path, folder, missing)
-    number = {int(image["id"]): i for i, image in enumerate(images)}
+    images = _images(data, path)
+    there = present(path, folder, [i["file_name"] for i in images], missing)
+    lost = {image["id"] for image, kept in zip(images, there, strict=True) if not kept}
+    images = [image for image in images if image["id"] not in lost]
+    number = {image["id"]: i for i, image in enumerate(images)}
     people = []
     for i, person in enumerate(_field(data, "annotations", list, path)):
         where = f"{path}: annotation {_name(person, i)}"
@@ -80,32 +86,34 @@ def load(
         if image_id in number:
             people.append(_person(person, number[image_id], len(keypoints), where))
         elif image_id not in lost:
-            raise InputError(
-                f"{where}: image_id {image_id} is not among the images. Mend the file."
-            )
+            raise broken(f"{where}: image_id {image_id} is not among the images")
 
+    sizes = [(image["width"], image["height"]) for image in images]
     table = Table(
         name=f"coco {split}",
         keypoints=keypoints,
         images=tuple(folder / image["file_name"] for image in images),
         image_ids=np.array([image["id"] for image in images], np.int64),
-        image_sizes=np.array(
-            [(image["width"], image["height"]) for image in images], np.int32
-        ).reshape(-1, 2),
+        image_sizes=np.array(sizes, np.int32).reshape(-1, 2),
         box_scores=np.ones(len(people)),
         **_columns(people, len(keypoints)),
     )
     if detections is not None:
-        table = with_detections(table, number, lost, Path(detections), category)
+        table = with_detections(table, Path(detections), category, lost)
     return table
 
 
-def _keypoint_set(keypoints: KeypointSet | str) -> KeypointSet:
+def keypoint_set(keypoints: KeypointSet | str) -> KeypointSet:
+    """The set, or the one of that name.
+
+    Raises:
+      ConfigError: there is no such set.
+    """
     if isinstance(keypoints, KeypointSet):
         return keypoints
     if keypoints not in SETS:
         raise ConfigError(
-            f"keypoints: no set {keypoints!r}; there are {', '.join(map(repr, SETS))}."
+            f"no keypoint set {keypoints!r}; there are {', '.join(map(repr, SETS))}."
         )
     return SETS[keypoints]
 
@@ -139,30 +147,34 @@ def _person(
         )
     elif not set(triples[2::3]) <= {0, 1, 2}:
         raise InputError(f"{where}: keypoints: visibility must be 0, 1 or 2.")
-    area = _field(person, "area", (int, float), where)
-    if not _is_finite(area):
-        raise InputError(f"{where}: area must be finite; got {_short(area)}.")
     crowd = person.get("iscrowd", 0)
     if crowd not in (0, 1):
-        raise InputError(
-            f"{where}: iscrowd must be 0 or 1; got {_short(crowd)}. Mend the file."
-        )
+        raise broken(f"{where}: iscrowd must be 0 or 1; got {_short(crowd)}")
     return {
         "image": image,
         "id": _field(person, "id", int, where),
         "bbox": _box(person, where),
         "keypoints": triples,
-        "area": area,
+        "area": _number(person, "area", where),
         "crowd": bool(crowd),
     }
 
 
 def with_detections(
-    table: Table, number: Mapping[int, int], lost: set[int], path: Path, category: int
+    table: Table, path: Path, category: int = 1, lost: Container[int] = ()
 ) -> Table:
+    """A Table's images with the boxes of a detector, see `load`.
+
+    Args:
+      table: the annotated people.
+      path: the COCO results json.
+      category: of people in it.
+      lost: ids of images that are left out of the table.
+    """
+    number = {image_id: i for i, image_id in enumerate(table.image_ids.tolist())}
     people, scores, unlisted, empty = [], [], 0, 0
     k = len(table.keypoints)
-    for i, row in enumerate(_read_json(path, list, "name another")):
+    for i, row in enumerate(read_json(path, list, "name another")):
         where = f"{path}: detection {i}"
         if _field(row, "category_id", int, where) != category:
             continue
@@ -171,9 +183,7 @@ def with_detections(
             unlisted += image_id not in lost
             continue
         box = _box(row, where)
-        score = _field(row, "score", (int, float), where)
-        if not _is_finite(score):
-            raise InputError(f"{where}: score must be finite; got {_short(score)}.")
+        score = _number(row, "score", where)
         if min(box[2:]) <= 0:
             empty += 1
             continue
@@ -190,54 +200,36 @@ def with_detections(
         box_scores=np.array(scores, np.float64),
         box_source="detections",
         labelled=False,
+        head_sizes=None,
         truth=table,
         **_columns(people, k),
     )
 
 
-def _images(
-    data: Mapping[str, Any], path: Path, folder: Path, missing: str
-) -> tuple[list[Mapping[str, Any]], set[int]]:
-    """The listed images that exist, in the file's order, and the ids of the others."""
-    if missing not in ("error", "skip"):
-        raise ValueError(f'missing must be "error" or "skip"; got {missing!r}.')
-    images, lost, examples, seen = [], set(), [], set()
-    present = set(os.listdir(folder))
-    for i, image in enumerate(_field(data, "images", list, path)):
+def _images(data: Mapping[str, Any], path: Path) -> list[Mapping[str, Any]]:
+    """The listed images, checked."""
+    images, seen = _field(data, "images", list, path), set()
+    for i, image in enumerate(images):
         where = f"{path}: image {_name(image, i)}"
         image_id = _field(image, "id", int, where)
-        name = _field(image, "file_name", str, where)
+        _field(image, "file_name", str, where)
         for side in ("width", "height"):
             if _field(image, side, int, where) < 1:
                 raise InputError(f"{where}: {side} must be positive.")
         if image_id in seen:
-            raise InputError(f"{where}: two images have this id. Mend the file.")
+            raise broken(f"{where}: two images have this id")
         seen.add(image_id)
-        if name in present or _is_file(folder / name):
-            images.append(image)
-        else:
-            lost.add(image_id)
-            examples += [name] if len(examples) < 3 else []
-    if lost:
-        found = f"{len(lost)} of {len(seen)} images of {path} are not in {folder}"
-        if missing == "error":
-            raise InputError(
-                f"{found}: {', '.join(examples)}{', ...' if len(lost) > 3 else ''}. "
-                'Complete the folder, or pass missing="skip" to go without them.'
-            )
-        logging.warning("%s; they are left out with their people.", found)
-    return images, lost
+    return images
 
 
-def _image_folder(root: Path, split: str) -> Path:
-    candidates = (root / split, root / "images" / split)
-    for folder in candidates:
-        if folder.is_dir():
-            return folder
-    raise InputError(
-        f"No images of {split}: neither {candidates[0]} nor {candidates[1]} is a "
-        "folder. Unpack the images there, or give the folder that holds them as root."
-    )
+def annotation_file(root: Path, split: str) -> Path:
+    """Where the annotations of a split are, unless a config says otherwise."""
+    return root / "annotations" / f"person_keypoints_{split}.json"
+
+
+def image_folders(root: Path, split: str) -> tuple[Path, Path]:
+    """Where the images of a split may be."""
+    return root / split, root / "images" / split
 
 
 def _person_category(data: Mapping[str, Any], path: Path) -> tuple[int, list[str]]:
@@ -257,23 +249,6 @@ def _person_category(data: Mapping[str, Any], path: Path) -> tuple[int, list[str
     return named[0]["id"], [" ".join(str(n).split()) for n in named[0]["keypoints"]]
 
 
-def _read_json(path: Path, kind: type, remedy: str) -> Any:
-    try:
-        data = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        raise InputError(f"{path} does not exist; {remedy}.") from None
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}.") from None
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path} is not JSON ({error}). Fetch it again.") from None
-    if not isinstance(data, kind):
-        raise InputError(
-            f"{path} holds a JSON {type(data).__name__}, not a {kind.__name__}: is it "
-            "another kind of file?"
-        )
-    return data
-
-
 def _field(row: Any, name: str, kind: Any, where: Any) -> Any:
     """A required field of one row of a json, of the kind it must have.
 
@@ -285,7 +260,14 @@ def _field(row: Any, name: str, kind: Any, where: Any) -> Any:
         right = abs(value) < (2**31 if name in ("width", "height") else 2**63)
     if not right:
         got = "is missing" if value is None else f"cannot be {_short(value)}"
-        raise InputError(f"{where}: {name} {got}. Mend the file.")
+        raise broken(f"{where}: {name} {got}")
+    return value
+
+
+def _number(row: Mapping[str, Any], name: str, where: str) -> float:
+    value = _field(row, name, (int, float), where)
+    if not _is_finite(value):
+        raise InputError(f"{where}: {name} must be finite; got {_short(value)}.")
     return value
 
 
@@ -312,13 +294,6 @@ def _is_finite(value: float) -> bool:
     return abs(value) <= sys.float_info.max
 
 
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except OSError:  # A name that no file can have.
-        return False
-
-
 def _name(row: Any, i: int) -> str:
     """How to point at a row of a json: by its id, else by its place."""
     has_id = isinstance(row, Mapping) and "id" in row
@@ -328,3 +303,42 @@ def _name(row: Any, i: int) -> str:
 def _short(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= 40 else f"{text[:37]}..."
+
+
+def splits(root: Path) -> list[str]:
+    """The splits whose annotations are in a folder.
+
+    Raises:
+      InputError: there are none.
+    """
+    folder = root / "annotations"
+    found = [p.stem.split("_", 2)[2] for p in folder.glob("person_keypoints_*.json")]
+    if not found:
+        there = ", ".join(sorted(p.name for p in folder.glob("*.json"))[:5])
+        raise InputError(
+            f"{folder} holds no person_keypoints_*.json (it has: {there or 'no json'}). "
+            "Name a file with --annotations and its folder of images with --split."
+        )
+    return sorted(found)
+
+
+DATA_SET = DataSet(
+    load=load,
+    files="annotations/ (COCO)",
+    recognise=lambda root: (root / "annotations").is_dir(),
+    splits=splits,
+    keypoints=COCO,
+    json=True,
+    about={
+        "description": "Common Objects in Context, person keypoints: photographs from "
+        "Flickr, and of the people in them boxes, 17 keypoints, areas and crowd regions.",
+        "homepage": "https://cocodataset.org",
+        "license": "Annotations: CC BY 4.0, COCO Consortium. Each image: the Flickr "
+        "licence that the annotation file names for it.",
+        "citation": """@inproceedings{lin2014coco,
+  title = {Microsoft {COCO}: Common Objects in Context},
+  author = {Lin, Tsung-Yi and Maire, Michael and Belongie, Serge and Hays, James and
+    Perona, Pietro and Ramanan, Deva and Doll{\\'a}r, Piotr and Zitnick, C. Lawrence},
+  booktitle = {ECCV}, year = {2014}}""",
+    },
+)

@@ -2,7 +2,7 @@
 
 An example is one person; several share a frame, which is then one image with several
 people. Of the 29 columns of `coords` the 11 of `keypoints.FLIC` are filled; NaN among
-them is a joint that nobody labelled. There is no flag of occlusion: what is labelled
+them is a joint without a label. There is no flag of occlusion: what is labelled
 counts as visible.
 
 Coordinates are taken as they are. Their origin is documented nowhere and unverified; the
@@ -16,7 +16,8 @@ from typing import Literal
 
 import numpy as np
 
-from pose_jax.data import _matlab
+from pose_jax.data import _files, _matlab
+from pose_jax.data.dataset import DataSet
 from pose_jax.data.table import Table
 from pose_jax.errors import InputError
 from pose_jax.keypoints import FLIC
@@ -56,38 +57,34 @@ def load(
       ConfigError: an option has no such value.
       InputError: a file is absent or broken.
     """
-    _matlab.one_of("split", split, ("train", "test", "all"))
-    _matlab.one_of("boxes", boxes, ("joint_boxes", "torso_boxes", "image"))
-    _matlab.one_of("centric", centric, ("PC", "OC"))
+    _files.one_of("split", split, ("train", "test", "all"))
+    _files.one_of("boxes", boxes, ("joint_boxes", "torso_boxes", "image"))
+    _files.one_of("centric", centric, ("PC", "OC"))
     file, name = {
         "PC": ("examples.mat", "examples"),
         "OC": ("flic-joints-oc.mat", "flic_anno"),
     }[centric]
     path = Path(root) / file if annotations is None else Path(annotations)
-    examples = _matlab.structs(_matlab.variable(path, name))
-    if not examples:
-        raise InputError(f"{path}: `{name}` is no struct array. Fetch the file again.")
-
-    names, coords, torsos, numbers = [], [], [], []
-    for i, example in enumerate(examples, 1):
+    files, coords, torsos, ids = [], [], [], []
+    for i, example in enumerate(_matlab.records(path, name), 1):
         where = f"{path}: example {i}"
-        if split == "all" or _flag(example, f"is{split}", where):
-            names.append(_file(example, where))
+        wanted = 1 if split == "all" else _matlab.number(example, f"is{split}")
+        if wanted is None:
+            raise _files.broken(f'{where}: is{split} is missing ("all" needs none)')
+        if wanted:
+            file = _matlab.field(example, "filepath")
+            files.append(_matlab.text(file, f"{where}: filepath"))
             coords.append(_coords(example, where))
             if boxes == "torso_boxes":
                 torsos.append(_torso(example, where))
-            numbers.append(i)
-    files, first, image = _matlab.distinct(names)
+            ids.append(i)
     points_xy = np.array(coords).reshape(-1, len(FLIC), 2)
-    ids = np.array(numbers, np.int64)
     return _matlab.people_table(
         name=f"flic {split}",
         keypoints=FLIC,
         folder=Path(root) / "images",
         files=files,
-        image_ids=ids[first],
-        image=image,
-        ids=ids,
+        ids=np.array(ids, np.int64),
         points_xy=points_xy,
         visibility=np.where(np.isfinite(points_xy).all(-1), 2, 0),
         boxes_xyxy=np.array(torsos).reshape(-1, 4) if boxes == "torso_boxes" else None,
@@ -97,28 +94,12 @@ def load(
     )
 
 
-def _flag(example: np.void, name: str, where: str) -> bool:
-    value = _matlab.number(_matlab.field(example, name))
-    if value is None:
-        raise InputError(f'{where}: {name} is missing. Mend the file, or read "all".')
-    return value != 0
-
-
-def _file(example: np.void, where: str) -> str:
-    name = _matlab.text(_matlab.field(example, "filepath"))
-    if name is None:
-        raise InputError(f"{where}: filepath is missing. Mend the file.")
-    return name
-
-
 def _coords(example: np.void, where: str) -> np.ndarray:
     """[11, 2], NaN where not labelled."""
     coords = _matlab.field(example, "coords")
     if np.shape(coords) != (2, 29):
-        raise InputError(
-            f"{where}: coords must be 2 x 29; got {' x '.join(map(str, np.shape(coords)))}"
-            ". Mend the file."
-        )
+        shape = " x ".join(map(str, np.shape(coords)))
+        raise _files.broken(f"{where}: coords must be 2 x 29; got {shape}")
     return np.asarray(coords, np.float64)[:, _COLUMNS].T
 
 
@@ -127,7 +108,26 @@ def _torso(example: np.void, where: str) -> np.ndarray:
     box = np.asarray([] if box is None else box, np.float64).reshape(-1)
     if box.shape != (4,) or not np.isfinite(box).all() or (box[2:] <= box[:2]).any():
         raise InputError(
-            f"{where}: torsobox must be (x1, y1, x2, y2) with x2 > x1 and y2 > y1. Mend "
-            'the file, or take boxes="joint_boxes".'
+            f"{where}: torsobox must be (x1, y1, x2, y2) with x2 > x1 and y2 > y1. Fix "
+            'the annotation file, or take boxes="joint_boxes".'
         )
     return box
+
+
+DATA_SET = DataSet(
+    load=load,
+    files="examples.mat (FLIC)",
+    recognise=lambda root: (root / "examples.mat").is_file(),
+    splits=lambda root: ["train", "test"],
+    keypoints=FLIC,
+    about={
+        "description": "Frames Labeled In Cinema: 5003 frames of films, 11 keypoints of "
+        "the upper body of one person each.",
+        "homepage": "https://bensapp.github.io/flic-dataset.html",
+        "license": "None is stated; the frames are of commercial films.",
+        "citation": """@inproceedings{sapp2013modec,
+  title = {{MODEC}: Multimodal Decomposable Models for Human Pose Estimation},
+  author = {Sapp, Ben and Taskar, Ben},
+  booktitle = {CVPR}, year = {2013}}""",
+    },
+)

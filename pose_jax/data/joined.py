@@ -11,8 +11,8 @@ Each source is a section like any other, and is overridden like any other:
 `--config.data.train.options.sources.lsp.root=LSP`.
 
 Nothing is compared by content. An image that two sources hold is two images: it is seen
-twice in an epoch, and the people whom the one source labels are nobody's neighbours in the
-other. Whether one source holds what another is evaluated on is for the user to know.
+twice in an epoch, and the people whom the one source labels are not there as neighbours
+in the other. Whether one source holds what another is evaluated on is for the user to know.
 """
 
 from __future__ import annotations
@@ -77,14 +77,12 @@ def load(
         )
     # By name, as ConfigDicts have their keys: a config says no other order.
     parts = {
-        label: config_lib.build(
-            PartConfig, sources[label], f"config.data: sources.{label}"
-        )
-        for label in sorted(sources)
+        label: config_lib.build(PartConfig, section, f"config.data: sources.{label}")
+        for label, section in sorted(sources.items())
     }
     if split and all(part.split is not None for part in parts.values()):
         raise ConfigError(
-            f"config.data: split {split!r} is nobody's: all sources name their own "
+            f"config.data: no source uses split {split!r}: all name their own "
             f"({', '.join(f'{label} {p.split!r}' for label, p in parts.items())}). "
             'Leave the joined set\'s "".'
         )
@@ -94,13 +92,9 @@ def load(
         try:
             if name == "joined":
                 raise ConfigError("joined itself; name its sources here instead.")
-            table = load_source(
-                name=name,
-                root=str(Path(root) / part.root),
-                split=split if part.split is None else part.split,
-                options=part.options,
-            )
-            tables.append(table)
+            one = {"name": name, "root": str(Path(root) / part.root)}
+            one["split"] = split if part.split is None else part.split
+            tables.append(load_source(**one, options=part.options))
         except ConfigError as error:
             said = str(error).removeprefix("config.data: ")
             raise ConfigError(f"config.data: sources.{label}: {said}") from None
@@ -136,20 +130,16 @@ def join(tables: Sequence[Table]) -> Table:
             raise ConfigError(
                 f"{tables[0].name} and {other.name} cannot be one table: {why}"
             )
-    stride = _stride(tables)
-    truths = [t.truth for t in tables if t.truth is not None]
-    joined = _concatenate(tables, stride)
-    if truths:
-        joined = dataclasses.replace(joined, truth=_concatenate(truths, stride))
-    return joined
+    return _concatenate(tables, _stride(tables))
 
 
 def _misfit(a: Table, b: Table) -> str | None:
     """Why two tables cannot be one."""
     if a.keypoints != b.keypoints:
+        sets = [f"{t.keypoints.name!r} ({len(t.keypoints)})" for t in (a, b)]
         return (
-            f"their keypoint sets are {_set(a)} and {_set(b)}. `keypoints.remap` takes "
-            "points of one set to another: write the labels anew with it."
+            f"their keypoint sets are {' and '.join(sets)}. `keypoints.remap` takes "
+            "points of one set to another: convert the labels with it."
         )
     if a.box_source != b.box_source:
         return (
@@ -168,10 +158,6 @@ def _misfit(a: Table, b: Table) -> str | None:
     return None
 
 
-def _set(table: Table) -> str:
-    return f"{table.keypoints.name!r} ({len(table.keypoints)})"
-
-
 def _stride(tables: Sequence[Table]) -> int:
     """The power of ten by which ids grow from table to table."""
     count, stride = len(tables), 1
@@ -184,49 +170,42 @@ def _stride(tables: Sequence[Table]) -> int:
             if ids.min() < 0 or count * stride > 2**63:
                 raise InputError(
                     f"{table.name}: ids from {ids.min()} to {ids.max()} leave no room for "
-                    f"those of {count} data sets in 64 bits. Number them anew, from 1."
+                    f"those of {count} data sets in 64 bits. Renumber them from 1."
                 )
     return stride
 
 
 def _concatenate(tables: Sequence[Table], stride: int) -> Table:
-    first = tables[0]
-
     def column(name: str) -> np.ndarray:
         return np.concatenate([getattr(table, name) for table in tables])
 
-    def shifted(columns: Iterable[np.ndarray]) -> np.ndarray:
-        return np.concatenate([c + i * stride for i, c in enumerate(columns)])
+    def shifted(name: str, steps: Iterable[int]) -> np.ndarray:
+        columns = (getattr(table, name) for table in tables)
+        return np.concatenate([c + s for c, s in zip(columns, steps, strict=True)])
 
+    first, strides = tables[0], [i * stride for i in range(len(tables))]
+    truths = [table.truth for table in tables if table.truth is not None]
     counts = [len(table.images) for table in tables]
     starts = (np.cumsum(counts) - counts).astype(np.int32)
-    ids = shifted(table.ids for table in tables)
+    ids = shifted("ids", strides)
     if not first.labelled:
         ids = np.where(column("ids") == 0, 0, ids)  # Boxes without a label.
-    head_sizes = None
+    heads = None
     if any(table.head_sizes is not None for table in tables):
-        head_sizes = np.concatenate(
-            [np.zeros(len(t)) if t.head_sizes is None else t.head_sizes for t in tables]
-        )
-    more = [f"{t.name} (ids + {i * stride})" for i, t in enumerate(tables) if i]
-    return Table(
-        name=" + ".join([first.name, *more]),
-        keypoints=first.keypoints,
+        heads = [
+            np.zeros(len(t)) if t.head_sizes is None else t.head_sizes for t in tables
+        ]
+    names = [f"{t.name} (ids + {s})" for t, s in zip(tables, strides, strict=True)]
+    same = ("image_sizes", "boxes_xyxy", "box_scores", "points_xy", "visibility")
+    return dataclasses.replace(
+        first,
+        name=" + ".join([first.name, *names[1:]]),
         images=tuple(image for table in tables for image in table.images),
-        image_ids=shifted(table.image_ids for table in tables),
-        image_sizes=column("image_sizes"),
-        image=np.concatenate(
-            [table.image + start for table, start in zip(tables, starts, strict=True)]
-        ),
+        image_ids=shifted("image_ids", strides),
+        image=shifted("image", starts),
         ids=ids,
-        boxes_xyxy=column("boxes_xyxy"),
-        box_scores=column("box_scores"),
-        points_xy=column("points_xy"),
-        visibility=column("visibility"),
-        areas=column("areas"),
-        crowd=column("crowd"),
-        box_source=first.box_source,
-        labelled=first.labelled,
         centric=next(filter(None, (table.centric for table in tables)), ""),
-        head_sizes=head_sizes,
+        head_sizes=heads and np.concatenate(heads),
+        truth=_concatenate(truths, stride) if truths else None,
+        **{name: column(name) for name in (*same, "areas", "crowd")},
     )

@@ -7,7 +7,7 @@ The two look alike and mean opposite things:
   LSP-extended joint, (x, y, flag), image          1 = labelled      im00001.jpg
 
 LSP labels hidden joints too (visibility 1), and benchmarks count them. In LSP-extended
-flag 0 is a joint that nobody labelled, and its numbers mean nothing. A file of the one is
+flag 0 is a joint without a label, and its numbers mean nothing. A file of the one is
 refused by the reader of the other.
 
 Coordinates are taken as they are: measured against the labels of LSP's original-size
@@ -24,7 +24,8 @@ from typing import Literal
 
 import numpy as np
 
-from pose_jax.data import _matlab
+from pose_jax.data import _files, _matlab
+from pose_jax.data.dataset import DataSet
 from pose_jax.data.table import Table
 from pose_jax.errors import ConfigError, InputError
 from pose_jax.keypoints import LSP
@@ -67,23 +68,11 @@ def load(
       ConfigError: an option has no such value.
       InputError: a file is absent or broken, or is LSP-extended's.
     """
-    _matlab.one_of("centric", centric, ("PC", "OC"))
+    _files.one_of("centric", centric, ("PC", "OC"))
     file = {"PC": "joints.mat", "OC": "joints-OC.mat"}[centric]
     path = Path(root) / file if annotations is None else Path(annotations)
-    joints = _read(path, _LSP_AXES).transpose(2, 1, 0)  # [n, 14, 3]
-    named = {"train": (1, 1000), "test": (1001, 2000), "all": (1, len(joints))}
-    return _table(
-        f"lsp {split}",
-        Path(root) / "images",
-        "im{:04d}.jpg",
-        path,
-        joints,
-        _numbers(split, named, len(joints), path),
-        np.where(joints[..., 2] == 1, 1, 2),
-        boxes,
-        missing,
-        centric,
-    )
+    named = {"train": (1, 1000), "test": (1001, 2000)}
+    return _table("lsp", root, split, named, path, boxes, missing, centric)
 
 
 def load_extended(
@@ -101,7 +90,7 @@ def load_extended(
       split: "train" or "all" (everything: the set has no test half), or numbers of
         images, both ends included: "5501-6000".
       boxes: as of `load`. People with fewer than two labelled joints have no box of
-        joints: they are rows, but neither learnt from nor measured.
+        joints: they are rows, but neither learned from nor measured.
       annotations: the .mat, if it is not `joints.mat`.
       missing: as of `load`.
 
@@ -110,50 +99,38 @@ def load_extended(
       InputError: a file is absent or broken, or is LSP's.
     """
     path = Path(root) / "joints.mat" if annotations is None else Path(annotations)
-    joints = _read(path, _EXTENDED_AXES).transpose(2, 0, 1)  # [n, 14, 3]
-    named = {"train": (1, len(joints)), "all": (1, len(joints))}
-    return _table(
-        f"lsp_extended {split}",
-        Path(root) / "images",
-        "im{:05d}.jpg",
-        path,
-        joints,
-        _numbers(split, named, len(joints), path),
-        np.where(joints[..., 2] == 1, 2, 0),
-        boxes,
-        missing,
-        "PC",
-    )
+    return _table("lsp_extended", root, split, {}, path, boxes, missing, "PC")
 
 
 def _table(
     name: str,
-    folder: Path,
-    pattern: str,
+    root: str | Path,
+    split: str,
+    named: dict[str, tuple[int, int]],
     path: Path,
-    joints: np.ndarray,
-    numbers: np.ndarray,
-    visibility: np.ndarray,
     boxes: str,
     missing: str,
     centric: str,
 ) -> Table:
-    _matlab.one_of("boxes", boxes, ("joint_boxes", "image"))
-    joints, visibility = joints[numbers - 1], visibility[numbers - 1]
+    extended = name == "lsp_extended"
+    joints = _read(path, _EXTENDED_AXES if extended else _LSP_AXES)
+    whole = (1, len(joints))
+    named = ({"train": whole} | named) | {"all": whole}
+    numbers = _numbers(split, named, len(joints), path)
+    _files.one_of("boxes", boxes, ("joint_boxes", "image"))
+    joints = joints[numbers - 1]
+    flagged, other = (2, 0) if extended else (1, 2)
+    visibility = np.where(joints[..., 2] == 1, flagged, other)
     broken = (visibility > 0) & ~np.isfinite(joints[..., :2]).all(-1)
     if broken.any():
         row, joint = np.argwhere(broken)[0]
-        raise InputError(
-            f"{path}: image {numbers[row]}: {LSP.names[joint]} is labelled but not "
-            "finite. Mend the file."
-        )
+        where = f"{path}: image {numbers[row]}: {LSP.names[joint]}"
+        raise _files.broken(f"{where} is labelled but not finite")
     return _matlab.people_table(
-        name=name,
+        name=f"{name} {split}",
         keypoints=LSP,
-        folder=folder,
-        files=[pattern.format(n) for n in numbers],
-        image_ids=numbers,
-        image=np.arange(len(numbers)),
+        folder=Path(root) / "images",
+        files=[f"im{n:0{5 if extended else 4}d}.jpg" for n in numbers],
         ids=numbers,
         points_xy=joints[..., :2],
         visibility=visibility,
@@ -164,10 +141,9 @@ def _table(
 
 
 def _read(path: Path, axes: tuple[int, int]) -> np.ndarray:
-    """`joints` in the file's axes, which must be these, and an image axis."""
-    joints = _matlab.variable(path, "joints")
-    if joints.ndim == 2:  # MATLAB drops the last axis of a single image.
-        joints = joints[..., None]
+    """[n, 14, 3]: `joints`, whose axes in the file must be these, and an image axis."""
+    # MATLAB drops the last axis of a single image.
+    joints = np.atleast_3d(_matlab.variable(path, "joints"))
     shape = " x ".join(map(str, joints.shape))
     if joints.ndim != 3 or joints.shape[:2] not in _READER:
         raise InputError(
@@ -182,10 +158,8 @@ def _read(path: Path, axes: tuple[int, int]) -> np.ndarray:
     joints = np.asarray(joints, np.float64)
     flags = np.take(joints, 2, axis=axes.index(3))
     if not np.isin(flags, (0, 1)).all():
-        raise InputError(
-            f"{path}: the flags of `joints` must be 0 or 1. Mend the file."
-        )
-    return joints
+        raise _files.broken(f"{path}: the flags of `joints` must be 0 or 1")
+    return joints.transpose(2, axes.index(len(LSP)), axes.index(3))
 
 
 def _numbers(
@@ -208,3 +182,45 @@ def _numbers(
             f'split "{split}" means images {first} to {last}; {path} has 1 to {count}.'
         )
     return np.arange(first, last + 1)
+
+
+def _is_lsp(root: Path, *, extended: bool) -> bool:
+    names = ("joints.mat", "joints-OC.mat")
+    five_digits = any(root.glob("images/im[0-9][0-9][0-9][0-9][0-9].*"))
+    return five_digits == extended and any((root / name).is_file() for name in names)
+
+
+DATA_SET = DataSet(
+    load=load,
+    files="joints.mat (LSP)",
+    recognise=lambda root: _is_lsp(root, extended=False),
+    splits=lambda root: ["all"],
+    keypoints=LSP,
+    about={
+        "description": "Leeds Sports Pose: 2000 photographs of people at sports, scaled "
+        "to about 150 pixels of height, 14 joints of one person each.",
+        "homepage": "http://sam.johnson.io/research/lsp.html",
+        "license": "None is stated; its makers ask to be cited.",
+        "citation": """@inproceedings{johnson2010lsp,
+  title = {Clustered Pose and Nonlinear Appearance Models for Human Pose Estimation},
+  author = {Johnson, Sam and Everingham, Mark},
+  booktitle = {BMVC}, year = {2010}}""",
+    },
+)
+
+EXTENDED = DataSet(
+    load=load_extended,
+    recognise=lambda root: _is_lsp(root, extended=True),
+    splits=lambda root: ["all"],
+    keypoints=LSP,
+    about={
+        "description": "Leeds Sports Pose Extended: 10000 photographs of people at "
+        "sports, 14 joints of one person each, annotated by the crowd.",
+        "homepage": "http://sam.johnson.io/research/lspet.html",
+        "license": "None is stated; its makers ask to be cited.",
+        "citation": """@inproceedings{johnson2011lspet,
+  title = {Learning Effective Human Pose Estimation from Inaccurate Annotation},
+  author = {Johnson, Sam and Everingham, Mark},
+  booktitle = {CVPR}, year = {2011}}""",
+    },
+)

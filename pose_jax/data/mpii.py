@@ -18,8 +18,6 @@ With a view's usual padding of 1.25 it is the crop that MPII's numbers are measu
 
 from __future__ import annotations
 
-import gzip
-import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -28,7 +26,8 @@ from typing import Any, Literal
 import numpy as np
 from absl import logging
 
-from pose_jax.data import _matlab
+from pose_jax.data import _files, _matlab
+from pose_jax.data.dataset import DataSet
 from pose_jax.data.table import Table
 from pose_jax.errors import InputError
 from pose_jax.keypoints import MPII
@@ -74,47 +73,38 @@ def load(
       boxes, or for "valid" from a `gt_valid.mat` beside the json with the same rows,
       whose joints go before the json's in the few people in whom they differ;
       otherwise they are None, and PCKh cannot be measured. People without position and
-      scale have the box (0, 0, 0, 0): they are rows, but not learnt from.
+      scale have the box (0, 0, 0, 0): they are rows, but not learned from.
 
     Raises:
       ConfigError: an option has no such value.
       InputError: a file is absent or broken, or does not have the split.
     """
-    _matlab.one_of("split", split, tuple(_FILES))
+    _files.one_of("split", split, tuple(_FILES))
     root = Path(root)
     path = _find(root, split) if annotations is None else Path(annotations)
-    if path.suffix == ".mat":
-        people = _official(path, split)
-    else:
-        people = _json(path, split)
+    official = path.suffix == ".mat"
+    people = (_official if official else _json)(path, split)
     logging.info("mpii %s: %d people of %s", split, len(people), path)
 
-    files, first, image = _matlab.distinct([p["file"] for p in people])
-    ids = np.array([p["id"] for p in people], np.int64)
     raw_xy = np.array([p["points"] for p in people], np.float64).reshape(-1, 16, 2)
     visibility = np.array([p["visibility"] for p in people], np.int32).reshape(-1, 16)
-    if path.suffix == ".mat":
+    if official:
         head_sizes = np.array([p["head"] for p in people], np.float64)
     else:
-        raw_xy, head_sizes = _gt_valid(
-            path.parent / "gt_valid.mat", split, raw_xy, visibility
-        )
-    image_sizes = None
-    if people and all("size" in p for p in people):
-        image_sizes = np.array([p["size"] for p in people], np.int32)[first]
+        gt_valid = path.parent / "gt_valid.mat"
+        raw_xy, head_sizes = _gt_valid(gt_valid, split, raw_xy, visibility)
+    sizes = [p["size"] for p in people if "size" in p]  # All rows have them, or none.
     return _matlab.people_table(
         name=f"mpii {split}",
         keypoints=MPII,
         folder=root / "images",
-        files=files,
-        image_ids=ids[first],
-        image=image,
-        ids=ids,
+        files=[p["file"] for p in people],
+        ids=np.array([p["id"] for p in people], np.int64),
         points_xy=raw_xy - 1,
         visibility=visibility,
         boxes_xyxy=np.array([_box(p) for p in people], np.float64).reshape(-1, 4),
         box_source="gt_boxes",
-        image_sizes=image_sizes,
+        image_sizes=np.array(sizes) if sizes else None,
         missing=missing,
         head_sizes=head_sizes if split != "test" else None,
         labelled=split != "test",
@@ -142,15 +132,10 @@ def _box(person: Mapping[str, Any]) -> tuple[float, float, float, float]:
     return (x - half, y - half, x + half, y + half)
 
 
-# --------------------------------------------------------------------- the official file
-
-
 def _official(path: Path, split: str) -> list[dict[str, Any]]:
-    release = _matlab.structs(_matlab.variable(path, "RELEASE"))
-    if not release:
-        raise InputError(f"{path}: RELEASE is no struct. Fetch the file again.")
-    images = _matlab.structs(_matlab.field(release[0], "annolist"))
-    trains = np.ravel(_matlab.field(release[0], "img_train"))
+    release = _matlab.records(path, "RELEASE")[0]
+    images = _matlab.structs(_matlab.field(release, "annolist"))
+    trains = np.ravel(_matlab.field(release, "img_train"))
     if not images or len(images) != len(trains):
         raise InputError(
             f"{path}: annolist has {len(images)} images and img_train {len(trains)}; "
@@ -160,7 +145,9 @@ def _official(path: Path, split: str) -> list[dict[str, Any]]:
     people, number, bare = [], 0, 0
     for i, (image, train) in enumerate(zip(images, trains, strict=True), 1):
         where = f"{path}: annolist({i})"
-        name = _image_name(image, where)
+        inner = _matlab.structs(_matlab.field(image, "image"))
+        name = _matlab.field(inner[0], "name") if inner else None
+        name = _matlab.text(name, f"{where}.image.name")
         part = "test" if train != 1 else "valid" if name in valid else "train"
         wanted = split == part or (split == "all" and part != "test")
         for j, rect in enumerate(_matlab.structs(_matlab.field(image, "annorect")), 1):
@@ -196,56 +183,39 @@ def _valid_names(path: Path, split: str) -> set[str]:
         raise InputError(f"{names} cannot be read as text: {error}.") from None
 
 
-def _image_name(image: np.void, where: str) -> str:
-    inner = _matlab.structs(_matlab.field(image, "image"))
-    name = _matlab.text(_matlab.field(inner[0], "name")) if inner else None
-    if name is None:
-        raise InputError(f"{where}.image.name is missing. Fetch the file again.")
-    return name
-
-
 def _official_person(rect: np.void, where: str) -> dict[str, Any]:
     """One annorect. Every field may be empty, or absent from its struct array."""
     points, visibility = np.zeros((16, 2)), [0] * 16
     for annopoints in _matlab.structs(_matlab.field(rect, "annopoints"))[:1]:
         for point in _matlab.structs(_matlab.field(annopoints, "point")):
-            x, y, joint, visible = (
-                _matlab.number(_matlab.field(point, name))
-                for name in ("x", "y", "id", "is_visible")
-            )
-            if x is None or y is None or joint is None:
+            place = _matlab.numbers(point, "x", "y", "id")
+            if place is None:
                 continue
+            x, y, joint = place
             if joint not in range(16):
                 raise InputError(
                     f"{where}: a point has the id {joint:g}; there are joints 0 to 15. "
                     "Fetch the file again."
                 )
             points[int(joint)] = x, y
-            visibility[int(joint)] = 2 if visible == 1 else 1
-    center = None
-    for position in _matlab.structs(_matlab.field(rect, "objpos"))[:1]:
-        x, y = (_matlab.number(_matlab.field(position, name)) for name in "xy")
-        center = None if x is None or y is None else (x, y)
-    scale = _matlab.number(_matlab.field(rect, "scale"))
-    corners = [_matlab.number(_matlab.field(rect, n)) for n in ("x1", "y1", "x2", "y2")]
-    known = [c for c in corners if c is not None]
-    head = 0.0
-    if len(known) == 4:
-        head = HEAD_SHARE * math.hypot(known[2] - known[0], known[3] - known[1])
+            visible = _matlab.number(point, "is_visible") == 1
+            visibility[int(joint)] = 2 if visible else 1
+    position = _matlab.structs(_matlab.field(rect, "objpos"))
+    scale = _matlab.number(rect, "scale")
+    x1, y1, x2, y2 = _matlab.numbers(rect, "x1", "y1", "x2", "y2") or (0, 0, 0, 0)
     return {
         "points": points,
         "visibility": visibility,
-        "center": center,
+        "center": _matlab.numbers(position[0], "x", "y") if position else None,
         "scale": scale if scale is not None and scale > 0 else None,
-        "head": head,
+        "head": HEAD_SHARE * math.hypot(x2 - x1, y2 - y1),
     }
 
 
-# ------------------------------------------------------------------------------ the jsons
-
-
 def _json(path: Path, split: str) -> list[dict[str, Any]]:
-    rows = _read_json(path)
+    rows = _files.read_json(path, list)
+    if not all(isinstance(row, dict) for row in rows):
+        raise InputError(f"{path} is no list of people: is it another kind of file?")
     if not any("isValidation" in row for row in rows):
         return [
             _common_person(row, f"{path}: row {i}", split) | {"id": i + 1}
@@ -281,7 +251,7 @@ def _common_person(row: Mapping[str, Any], where: str, split: str) -> dict[str, 
 
 
 def _both_person(row: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """A row of mpii_annotations.json. (0, 0) is a joint that nobody labelled."""
+    """A row of mpii_annotations.json. (0, 0) is a joint without a label."""
     triples = _numbers(row, "joint_self", (16, 3), where)
     labelled = (triples[:, :2] > 0).any(-1)
     sides = (_numbers(row, f"img_{side}", (), where) for side in ("width", "height"))
@@ -317,10 +287,8 @@ def _gt_valid(
     """
     if split != "valid" or not path.is_file():
         return raw_xy, None
-    boxes = np.asarray(_matlab.variable(path, "headboxes_src"), np.float64)
-    truth = np.asarray(_matlab.variable(path, "pos_gt_src"), np.float64)
-    boxes = boxes[..., None] if boxes.ndim == 2 else boxes  # MATLAB drops a last 1.
-    truth = truth[..., None] if truth.ndim == 2 else truth
+    read = lambda name: np.atleast_3d(_matlab.variable(path, name)).astype(np.float64)
+    boxes, truth = read("headboxes_src"), read("pos_gt_src")  # MATLAB drops a last 1.
     n = len(raw_xy)
     if boxes.shape != (2, 2, n) or truth.shape != (16, 2, n):
         logging.warning(
@@ -342,41 +310,56 @@ def _gt_valid(
     return raw_xy, HEAD_SHARE * np.hypot(*(boxes[1] - boxes[0]))
 
 
-def _read_json(path: Path) -> list[Mapping[str, Any]]:
-    try:
-        data = path.read_bytes()
-        rows = json.loads(gzip.decompress(data) if path.suffix == ".gz" else data)
-    except FileNotFoundError:
-        raise InputError(
-            f"{path} does not exist; `annotations=` names another."
-        ) from None
-    except (OSError, EOFError, ValueError) as error:
-        raise InputError(f"{path} cannot be read: {error}. Fetch it again.") from None
-    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise InputError(
-            f"{path} is not a json list of people: is it another kind of file?"
-        )
-    return rows
-
-
 def _numbers(
     row: Mapping[str, Any], name: str, shape: Sequence[int], where: str
 ) -> np.ndarray:
     """A required field of finite numbers."""
+    if name not in row:
+        raise _files.broken(f"{where}: {name} is missing")
     try:
         value = np.array(row[name], np.float64)
-    except KeyError:
-        raise InputError(f"{where}: {name} is missing. Mend the file.") from None
     except (TypeError, ValueError):
         value = np.array(np.nan)
     if value.shape != tuple(shape) or not np.isfinite(value).all():
         what = " x ".join(map(str, shape)) + " finite numbers" if shape else "a number"
-        raise InputError(f"{where}: {name} must be {what}. Mend the file.")
+        raise _files.broken(f"{where}: {name} must be {what}")
     return value
 
 
 def _text(row: Mapping[str, Any], name: str, where: str) -> str:
     value = row.get(name)
     if not isinstance(value, str) or not value:
-        raise InputError(f"{where}: {name} must be a file name. Mend the file.")
+        raise _files.broken(f"{where}: {name} must be a file name")
     return value
+
+
+def _splits(root: Path) -> list[str]:
+    """The splits whose annotations are in a folder."""
+    folders = (root / "annot", root)
+    both = ["train", "valid"]
+    if any((folder / _BOTH[1]).is_file() for folder in folders):
+        return both
+    found = [s for s in both if any((f / f"{s}.json").is_file() for f in folders)]
+    return found or ["all"]
+
+
+DATA_SET = DataSet(
+    load=load,
+    files="annot/ or mpii_human_pose*.mat (MPII)",
+    recognise=lambda root: (
+        (root / "annot").is_dir() or any(root.glob("mpii_human_pose*.mat"))
+    ),
+    splits=_splits,
+    keypoints=MPII,
+    about={
+        "description": "MPII Human Pose: frames of videos of everyday activities, 16 "
+        "joints of each person, and head boxes.",
+        "homepage": "http://human-pose.mpi-inf.mpg.de",
+        "license": "Simplified BSD.",
+        "citation": """@inproceedings{andriluka2014mpii,
+  title = {{2D} Human Pose Estimation: New Benchmark and State of the Art Analysis},
+  author = {Andriluka, Mykhaylo and Pishchulin, Leonid and Gehler, Peter and
+    Schiele, Bernt},
+  booktitle = {CVPR}, year = {2014}}""",
+    },
+)

@@ -15,7 +15,6 @@ makers keep in TFDS.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import functools
 import importlib.util
 import io
@@ -25,14 +24,13 @@ import math
 import re
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from pose_jax.data import coco
-from pose_jax.data._about import ABOUT
 from pose_jax.data.table import Record, Table
 from pose_jax.errors import ConfigError, InputError, disk_full, one_line
 from pose_jax.keypoints import KeypointSet
@@ -46,11 +44,14 @@ SHARD_BYTES = 256 << 20
 _OF_IMAGES = ("image_ids", "image_sizes", "image")  # All other columns are of people.
 
 
-# ------------------------------------------------------------------------------ writing
-
-
 def prepare(
-    table: Table, out: Path | str, *, dataset: str, split: str, progress: bool = False
+    table: Table,
+    out: Path | str,
+    *,
+    dataset: str,
+    split: str,
+    about: Mapping[str, str] | None = None,
+    progress: bool = False,
 ) -> Path:
     """Writes a Table as OUT/dataset/split/VERSION, whole or not at all.
 
@@ -59,9 +60,9 @@ def prepare(
     Args:
       table: its images are files, or records of another store.
       out: the folder of all stores.
-      dataset: what to call it; the names in ABOUT bring a description, a licence and a
-        citation.
+      dataset: what to call it.
       split: as the data set calls it.
+      about: of the data set, as `DataSet.about`: kept in the store.
       progress: whether to show a bar on stderr.
 
     Returns:
@@ -71,9 +72,9 @@ def prepare(
       InputError: an image cannot be read; another or a damaged store is there.
       ConfigError: a name that TFDS does not take; TFDS is not installed.
     """
-    if not re.fullmatch(r"[A-Za-z]\w*", dataset) or not re.fullmatch(
-        r"\w[\w-]*", split
-    ):
+    import tqdm
+
+    if not re.fullmatch(r"[A-Za-z]\w*/\w[\w-]*", f"{dataset}/{split}"):
         raise ConfigError(
             f"A store cannot hold split {split!r} of {dataset!r}: names are letters, "
             'digits and "_", a letter first (of splits also "-" and a digit first).'
@@ -94,42 +95,28 @@ def prepare(
             f"{table.name}: pack the annotated people; `detections` can be given to the "
             "reader of the store."
         )
-    tfds = import_tfds()
-    config = tfds.download.DownloadConfig(try_download_gcs=False)
+    config = import_tfds().download.DownloadConfig(try_download_gcs=False)
+    bar = tqdm.tqdm(
+        desc=table.name,
+        total=len(table.images),
+        unit=" images",
+        disable=not progress,
+        mininterval=1 if sys.stderr.isatty() else 60,  # A log keeps every line.
+    )
     try:
         # TFDS speaks of downloads.
-        with _bar(table, progress) as bar, contextlib.redirect_stdout(io.StringIO()):
-            builder = _builder(table, Path(out), dataset, split, bar)
-            builder.download_and_prepare(
-                download_config=config, file_format="array_record"
-            )
+        with bar, contextlib.redirect_stdout(io.StringIO()):
+            builder = _builder(table, Path(out), dataset, split, about, bar)
+            options = {"download_config": config, "file_format": "array_record"}
+            builder.download_and_prepare(**options)
     except OSError as error:
         if disk_full(error):
             raise
         raise InputError(
             f"{error.filename or path}: {error.strerror or one_line(error, 200)}. Nothing "
-            f"was written to {path}; mend it and run the same command again."
+            f"was written to {path}; fix that and run the same command again."
         ) from None
     return path
-
-
-def describe(path: Path, table: Table, *, existed: bool) -> str:
-    """A packed split in words, and how a config names it.
-
-    Args:
-      path: what `prepare` returned.
-      table: what was packed.
-      existed: whether the store was there before.
-    """
-    shards = list(path.glob("*.array_record*"))
-    size = sum(shard.stat().st_size for shard in shards) / 1e6
-    out, split = path.parents[2], path.parent.name
-    use = {"name": "prepared", "root": str(out), "split": split}
-    return (
-        f"{table.name}: {len(table.images)} images, {len(table)} people, {size:.1f} MB "
-        f"in {len(shards)} shards, fingerprint {table.fingerprint()}: {path}"
-        f"{' (it was there)' if existed else ''}\nin a config: {use}"
-    )
 
 
 def folder(out: Path | str, dataset: str, split: str) -> Path:
@@ -137,13 +124,18 @@ def folder(out: Path | str, dataset: str, split: str) -> Path:
     return Path(out) / dataset / split / VERSION
 
 
-def _builder(table: Table, out: Path, dataset: str, split: str, bar: Any) -> Any:
+def _builder(
+    table: Table, out: Path, dataset: str, split: str, about: Any, bar: Any
+) -> Any:
     """The TFDS builder of a Table."""
     tfds = import_tfds()
-    columns = {
-        f.name: value
-        for f in dataclasses.fields(table)
-        if isinstance(value := getattr(table, f.name), np.ndarray)
+    columns = {k: v for k, v in vars(table).items() if isinstance(v, np.ndarray)}
+    metadata = {
+        "pose_jax": VERSION,
+        "split": split,
+        "fingerprint": table.fingerprint(),
+        "table": {k: v for k, v in vars(table).items() if isinstance(v, str | bool)},
+        "keypoints": table.keypoints.to_json(),
     }
     people = {name: c for name, c in columns.items() if name not in _OF_IMAGES}
     people["row"] = np.arange(len(table))
@@ -180,9 +172,9 @@ def _builder(table: Table, out: Path, dataset: str, split: str, bar: Any) -> Any
             return tfds.core.DatasetInfo(
                 builder=self,
                 features=tfds.features.FeaturesDict(features),
-                metadata=Metadata(_metadata(table, split)),
+                metadata=Metadata(metadata),
                 disable_shuffling=True,
-                **ABOUT.get(dataset, {"description": f"{table.name}, by pose_jax."}),
+                **(about or {"description": f"{table.name}, by pose_jax."}),
             )
 
         def _shard_iterators_per_split(self, dl_manager: Any) -> Any:
@@ -190,8 +182,10 @@ def _builder(table: Table, out: Path, dataset: str, split: str, bar: Any) -> Any
             count = len(table.images)
             # A thousand tell the mean size well enough.
             some = table.images[:: -(-count // 1000)]
-            mean = sum(map(_size, some)) / len(some)
-            shards = min(math.ceil(count * mean / SHARD_BYTES), count)
+            sizes = [
+                i.stat().st_size if isinstance(i, Path) else len(i.read()) for i in some
+            ]
+            shards = min(math.ceil(count * np.mean(sizes) / SHARD_BYTES), count)
             bounds = [count * i // shards for i in range(shards + 1)]
             return {
                 # By "all" TFDS means the sum of what splits there are.
@@ -204,56 +198,20 @@ def _builder(table: Table, out: Path, dataset: str, split: str, bar: Any) -> Any
     return Builder(data_dir=out)
 
 
-def _size(image: Any) -> int:
-    return image.stat().st_size if isinstance(image, Path) else len(image.read())
-
-
-def _metadata(table: Table, split: str) -> dict[str, Any]:
-    plain = {
-        f.name: value
-        for f in dataclasses.fields(table)
-        if isinstance(value := getattr(table, f.name), str | bool)
-    }
-    return {
-        "pose_jax": VERSION,
-        "split": split,
-        "fingerprint": table.fingerprint(),
-        "table": plain,
-        "keypoints": table.keypoints.to_json(),
-    }
-
-
 def _examples(
     table: Table, people: dict[str, np.ndarray], first: int, last: int, bar: Any
 ) -> Iterator[tuple[int, dict[str, Any]]]:
     """The images of one shard. TFDS reads a file's (or record's) bytes itself, late."""
     for i in range(first, last):
         rows = table.people_of_image(i)
-        yield (
-            i,
-            {
-                "image": table.images[i],
-                "image/id": int(table.image_ids[i]),
-                "image/size": table.image_sizes[i].astype(np.int32),
-                "people": {name: column[rows] for name, column in people.items()},
-            },
-        )
+        example = {
+            "image": table.images[i],
+            "image/id": int(table.image_ids[i]),
+            "image/size": table.image_sizes[i].astype(np.int32),
+            "people": {name: column[rows] for name, column in people.items()},
+        }
+        yield i, example
         bar.update()
-
-
-def _bar(table: Table, progress: bool) -> Any:
-    import tqdm
-
-    return tqdm.tqdm(
-        desc=table.name,
-        total=len(table.images),
-        unit=" images",
-        disable=not progress,
-        mininterval=1 if sys.stderr.isatty() else 60,  # A log keeps every line.
-    )
-
-
-# ------------------------------------------------------------------------------ reading
 
 
 def load(
@@ -272,12 +230,9 @@ def load(
       ConfigError: TFDS or ArrayRecord is not installed.
     """
     table = read(_find(Path(root), split), split)
-    if detections is not None:
-        number = {int(image_id): i for i, image_id in enumerate(table.image_ids)}
-        bare = dataclasses.replace(table, head_sizes=None)
-        boxes = coco.with_detections(bare, number, set(), Path(detections), 1)
-        return dataclasses.replace(boxes, truth=table)
-    return table
+    if detections is None:
+        return table
+    return coco.with_detections(table, Path(detections))
 
 
 def _find(root: Path, split: str) -> Path:
@@ -323,9 +278,8 @@ def read(path: Path, split: str | None = None) -> Table:
         with np.load(path / "columns.npz") as file:
             columns = dict(file)
         if split not in (None, metadata["split"]):
-            raise InputError(
-                f"{path} holds split {metadata['split']!r}, not {split!r}."
-            )
+            held = metadata["split"]
+            raise InputError(f"{path} holds split {held!r}, not {split!r}.")
         builder = import_tfds().builder_from_directory(path)
         (info,) = builder.info.splits.values()
         missing = [file.name for file in info.filepaths if not file.exists()]
@@ -356,17 +310,18 @@ class Store:
 
     def __init__(self, builder: Any, split: str):
         tfds = import_tfds()
-        self._builder, self._split = builder, split
+        self._folder = builder.data_dir
         self._all = builder.info.features
         # All of a record takes several times as long as its image.
         self._image = tfds.features.FeaturesDict({"image": self._all["image"]})
         self._decoders = {"image": tfds.decode.SkipDecoding()}
-        self._method = tfds.decode.DeserializeMethod.RAW_BYTES
+        raw = tfds.decode.DeserializeMethod.RAW_BYTES
+        self._open = lambda: builder.as_data_source(split, deserialize_method=raw)
         self._opened: Any = None
         self._lock = threading.Lock()
 
     def __str__(self) -> str:
-        return f"{self._builder.data_dir}"
+        return f"{self._folder}"
 
     def __len__(self) -> int:
         return len(self._source())
@@ -389,13 +344,10 @@ class Store:
             raise damaged(self, f"record {index}: {one_line(error, 200)}") from None
 
     def _source(self) -> Any:
-        if self._opened is None:
-            with self._lock:
-                if self._opened is None:
-                    self._opened = self._builder.as_data_source(
-                        self._split, deserialize_method=self._method
-                    )
-        return self._opened
+        with self._lock:
+            if self._opened is None:
+                self._opened = self._open()
+            return self._opened
 
 
 def damaged(path: Any, what: str) -> InputError:

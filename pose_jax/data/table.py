@@ -75,7 +75,8 @@ class Table:
       labelled: whether points and visibility are annotations; False for boxes alone.
       centric: whose left and right the labels mean, where a data set exists in both:
         "PC" (the person's) or "OC" (the observer's); metrics say it. "" elsewhere.
-      truth: where these are boxes alone of a labelled split: the table of its labels.
+      truth: where these are boxes alone of a labelled split: the table of its labels; see
+        `ground_truth`.
       head_sizes: [n] float64, MPII's normaliser of PCKh, pixels; 0 where there is no
         head box. None for data sets without.
     """
@@ -107,11 +108,10 @@ class Table:
             ("visibility", (n, k)), ("areas", (n,)), ("crowd", (n,)),
             ("head_sizes", (n,)),
         ):  # fmt: skip
-            if name == "head_sizes" and self.head_sizes is None:
-                continue
-            if getattr(self, name).shape != shape:
+            column = getattr(self, name)
+            if column is not None and column.shape != shape:
                 raise ValueError(
-                    f"{self.name}: column {name} is {getattr(self, name).shape}; {n} "
+                    f"{self.name}: column {name} is {column.shape}; {n} "
                     f"people of {m} images with {k} keypoints need {shape}."
                 )
         if n and not 0 <= self.image.min() <= self.image.max() < m:
@@ -119,6 +119,11 @@ class Table:
 
     def __len__(self) -> int:
         return len(self.image)
+
+    @property
+    def ground_truth(self) -> Table | None:
+        """The people that predictions are counted against, if they are annotated."""
+        return self if self.labelled else self.truth
 
     def labelled_rows(self) -> np.ndarray:
         """[r] int32: people with a labelled keypoint, an area, and a real box."""
@@ -140,8 +145,8 @@ class Table:
         """The table as a COCO keypoint annotation dictionary, for evaluators.
 
         Segmentations are not kept; keypoint AP does not read them. Labelled people with
-        no area or an empty box are in it, as COCO's rule is, though nobody is predicted
-        for them.
+        no area or an empty box are in it, as COCO's rule is, though no people are
+        predicted for them.
         """
         labelled = self.visibility > 0
         points = np.where(labelled[..., None], self.points_xy, 0.0)

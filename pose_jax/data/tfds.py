@@ -15,42 +15,18 @@ from typing import Any
 
 import numpy as np
 
-from pose_jax import keypoints as keypoints_lib
+from pose_jax.data import coco
 from pose_jax.data.store import Store, damaged, import_tfds, read
 from pose_jax.data.table import Record, Table
-from pose_jax.errors import ConfigError, InputError, one_line
-from pose_jax.keypoints import KeypointSet
+from pose_jax.errors import InputError, one_line
+from pose_jax.keypoints import COCO, KeypointSet
 
 
-def load(root: str | Path, split: str, *, keypoints: str | None = None) -> Table:
-    """Reads a split of a TFDS data set that is named by its folder.
-
-    Args:
-      root: the folder of its version.
-      split: as TFDS calls it; "train[:100]" is understood too.
-      keypoints: the name of the set that the keypoints follow; None: COCO's, or a
-        store's own.
-
-    Raises:
-      ConfigError: no such keypoint set.
-      InputError: as of `from_builder`.
-    """
-    if keypoints is not None and keypoints not in keypoints_lib.SETS:
-        raise ConfigError(
-            f"config.data: no keypoint set {keypoints!r}; there are "
-            f"{', '.join(keypoints_lib.SETS)}."
-        )
-    chosen = None if keypoints is None else keypoints_lib.SETS[keypoints]
-    return from_builder(root, split, keypoints=chosen)
-
-
-def from_builder(
-    builder: Any, split: str, *, keypoints: KeypointSet | None = None
-) -> Table:
+def load(root: Any, split: str, *, keypoints: KeypointSet | str | None = None) -> Table:
     """Reads a split of any TFDS data set whose features are named as TFDS names COCO's.
 
-    A store of `prepare` is read as by `load`. Of others every record is read once, for
-    these features; more are passed over:
+    A store of `prepare` is read as by `store.load`. Of others every record is read once,
+    for these features; more are passed over:
 
     * `image`: Image. Its size is taken from its bytes.
     * `image/id`: an integer; where it is absent, the number of the record.
@@ -62,16 +38,20 @@ def from_builder(
       out.
 
     Args:
-      builder: a builder, or the folder of its version; kept as ArrayRecord.
+      root: the folder of its version, or a builder; kept as ArrayRecord.
       split: as TFDS calls it; "train[:100]" is understood too.
-      keypoints: the set that the keypoints follow; None: COCO's, or a store's own.
+      keypoints: the set that the keypoints follow, or its name; None: COCO's, or a
+        store's own.
 
     Raises:
+      ConfigError: no such keypoint set.
       InputError: a feature is absent or of another form, or it is not kept as
         ArrayRecord.
     """
+    if keypoints is not None:
+        keypoints = coco.keypoint_set(keypoints)
     tfds = import_tfds()
-    path = Path(builder if isinstance(builder, str | Path) else builder.data_dir)
+    path = Path(root if isinstance(root, str | Path) else root.data_dir)
     if (path / "columns.npz").exists():
         table = read(path, split)
         if keypoints not in (None, table.keypoints):
@@ -79,14 +59,14 @@ def from_builder(
                 f"{path} has keypoints {table.keypoints.name}, not {keypoints.name}."
             )
         return table
-    if isinstance(builder, str | Path):
+    builder: Any = root
+    if isinstance(root, str | Path):
         try:
             builder = tfds.builder_from_directory(path)
         except Exception as error:  # TFDS has no class for these.
-            raise InputError(
-                f"{path} is no TFDS data: {one_line(error, 200)}"
-            ) from None
-    keypoints = keypoints or keypoints_lib.COCO
+            why = one_line(error, 200)
+            raise InputError(f"{path} is no TFDS data: {why}") from None
+    keypoints = keypoints or COCO
     features = dict(builder.info.features.items())
     misfit = _misfit(features, keypoints)
     if misfit is not None:

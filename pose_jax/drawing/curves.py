@@ -1,10 +1,9 @@
-"""Plots of metrics: arrays in, a PNG out. Matplotlib draws, without a display.
-
-`people` draws what is seen in images, and a run's log.
-"""
+"""Plots of metrics, as a PNG. Matplotlib draws, without a display."""
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -12,6 +11,50 @@ import numpy as np
 
 HEADLINE = 0.2
 """The threshold that tables quote; the curves are marked there."""
+
+
+def curves(metrics_path: Path | str, out: Path | str) -> None:
+    """Draws every number of a run's metrics.jsonl over its steps.
+
+    A line per phase; kinds of AP share a panel, and so do kinds of AR, and of box_AP.
+
+    Args:
+      metrics_path: one JSON object a line, with "step", "phase" and numbers.
+      out: the PNG to write; its folder is made.
+    """
+    from matplotlib.figure import Figure  # No display, no global state of pyplot.
+
+    panels: dict[str, dict[str, list[tuple[int, float]]]] = {}
+    for text in Path(metrics_path).read_text().splitlines():
+        line = json.loads(text)
+        for name, value in line.items():
+            if name in ("step", "phase", "time") or not _is_number(value):
+                continue
+            kind, at, source = name.partition("@")
+            panel, label = name, line.get("phase", "")
+            if family := re.match("(box_)?A[PR]", kind):
+                panel, label = family[0] + at + source, f"{kind} {label}".strip()
+            lines = panels.setdefault(panel, {})
+            lines.setdefault(label, []).append((line["step"], value))
+    columns = min(3, max(1, len(panels)))
+    rows = max(1, -(-len(panels) // columns))
+    figure = Figure(figsize=(4.2 * columns, 2.8 * rows), layout="constrained")
+    for i, (name, lines) in enumerate(panels.items()):
+        axes = figure.add_subplot(rows, columns, i + 1)
+        for label, points in lines.items():
+            marker = "." if len(points) < 30 else ""
+            axes.plot(*zip(*points, strict=True), marker=marker, label=label)
+        axes.set_title(name, fontsize=9)
+        axes.tick_params(labelsize=7)
+        axes.grid(alpha=0.3)
+        if len(lines) > 1:
+            axes.legend(fontsize=7)
+    Path(out).parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(out, dpi=100)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def pdj_curves(
@@ -36,7 +79,6 @@ def pdj_curves(
       ValueError: there is no curve, or one is not as long as the thresholds.
     """
     from matplotlib import colormaps
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     grid = np.asarray(thresholds, np.float64)
@@ -65,7 +107,6 @@ def pdj_curves(
     side_by_side = max(1, min(len(found), int(width / (0.8 + 0.08 * longest))))
     height = 2.3 * rows + 0.6 + 0.2 * -(-len(found) // side_by_side)
     figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(figure)  # No global state of pyplot.
     numbers = len(found) <= 5 and grid[0] <= HEADLINE <= grid[-1]
     lines = {}
     for i, joint in enumerate(panels):
@@ -73,11 +114,10 @@ def pdj_curves(
         axes.axvline(HEADLINE, color="0.6", lw=0.8, ls=":")
         values = []
         for (label, curves), style in zip(found.items(), styles, strict=True):
-            if joint not in curves:
-                continue
-            share = 100 * np.asarray(curves[joint])
-            (lines[label],) = axes.plot(grid, share, lw=1.6, **style)
-            values.append((np.interp(HEADLINE, grid, share), style["color"]))
+            if joint in curves:
+                share = 100 * np.asarray(curves[joint])
+                (lines[label],) = axes.plot(grid, share, lw=1.6, **style)
+                values.append((np.interp(HEADLINE, grid, share), style["color"]))
         if numbers:
             for place, (value, colour) in enumerate(reversed(values)):
                 axes.text(

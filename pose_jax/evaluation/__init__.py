@@ -1,4 +1,16 @@
-"""From weights and a Table to metrics, tables and pictures; and `pose-jax eval`.
+"""A model over a table: predictions, metrics, files, pictures.
 
-`evaluate` predicts and writes, `measure` names and computes metrics, `compare` two runs.
+`of(method)` is `poses` or `boxes`, modules with the same functions; nothing else asks which
+of the two it is.
 """
+
+from types import ModuleType
+from typing import Any
+
+from pose_jax.evaluation import boxes, poses
+
+
+def of(method: Any) -> ModuleType:
+    """What measures and draws the predictions of a method, or of a loaded run: `poses`, or
+    `boxes` where there are no keypoints."""
+    return boxes if method.keypoints is None else poses

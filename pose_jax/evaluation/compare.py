@@ -18,7 +18,7 @@ from pose_jax import metrics as metrics_lib
 from pose_jax import sharding as sharding_lib
 from pose_jax.data.table import Table
 from pose_jax.errors import InputError
-from pose_jax.evaluation import evaluate, measure
+from pose_jax.evaluation import evaluate, lengths, poses
 from pose_jax.keypoints import LIMBS
 from pose_jax.metrics.coco import MatchedImages, match_keypoints
 from pose_jax.runs import directory
@@ -76,12 +76,12 @@ def compare(
         )
     table = first.eval_table(data=data, split=split, boxes=boxes)
     mesh = sharding_lib.make_mesh()
-    evaluation = evaluate.EvaluationConfig()
 
     def predict(loaded, decoder):
         predictor = evaluate.Predictor(loaded.method(decoder), mesh)
-        poses = predictor(loaded.variables, table, loaded.input)
-        return evaluate.suppress(table, poses, evaluation)
+        return evaluate.evaluate(
+            predictor, loaded.variables, table, loaded.input
+        ).predictions
 
     found = differences(
         table, predict(first, decoder_a), predict(second, decoder_b), samples=samples
@@ -124,85 +124,61 @@ def differences(
     return result
 
 
-def per_image(table: Table, poses: Poses) -> dict[str, PerImage]:
+def per_image(table: Table, predictions: Poses) -> dict[str, PerImage]:
     """Metrics by full name, as functions of how often each image counts."""
     found: dict[str, PerImage] = {}
     keypoints = table.keypoints
     if keypoints.sigmas is not None:
         matched = match_keypoints(
-            measure.ground_truth(table),
-            measure.coco_results(table, poses),
+            (table.ground_truth or table).coco_ground_truth(),
+            poses.to_results(table, predictions),
             sigmas=keypoints.sigmas,
         )
         for name, threshold in (("AP", None), ("AP50", 0), ("AP75", 5)):
-            found[measure.full_name(name, table)] = _ap(matched, threshold)
+            found[poses.full_name(name, table)] = _ap(matched, threshold)
     if not table.labelled:
         return found
-    image = table.image[poses.row]
-    true_xy, visibility = table.points_xy[poses.row], table.visibility[poses.row]
+    image = table.image[predictions.row]
+    true_xy = table.points_xy[predictions.row].astype(np.float32)
+    visibility = table.visibility[predictions.row]
     labelled = visibility > 0
-    distance = np.linalg.norm(poses.points_xy - true_xy, axis=-1)
+    distance = np.linalg.norm(predictions.points_xy - true_xy, axis=-1)
 
-    def ratio(numerator, denominator):  # [people] each
+    def add(name, numerator, denominator, threshold=None):  # [people] each
         sums = [
             np.bincount(image, values, minlength=len(table.images))
             for values in (numerator, denominator)
         ]
-        return lambda counts: (counts @ sums[0]) / np.maximum(counts @ sums[1], 1e-9)
+        ratio = lambda counts: (counts @ sums[0]) / np.maximum(counts @ sums[1], 1e-9)
+        found[poses.full_name(name, table, threshold)] = ratio
+        return ratio
 
-    found[measure.full_name("pixel_error", table)] = ratio(
-        np.where(labelled, distance, 0).sum(1), labelled.sum(1)
-    )
-    scale, name, thresholds, counts_in = _scale(table, poses, true_xy, labelled)
-    usable = np.isfinite(scale) & (scale > 0)
-    counted = labelled & usable[:, None] & counts_in
-    for threshold in thresholds:
-        correct = counted & (distance <= threshold * scale[:, None])
-        found[measure.full_name(name, table, threshold)] = ratio(
-            correct.sum(1), counted.sum(1)
-        )
+    add("pixel_error", np.where(labelled, distance, 0).sum(1), labelled.sum(1))
+    if lengths.metrics(table):
+        length = lengths.length(table, predictions.row)
+        pixels = length.usable[:, None]
+        counted = labelled & np.isfinite(pixels) & length.counts
+        for threshold in length.thresholds:
+            correct = counted & (distance <= np.float32(threshold) * pixels)
+            add(length.metric, correct.sum(1), counted.sum(1), threshold)
     if keypoints.sticks:
         each = jax.jit(
             jax.vmap(lambda p, t, v: metrics_lib.pcp(p, t, v, keypoints.sticks))
         )
-        correct, counted = map(
-            np.asarray,
-            each(
-                poses.points_xy.astype(np.float32),
-                true_xy.astype(np.float32),
-                visibility,
-            ),
-        )
-        found[measure.full_name("PCP", table, 0.5)] = ratio(
-            correct.sum(1), counted.sum(1)
-        )
+        points_xy = predictions.points_xy.astype(np.float32)
+        correct, counted = map(np.asarray, each(points_xy, true_xy, visibility))
+        add("PCP", correct.sum(1), counted.sum(1), 0.5)
         limbs = []
         for kind in LIMBS:
             its = [name == kind for name, _, _ in keypoints.sticks]
             if counted[:, its].any():
-                limbs.append(ratio(correct[:, its].sum(1), counted[:, its].sum(1)))
-                found[measure.full_name(f"PCP_{kind}", table, 0.5)] = limbs[-1]
+                sums = correct[:, its].sum(1), counted[:, its].sum(1)
+                limbs.append(add(f"PCP_{kind}", *sums, 0.5))
         if limbs:
-            found[measure.full_name("PCP_limbs", table, 0.5)] = lambda counts: np.mean(
+            found[poses.full_name("PCP_limbs", table, 0.5)] = lambda counts: np.mean(
                 [limb(counts) for limb in limbs], axis=0
             )
     return found
-
-
-def _scale(table, poses, true_xy, labelled):
-    """The normaliser of each person, its metric, and which keypoints count."""
-    names = table.keypoints.names
-    if table.head_sizes is not None:
-        counts_in = np.array([name not in ("pelvis", "thorax") for name in names])
-        scale = table.head_sizes[poses.row]
-        return scale, "PCKh", measure.PCKH_THRESHOLDS, counts_in
-    everything = np.ones(len(names), bool)
-    if table.keypoints.torso is None:
-        return np.zeros(len(true_xy)), "PCK", (), everything
-    i, j = table.keypoints.torso
-    torso = np.linalg.norm(true_xy[:, i] - true_xy[:, j], axis=-1)
-    scale = np.where(labelled[:, i] & labelled[:, j], torso, 0.0)
-    return scale, "PCK", measure.PCK_THRESHOLDS, everything
 
 
 def _ap(matched: MatchedImages, threshold: int | None) -> PerImage:

@@ -1,16 +1,20 @@
-"""What a method shows of itself: its panels, for a PNG and for a report."""
+"""Pictures of predictions, and what a method shows of itself: for PNGs and a report."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
 
 from pose_jax.data import readers
+from pose_jax.data.plan import InputConfig, Plan
 from pose_jax.data.table import Table
-from pose_jax.drawing import people as drawing
+from pose_jax.drawing import curves as curves_lib
+from pose_jax.drawing import sheet as sheet_lib
 from pose_jax.types import Method, Panel, Variables
 
 _CELLS = 36
@@ -23,11 +27,11 @@ def inspect(
     method: Method,
     variables: Variables,
     table: Table,
-    config: readers.InputConfig,
+    config: InputConfig,
     rows: np.ndarray,
 ) -> dict[str, np.ndarray]:
     """`Method.inspect` of some rows, with NumPy leaves, in their order."""
-    plan = readers.Plan(
+    plan = Plan(
         table=table,
         view=method.view,
         config=dataclasses.replace(config, batch_size=len(rows)),
@@ -46,10 +50,54 @@ def drawn(
     method: Method, inspected: dict[str, np.ndarray]
 ) -> Iterator[tuple[Panel, Rows]]:
     """Each panel of a method, and its titles and pictures of each row."""
-    alignment = getattr(method.view, "alignment", "stride")
     for panel in method.panels:
-        rows = panel.draw(inspected, method.keypoints, alignment)
+        rows = panel.draw(inspected, method.keypoints, method.view.alignment)
         yield panel, [list(row) for row in rows]
+
+
+def draw_run(
+    run: Path,
+    method: Method,
+    evaluation: Any,
+    variables: Variables,
+    config: InputConfig,
+) -> Path:
+    """Draws RUN/pictures: what was predicted, the worst of it, the panels of the method for
+    a few rows, curves.
+
+    Args:
+      run: the run directory.
+      method: whose panels are drawn.
+      evaluation: an `evaluate.Evaluation`.
+      variables: the weights.
+      config: how images are read.
+    """
+    out = Path(run) / "pictures"
+    out.mkdir(parents=True, exist_ok=True)
+    draw_predictions(out, evaluation)
+    if method.panels:
+        rows = evaluation.predictions.row
+        rows = rows[evenly(len(rows), 12)]
+        inspected = inspect(method, variables, evaluation.table, config, rows)
+        for panel, pictures in drawn(method, inspected):
+            sheet_lib.save_png(out / f"{panel.file}.png", sheet(pictures))
+    curves_lib.curves(Path(run) / "metrics.jsonl", out / "curves.png")
+    return out
+
+
+def draw_predictions(out: Path, evaluation: Any) -> None:
+    """predictions.png of 24 images evenly spaced, and worst.png where there are labels."""
+    kind, args = evaluation.kind, (evaluation.table, evaluation.predictions)
+    images = kind.images(*args)
+    cells = [kind.draw(*args, i, side=320) for i in images[evenly(len(images), 24)]]
+    sheet_lib.save_png(out / "predictions.png", sheet_lib.sheet(cells, columns=6))
+    if (worst := kind.worst(*args)) is not None:
+        sheet_lib.save_png(out / "worst.png", worst)
+
+
+def evenly(total: int, count: int) -> np.ndarray:
+    """At most `count` of 0..total-1, evenly spaced."""
+    return np.linspace(0, total - 1, min(count, total)).round().astype(int)
 
 
 def sheet(rows: Rows) -> np.ndarray:
@@ -60,4 +108,4 @@ def sheet(rows: Rows) -> np.ndarray:
     cells = [picture for i in chosen for _, picture in rows[i]]
     titles = [title for i in chosen for title, _ in rows[i]]
     columns = across * (2 if across < 5 else 1)
-    return drawing.sheet(cells, columns=columns, titles=titles)
+    return sheet_lib.sheet(cells, columns=columns, titles=titles)

@@ -95,15 +95,15 @@ def for_network(model: str) -> str:
 
 
 def without_retraining(cls: Any) -> list[str]:
-    """Fields of a method's Config that evaluation may vary on a trained network: those that
-    say so, and the settings of its decoders."""
+    """Fields of a method's Config that evaluation may vary on a trained network: those
+    whose metadata says so, and the settings of its decoders that say nothing."""
     fields = dataclasses.fields(cls.Config)
     decoders = cls.decoders if isinstance(cls.decoders, Mapping) else {}
     used = {name for decoder in decoders.values() for name in decoder.uses}
     return [
         field.name
         for field in fields
-        if field.name in used or not field.metadata.get("retrain", True)
+        if not field.metadata.get("retrain", field.name not in used)
     ]
 
 

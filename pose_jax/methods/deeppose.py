@@ -25,7 +25,7 @@ from jaxtyping import Array, Bool, Float, Int32
 
 from pose_jax import geometry, keypoints, losses
 from pose_jax.codecs import regression
-from pose_jax.drawing import people as drawing
+from pose_jax.drawing import cascade
 from pose_jax.errors import ConfigError
 from pose_jax.methods import augment
 from pose_jax.methods.topdown import (
@@ -142,7 +142,7 @@ CASCADE = Panel(
     title="Cascade",
     caption="The pose after each stage and, between two stages, the crop of the keypoint "
     "that moved the furthest: a ring where it was, a dot where it went.",
-    draw=drawing.cascade_panel,
+    draw=cascade.cascade_panel,
 )
 
 

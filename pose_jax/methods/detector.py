@@ -203,7 +203,7 @@ class Detector:
             images = augment.colour(images, draw.colour)
         people_xyxy = _move(labels.people_xyxy, to_input)
         seen_xyxy = _clip(people_xyxy, region_xyxy)
-        shown = _area(seen_xyxy) / jnp.maximum(_area(people_xyxy), 1e-6)
+        shown = boxes.area(seen_xyxy) / jnp.maximum(boxes.area(people_xyxy), 1e-6)
         kind = jnp.where(shown < _VISIBLE, 2, labels.people_kind)
         kind = jnp.where((shown > 0) & (labels.people_kind > 0), kind, 0)
         return ImageExample(
@@ -408,7 +408,7 @@ class Detector:
     def _best(self, box, scores, usable):
         """Of one image the boxes to give, in `slots` of them: boxes, scores, used."""
         config = self.config
-        usable &= (scores >= config.score_threshold) & (_area(box) > 0)
+        usable &= (scores >= config.score_threshold) & (boxes.area(box) > 0)
         keep = nms.box_nms(box, scores, threshold=config.box_nms, valid=usable)
         lacking = max(config.slots - len(scores), 0)
         box = jnp.pad(box, ((0, lacking), (0, 0)))
@@ -548,11 +548,6 @@ def _clip(boxes_xyxy, region_xyxy):
         high[:, :, None],
     )
     return corners.reshape(boxes_xyxy.shape)
-
-
-def _area(boxes_xyxy):
-    side = jnp.maximum(boxes_xyxy[..., 2:] - boxes_xyxy[..., :2], 0)
-    return side[..., 0] * side[..., 1]
 
 
 # What is to be learnt.

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from pose_jax import keypoints
-from pose_jax.drawing import people as drawing
+from pose_jax.drawing import maps as maps_lib
 from pose_jax.methods.topdown import PersonExample, TopDown
 from pose_jax.types import Panel
 
@@ -18,7 +18,7 @@ HEATMAPS = Panel(
     title="Heatmaps",
     caption="The input of the network, its heatmaps, one hue per keypoint (full color is "
     "the largest value in any of these pictures), and the decoded keypoints.",
-    draw=drawing.heatmap_panel,
+    draw=maps_lib.heatmap_panel,
 )
 
 

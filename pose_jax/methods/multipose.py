@@ -26,7 +26,7 @@ from jaxtyping import Array, Bool
 
 from pose_jax import keypoints, losses
 from pose_jax.codecs import gaussian, offsets
-from pose_jax.drawing import people as drawing
+from pose_jax.drawing import votes
 from pose_jax.errors import ConfigError
 from pose_jax.methods import augment
 from pose_jax.methods.heatmaps import HEATMAPS, Heatmaps
@@ -115,7 +115,7 @@ VOTES = Panel(
     "pixel votes, by its heatmap, for the place that its offset points at. Arrows are the "
     "offsets of some pixels above half of the maximum, and end at that place. The ring "
     "marks the keypoint; color goes with the root of the votes, so that few are seen too.",
-    draw=drawing.votes_panel,
+    draw=votes.votes_panel,
 )
 
 

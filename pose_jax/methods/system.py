@@ -24,7 +24,7 @@ from jaxtyping import Array, Bool, Float, Int32
 
 from pose_jax import nms
 from pose_jax.errors import ConfigError
-from pose_jax.types import ImageView, Inputs, Method, PersonView, Poses, Variables
+from pose_jax.types import Inputs, Method, Poses, Variables
 
 Rescoring: TypeAlias = Literal["pose", "box", "product"]
 
@@ -92,11 +92,11 @@ def find_people(
 
 
 def _check(detector, pose, slots, box_nms, oks_nms, rescoring) -> None:
-    if not isinstance(detector.view, ImageView):
+    if detector.keypoints is not None:
         raise ConfigError(
             f"method {detector.name!r} is no detector: it sees one person's box at a time."
         )
-    if not isinstance(pose.view, PersonView) or pose.keypoints is None:
+    if pose.keypoints is None:
         raise ConfigError(f"method {pose.name!r} is a detector and gives no poses.")
     if slots < 1:
         raise ConfigError(f"slots must be at least 1; got {slots}.")

@@ -64,28 +64,20 @@ def coco_keypoint_ap(
     evaluator = _match(ground_truth, results, sigmas, max_detections)
     with contextlib.redirect_stdout(io.StringIO()):
         evaluator.accumulate()
-    precision = evaluator.eval["precision"][
-        ..., 0
-    ]  # [threshold, recall, category, area]
-    recall = evaluator.eval["recall"][..., 0]  # [threshold, category, area]
-    ap = {
-        "": precision[..., 0],
-        "50": precision[0, ..., 0],
-        "75": precision[5, ..., 0],
-        "m": precision[..., 1],
-        "l": precision[..., 2],
-    }
-    ar = {
-        "": recall[..., 0],
-        "50": recall[0, ..., 0],
-        "75": recall[5, ..., 0],
-        "m": recall[..., 1],
-        "l": recall[..., 2],
+    # [threshold, recall, category, area]; recall without the second axis.
+    tables = {name: evaluator.eval[name][..., 0] for name in ("precision", "recall")}
+    every = slice(None)
+    parts = {
+        "": (every, 0),
+        "50": (0, 0),
+        "75": (5, 0),
+        "m": (every, 1),
+        "l": (every, 2),
     }
     return {
-        f"{name}{key}": _mean(values)
-        for name, table in (("AP", ap), ("AR", ar))
-        for key, values in table.items()
+        f"{name}{key}": _mean(tables[table][threshold, ..., area])
+        for name, table in (("AP", "precision"), ("AR", "recall"))
+        for key, (threshold, area) in parts.items()
     }
 
 
@@ -97,8 +89,8 @@ def _match(ground_truth, results, sigmas, max_detections):
     found = _load_results(results, truth, "keypoints")
     k = _number_of_keypoints(truth, people, found, sigmas)
     for person in people:
-        values = _numbers(person, "keypoints", 3 * k, "annotation")
-        person.setdefault("num_keypoints", int(np.count_nonzero(values[2::3] > 0)))
+        xyv = _numbers(person, "keypoints", 3 * k, "annotation")
+        person.setdefault("num_keypoints", int(np.count_nonzero(xyv[2::3] > 0)))
         _numbers(person, "bbox", 4, "annotation")
     values = _all_numbers(found, "keypoints", 3 * k)
     areas = np.ptp(values[:, 0::3], axis=1) * np.ptp(values[:, 1::3], axis=1)
@@ -165,7 +157,7 @@ class MatchedImages:
     def ap(self, times: np.ndarray) -> np.ndarray:
         """AP by OKS threshold, [10], where image i is there `times[i]` times; [m].
 
-        NaN where there is nobody to find.
+        NaN where there are no people to find.
         """
         total = float(times @ self.people)
         if total == 0:
@@ -282,13 +274,13 @@ def _evaluator(truth, annotations, detections, kind):
     except ImportError as error:
         raise ImportError("AP needs pycocotools: pip install pycocotools") from error
 
+    fixed = {field: truth[field] for field in ("images", "categories")}
+
     def index(items):
         # Ids from 1: pycocotools reads a match with id 0 as no match.
         items = [{**item, "id": i} for i, item in enumerate(items, 1)]
-        rest = {field: truth[field] for field in ("images", "categories")}
-        dataset: Any = {**rest, "annotations": items}
-        coco = COCO()
-        coco.dataset = dataset
+        coco: Any = COCO()
+        coco.dataset = {**fixed, "annotations": items}
         coco.createIndex()
         return coco
 
@@ -301,11 +293,10 @@ def _load(content: Any, what: str) -> Any:
     try:
         return json.loads(Path(content).read_text())
     except OSError as error:
-        raise InputError(
-            f"{content}: {what} cannot be read: {error.strerror}."
-        ) from None
+        reason = f"cannot be read: {error.strerror}"
     except ValueError as error:
-        raise InputError(f"{content}: {what} are not JSON: {error}.") from None
+        reason = f"are not JSON: {error}"
+    raise InputError(f"{content}: {what} {reason}.")
 
 
 def _load_ground_truth(ground_truth: GroundTruth) -> tuple[Any, list[dict[str, Any]]]:
@@ -328,9 +319,9 @@ def _load_results(results: Results, truth: Any, field: str) -> list[dict[str, An
     if not isinstance(items, Sequence):
         raise InputError("the results must be a list, of one mapping per detection.")
     known = {image["id"] for image in truth["images"]}
-    found = []
+    names, found = ("image_id", "category_id", "score", field), []
     for index, item in enumerate(items):
-        for name in ("image_id", "category_id", "score", field):
+        for name in names:
             _require(item, name, f"result {index}")
         if item["image_id"] not in known:
             raise InputError(
@@ -338,7 +329,6 @@ def _load_results(results: Results, truth: Any, field: str) -> list[dict[str, An
                 f"truth's {len(known)} images; are they of the same split?"
             )
         _finite(item, "score", f"result {index}")
-        names = ("image_id", "category_id", "score", field)
         found.append({name: item[name] for name in names})
     return found
 
@@ -380,17 +370,8 @@ def _numbers(item, field, length, what) -> np.ndarray:
 
 def _all_numbers(results, field, length) -> np.ndarray:
     """A field of all results as [n, length] float64; refuses the first that is wrong."""
-    try:
-        values = np.array([item[field] for item in results], np.float64)
-        values = values.reshape(len(results), length) if not results else values
-    except (TypeError, ValueError):  # Of several lengths.
-        values = np.zeros(0)
-    if values.shape != (len(results), length) or not np.isfinite(values).all():
-        rows = [
-            _numbers(r, field, length, f"result {i}") for i, r in enumerate(results)
-        ]
-        values = np.stack(rows)
-    return values
+    rows = [_numbers(r, field, length, f"result {i}") for i, r in enumerate(results)]
+    return np.array(rows).reshape(len(rows), length)
 
 
 def _require(item, field, what) -> None:
@@ -454,15 +435,9 @@ def why_no_ap(ground_truth: GroundTruth, results: Results) -> list[str]:
             f"annotation {example}), with which OKS is 0 for all but exact points: give "
             "the segment's area, or about half of the box's."
         )
-    images = {people[i]["image_id"] for i in counted}
-    met = [d for d in found if d["image_id"] in images]
+    met, none = _met(found, [people[i] for i in counted], "results", "labelled people")
     if not met:
-        reasons.append(
-            f"none of the {len(found)} results is of one of the {len(images)} images with "
-            f"labelled people (results: image_id {found[0]['image_id']!r}, labels: "
-            f"{next(iter(images))!r}): do both number their images alike?"
-        )
-        return reasons
+        return [*reasons, none]
     inside, swapped = _inside_boxes([people[i] for i in counted])
     if swapped > 2 * inside:
         reasons.append(
@@ -480,7 +455,7 @@ def why_no_ap(ground_truth: GroundTruth, results: Results) -> list[str]:
     if not reasons:
         reasons.append(
             f"{len(met)} results are of images with labelled people, in the right range, "
-            "but none is near enough (OKS 0.5) to any: a network that has not learnt yet, "
+            "but none is near enough (OKS 0.5) to any: a network that has not learned yet, "
             "or keypoints in another order."
         )
     return reasons
@@ -500,33 +475,38 @@ def why_no_box_ap(ground_truth: GroundTruth, results: Results) -> list[str]:
     counted = [item for item in objects if not item["iscrowd"]]
     if not counted:
         return [
-            f"none of the {len(objects)} annotations counts: there is nobody, or crowd "
-            "regions alone. Is it the right file?"
+            f"none of the {len(objects)} annotations counts: there are no people, or "
+            "crowd regions alone. Is it the right file?"
         ]
     if not found:
-        return ["there is no box, of no score: a network that has not learnt yet."]
-    images = {item["image_id"] for item in counted}
-    met = [item for item in found if item["image_id"] in images]
+        return ["there is no box, of no score: a network that has not learned yet."]
+    met, none = _met(found, counted, "boxes", "annotated boxes")
     if not met:
-        return [
-            f"none of the {len(found)} boxes is of one of the {len(images)} images with "
-            f"annotated boxes (results: image_id {found[0]['image_id']!r}, labels: "
-            f"{next(iter(images))!r}): do both number their images alike?"
-        ]
-    sides = [
+        return [none]
+    side, true_side = (
         np.median([np.max(item["bbox"][2:]) for item in items])
         for items in (met, counted)
-    ]
-    if not 0.25 < (sides[0] + 1e-9) / (sides[1] + 1e-9) < 4:
+    )
+    if not 0.25 < (side + 1e-9) / (true_side + 1e-9) < 4:
         return [
-            f"the longer side of boxes is {sides[0]:.3g} pixels in the median, of "
-            f"annotated ones {sides[1]:.3g}: are they (x, y, width, height) in pixels of "
-            "the original image? A network that has not learnt yet is wrong by as much."
+            f"the longer side of boxes is {side:.3g} pixels in the median, of annotated "
+            f"ones {true_side:.3g}: are they (x, y, width, height) in pixels of the "
+            "original image? A network that has not learned yet is wrong by as much."
         ]
     return [
         f"{len(met)} boxes are of images with annotated ones, in the right range, but none "
-        "is near enough (IoU 0.5) to any: a network that has not learnt yet."
+        "is near enough (IoU 0.5) to any: a network that has not learned yet."
     ]
+
+
+def _met(found, counted, results: str, labels: str) -> tuple[list[Any], str]:
+    """The results that are of an image with labels, and what to say if none is."""
+    images = {item["image_id"] for item in counted}
+    return [item for item in found if item["image_id"] in images], (
+        f"none of the {len(found)} {results} is of one of the {len(images)} images with "
+        f"{labels} (results: image_id {found[0]['image_id']!r}, labels: "
+        f"{next(iter(images))!r}): do both number their images alike?"
+    )
 
 
 def _extent(xyv: np.ndarray) -> float:
@@ -538,17 +518,14 @@ def _extent(xyv: np.ndarray) -> float:
 
 def _inside_boxes(people) -> tuple[float, float]:
     """Share of labelled keypoints inside the box, by its two readings."""
-    inside = swapped = total = 0
+    inside, swapped = [], []
     for person in people:
         points = np.asarray(person["keypoints"], np.float64).reshape(-1, 3)
         points = points[points[:, 2] > 0][:, :2]
-        box = np.asarray(person["bbox"], np.float64)
-        total += len(points)
-        inside += _in_box(points, box[:2], box[:2] + box[2:])
-        swapped += _in_box(points, box[:2], box[2:])
-    return inside / total, swapped / total
-
-
-def _in_box(points, low, high) -> int:
-    slack = 0.1 * np.abs(high - low) + 1
-    return int(((points >= low - slack) & (points <= high + slack)).all(-1).sum())
+        low, size = np.asarray(person["bbox"], np.float64).reshape(2, 2)
+        for found, high in ((inside, low + size), (swapped, size)):
+            slack = 0.1 * np.abs(high - low) + 1
+            found += (
+                ((points >= low - slack) & (points <= high + slack)).all(-1).tolist()
+            )
+    return float(np.mean(inside)), float(np.mean(swapped))

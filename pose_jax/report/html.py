@@ -56,9 +56,8 @@ def table(
     """A table that scrolls by itself where it is wider than the page."""
     made = [cells if isinstance(cells, Html) else row(cells) for cells in rows]
     heads = (tag("th", breakable(cell), scope="col") for cell in head)
-    top = tag("thead", tag("tr", *heads))
-    body = tag("tbody", *made)
-    whole = tag("table", top if head else "", body, class_=class_)
+    top = tag("thead", tag("tr", *heads)) if head else ""
+    whole = tag("table", top, tag("tbody", *made), class_=class_)
     return tag("div", whole, class_="wide")
 
 
@@ -76,8 +75,36 @@ def facts(given: Mapping[str, Any]) -> Html:
     return table((), given.items(), class_="words")
 
 
-def section(name: str, title: str, *content: Any) -> Html:
-    return tag("section", tag("h2", title), *content, id=name)
+class Section(Html):
+    """Markup of one section of a page.
+
+    Attributes:
+      link: leads to it.
+    """
+
+    link: Html
+
+
+def section(name: str, title: str, *content: Any) -> Section:
+    """A section; of its content, what is not markup becomes paragraphs."""
+    parts = [p if isinstance(p, Html) else tag("p", p, class_="aside") for p in content]
+    made = Section(tag("section", tag("h2", title), *parts, id=name))
+    made.link = tag("a", title, href=f"#{name}")
+    return made
+
+
+def details(words: str, *content: Any) -> Html:
+    """What a click on some words opens."""
+    return tag("details", tag("summary", words), *content)
+
+
+def figure(
+    class_: str, pictures: Iterable[Html], name: str, facts: Iterable[str]
+) -> Html:
+    """Pictures side by side, under them what they show and facts of it."""
+    caption = tag("figcaption", tag("b", name), " ", " · ".join(facts))
+    shown = tag("div", *pictures, class_="pictures")
+    return tag("figure", shown, caption, class_=class_)
 
 
 def number(value: Any) -> str:
@@ -91,10 +118,6 @@ def number(value: Any) -> str:
         whole = value.is_integer() and abs(value) < 1e15
         return f"{value:.0f}" if whole else f"{value:.4g}"
     return json.dumps(value, default=str)
-
-
-def percent(part: float, whole: float) -> str:
-    return f"{100 * part / whole:.1f}" if whole else "–"
 
 
 def clock(seconds: float) -> str:
@@ -142,13 +165,11 @@ def chart(title: str, draw: Callable[[Any], None], height: float = 2.4) -> Html:
     """What `draw` puts on matplotlib's axes, as markup in the colours of the page."""
     import matplotlib
     from cycler import cycler
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure  # No display, no global state of pyplot.
 
     style: Any = {**_STYLE, "axes.prop_cycle": cycler(color=COLOURS)}
     with matplotlib.rc_context(style):
         figure = Figure(figsize=(4.4, height), layout="constrained")
-        FigureCanvasSVG(figure)  # No display, no global state of pyplot.
         draw(figure.add_subplot())
         text = io.StringIO()
         silent = dict.fromkeys(("Date", "Creator", "Format", "Type"))
@@ -158,16 +179,35 @@ def chart(title: str, draw: Callable[[Any], None], height: float = 2.4) -> Html:
     svg = svg[svg.index("<svg") :].strip().replace(INK, "currentColor")
     svg = re.sub(r'\s+xmlns(:\w+)?="[^"]*"', "", svg).replace("xlink:href", "href")
     svg = re.sub(r'<g id="[^"]*"', "<g", svg)
-    label = html.escape(title)
-    svg = svg.replace("<svg", f'<svg role="img" aria-label="{label}"', 1)
+    label = f'<svg role="img" aria-label="{html.escape(title)}"'
+    svg = svg.replace("<svg", label, 1)
     return tag("figure", tag("figcaption", title), Html(svg), class_="chart")
 
 
 # ---------------------------------------------------------------------------------- page
 
 
+def page(
+    name: str,
+    kind: str,
+    subtitle: str,
+    sections: Sequence[Section],
+    notes: Iterable[str] = (),
+) -> str:
+    """A document of sections, with links to them and with notes above."""
+    body = tag(
+        "main",
+        tag("h1", name),
+        tag("p", subtitle, class_="subtitle"),
+        *(tag("p", note, class_="note") for note in notes),
+        tag("nav", *(section.link for section in sections)),
+        *sections,
+    )
+    return document(f"{name}: pose_jax {kind}", body)
+
+
 def document(title: str, body: Html) -> str:
-    """A whole page."""
+    """A whole HTML file."""
     head = safe(
         Html('<meta charset="utf-8">'),
         Html('<meta name="viewport" content="width=device-width, initial-scale=1">'),
@@ -175,8 +215,8 @@ def document(title: str, body: Html) -> str:
         tag("title", title),
         Html(f"<style>{_CSS}</style>"),
     )
-    page = tag("html", tag("head", head), tag("body", body), lang="en")
-    return f"<!DOCTYPE html>\n{page}\n"
+    whole = tag("html", tag("head", head), tag("body", body), lang="en")
+    return f"<!DOCTYPE html>\n{whole}\n"
 
 
 _CSS = """
@@ -219,11 +259,8 @@ tbody th { font-weight: 500; white-space: nowrap; }
   tbody th { white-space: normal; } .words th { overflow-wrap: break-word; } }
 .words td { overflow-wrap: anywhere; }
 tr.pair th, tr.pair td { border-bottom-width: 2px; }
-tr.total th, tr.total td { font-weight: 700; }
 .config td { overflow-wrap: break-word; }
-.config tr { color: var(--dim); }
-.config tr.given { color: var(--ink); }
-.config tr.changed { color: var(--ink); background: var(--mark); }
+details .config tr.changed { background: var(--mark); }
 .joint { white-space: nowrap; }
 .dot { display: inline-block; width: .6em; height: .6em; border-radius: 50%;
   margin-right: .5em; background: var(--middle); }
@@ -245,14 +282,13 @@ figcaption b { color: var(--ink); font-weight: 600; display: block; }
 .person .pictures img { flex: 0 1 auto; width: calc(50% - 2px); }
 .inspected .pictures { flex-wrap: wrap; }
 .inspected .pictures > div { flex: 1 1 100px; min-width: 0; max-width: 180px; }
-.people.votes { grid-template-columns: repeat(auto-fill,
-  minmax(min(520px, 100%), 1fr)); }
-.votes .pictures { flex-wrap: nowrap; }
-.votes .pictures > div { flex: 0 1 218px; max-width: none; }
 .inspected span { color: var(--dim); font-size: .8rem; }
 pre { background: var(--panel); padding: .7rem .9rem; border-radius: 8px;
   overflow-x: auto; font-size: .82rem; white-space: pre-wrap; overflow-wrap: anywhere; }
+.key td:last-child, .key thead th:last-child { text-align: left; color: var(--dim);
+  max-width: none; min-width: 16em; }
 details { margin: .6rem 0; }
+summary { cursor: pointer; color: var(--link); }
 @media print { main { max-width: none; padding: 0; } nav { display: none; }
   body { font-size: 11px; } .wide { overflow: visible; } h2 { break-after: avoid; } }
 """

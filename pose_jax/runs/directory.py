@@ -12,15 +12,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import flax
 import jax
 from absl import logging
 
 from pose_jax import config as config_lib
 from pose_jax import data as data_lib
 from pose_jax import methods
-from pose_jax._version import __version__
-from pose_jax.data import readers
+from pose_jax.data.plan import InputConfig
 from pose_jax.data.table import Table
 from pose_jax.errors import ConfigError, InputError
 from pose_jax.keypoints import KeypointSet
@@ -84,11 +82,8 @@ def _check_config(run: Path, plain: Mapping[str, Any]) -> None:
                 f"{path} cannot be read ({error}): put the run's config back, or give "
                 "another --run."
             ) from None
-        changed = [
-            name
-            for name in config_lib.differences(plain, there)
-            if name not in _MAY_CHANGE
-        ]
+        names = config_lib.differences(plain, there)
+        changed = [name for name in names if name not in _MAY_CHANGE]
         if changed:
             raise ConfigError(
                 f"{run} holds a run of another config (it differs in "
@@ -133,11 +128,7 @@ def write_model(
             "name": train_table.name,
             "fingerprint": train_table.fingerprint(),
         },
-        "versions": {
-            "pose_jax": __version__,
-            "jax": jax.__version__,
-            "flax": flax.__version__,
-        },
+        "versions": states.VERSIONS,
     }
     if jax.process_index() == 0:
         states.save_model(run / "model", jax.device_get(variables), manifest)
@@ -157,17 +148,17 @@ class LoadedRun:
     variables: Variables
     manifest: dict[str, Any]
     keypoints: KeypointSet | None
-    input: readers.InputConfig
+    input: InputConfig
 
     @property
     def decoder(self) -> str:
-        """The run's own read-out, or the method's name where there is but one."""
+        """The run's own decoder, or the method's name where there is but one."""
         section = self.manifest["method"]
         _, config = methods.parse(section)
         return getattr(config, "decoder", "") or section["name"]
 
     def method(self, decoder: str | None = None, flip: str | None = None) -> Method:
-        """The run's method, or another read-out or flip test of the same network."""
+        """The run's method, or another decoder or flip test of the same network."""
         self._check_whole()
         section = dict(self.manifest["method"])
         if flip is not None:
@@ -175,11 +166,7 @@ class LoadedRun:
         return methods.build(section, self.keypoints, decoder=decoder)
 
     def eval_table(
-        self,
-        *,
-        data: str | None = None,
-        split: str | None = None,
-        boxes: str = "gt",
+        self, *, data: str | None = None, split: str | None = None, boxes: str = "gt"
     ) -> Table:
         """The run's evaluation data.
 
@@ -202,15 +189,16 @@ class LoadedRun:
         if split is not None:
             section["split"] = split
         if boxes != "gt":
-            if section["name"] != "coco":
+            if not data_lib.data_set(section["name"]).takes_detections:
+                known = data_lib.DATASETS.items()
+                takers = ", ".join(repr(k) for k, it in known if it.takes_detections)
                 raise ConfigError(
-                    f"boxes of a detector can be read for data set 'coco' alone; this "
+                    f"boxes of a detector can be read for the data sets {takers}; this "
                     f"run's is {section['name']!r}."
                 )
             section["options"] = {**section.get("options", {}), "detections": boxes}
-        table = data_lib.load(
-            config_lib.build(data_lib.SourceConfig, section, "manifest.data")
-        )
+        source = config_lib.build(data_lib.SourceConfig, section, "manifest.data")
+        table = data_lib.load(source)
         if self.keypoints is not None and table.keypoints != self.keypoints:
             raise InputError(
                 f"the model has keypoints {self.keypoints.name!r}, {table.name} has "
@@ -238,7 +226,5 @@ def load(run: Path | str) -> LoadedRun:
         variables=variables,
         manifest=manifest,
         keypoints=keypoints and KeypointSet.from_json(keypoints),
-        input=config_lib.build(
-            readers.InputConfig, manifest["input"], "manifest.input"
-        ),
+        input=config_lib.build(InputConfig, manifest["input"], "manifest.input"),
     )

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import sys
 import time
 from collections.abc import Mapping
@@ -59,11 +58,8 @@ class MetricWriter:
             new.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
             new.replace(path)
         if self._tensorboard:
-            from tensorboard.compat.proto.event_pb2 import SessionLog  # pyright: ignore
-
             # TensorBoard hides the events of earlier files from this step on.
-            start = SessionLog(status=SessionLog.START)
-            self._add_event(phase, step + 1, session_log=start)
+            self._writer(phase, purge_step=step + 1)
 
     def write(self, step: int, phase: str, scalars: Mapping[str, Any]) -> None:
         """Writes the numbers of one step of one phase."""
@@ -80,31 +76,24 @@ class MetricWriter:
         self._file.write(json.dumps(line, allow_nan=False) + "\n")
         self._file.flush()
         if self._tensorboard:
-            from tensorboard.compat.proto.summary_pb2 import Summary  # pyright: ignore
+            from tensorboardX.proto.summary_pb2 import Summary  # pyright: ignore
 
-            summary = Summary(
-                value=[
-                    Summary.Value(tag=name, simple_value=value)
-                    for name, value in values.items()
-                ]
-            )
-            self._add_event(phase, step, summary=summary)
+            # Not by add_scalar, which has "_" in the place of "@".
+            summary = Summary()
+            for name, value in values.items():
+                summary.value.add(tag=name, simple_value=value)
+            self._writer(phase).file_writer.add_summary(summary, step)
 
-    def _add_event(self, phase: str, step: int, **content: Any) -> None:
-        from tensorboard.compat.proto.event_pb2 import Event  # pyright: ignore
-        from tensorboard.summary.writer.record_writer import RecordWriter
+    def _writer(self, phase: str, purge_step: int | None = None) -> Any:
+        from tensorboardX import SummaryWriter
 
         if phase not in self._events:
-            # Not by tensorboard's EventFileWriter: it imports TensorFlow if it can.
-            directory = self._run_dir / "tensorboard" / phase
-            directory.mkdir(parents=True, exist_ok=True)
-            name = f"events.out.tfevents.{time.time_ns()}.{os.getpid()}"
-            self._events[phase] = RecordWriter(open(directory / name, "xb"))
-            version = Event(wall_time=time.time(), file_version="brain.Event:2")
-            self._events[phase].write(version.SerializeToString())
-        event = Event(wall_time=time.time(), step=int(step), **content)
-        self._events[phase].write(event.SerializeToString())
-        self._events[phase].flush()
+            self._events[phase] = SummaryWriter(
+                str(self._run_dir / "tensorboard" / phase), purge_step=purge_step,
+                max_queue=0,  # Without bound: a full one waits, for ever on a full disk.
+                flush_secs=5, filename_suffix=f".{time.time_ns()}",
+            )  # fmt: skip
+        return self._events[phase]
 
     def close(self) -> None:
         """Flushes and closes all files; writing again reopens them."""
@@ -150,10 +139,12 @@ def _json_number(value: float) -> float | None:
 
 def _has_tensorboard() -> bool:
     try:
-        import tensorboard.summary.writer.record_writer  # noqa: F401
+        import tensorboardX  # noqa: F401
     except ImportError:
         logging.warning(
-            "tensorboard is not installed: metrics go to %s only.", _METRICS
+            "tensorboardX is not installed (pip install 'pose_jax[log]'): metrics go to "
+            "%s only.",
+            _METRICS,
         )
         return False
     return True
@@ -175,6 +166,7 @@ class Progress:
         enabled: bool | None = None,
         *,
         label: str = "",
+        unit: str = "step",
         stream: TextIO | None = None,
     ):
         """Starts with `start` of `total` steps done.
@@ -184,12 +176,13 @@ class Progress:
           start: steps done before, by a run that is resumed here.
           enabled: False prints nothing; None: only the first process prints.
           label: what begins every line.
+          unit: what the steps are called.
           stream: where to; None: standard output.
         """
         self._enabled = jax.process_index() == 0 if enabled is None else enabled
         self._total = total
         self._stream = stream or sys.stdout
-        self._label = f"{label} step" if label else "step"
+        self._label = f"{label} {unit}".strip()
         self._first: tuple[int, float] | None = None
         self._bar = None
         if self._enabled and self._stream.isatty():

@@ -19,12 +19,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import flax
 import jax
 import numpy as np
 from absl import logging
+from flax.traverse_util import empty_node, flatten_dict, unflatten_dict
 
+from pose_jax._version import __version__
 from pose_jax.errors import ConfigError, InputError, did_you_mean, disk_full, one_line
 from pose_jax.trees import TreePath, compare_trees, flatten, nearest, path_matches
+
+VERSIONS = {"pose_jax": __version__, "jax": jax.__version__, "flax": flax.__version__}
+"""What a manifest says of the packages that wrote it."""
 
 
 def _first(lines: Sequence[str], count: int = 3) -> str:
@@ -32,7 +38,7 @@ def _first(lines: Sequence[str], count: int = 3) -> str:
     return "; ".join(lines[:count]) + more
 
 
-class Checkpoints:
+class Checkpoints(contextlib.AbstractContextManager):
     """The training states of one phase: `directory/<step>/`, written in the background.
 
     Keeps the latest `keep_latest` and, beside them, the one with the best metric. One
@@ -67,13 +73,10 @@ class Checkpoints:
         policies = ocp.training.preservation_policies
         keep: list[Any] = [policies.LatestN(keep_latest)]
         if best_metric is not None:
-            keep.append(
-                policies.BestN(
-                    get_metric_fn=self._rank,
-                    n=1,
-                    keep_checkpoints_without_metrics=False,
-                )
+            best = policies.BestN(
+                get_metric_fn=self._rank, n=1, keep_checkpoints_without_metrics=False
             )
+            keep.append(best)
         logging.get_absl_logger().addFilter(_raised_anyway)
         self._checkpointer = ocp.training.Checkpointer(
             str(self._directory),
@@ -114,13 +117,31 @@ class Checkpoints:
         with self._writing():
             self._check_space(values)
             self._checkpointer.save_async(
-                step,
-                _nested(values),
-                force=True,
-                overwrite=True,
-                metrics=best,
+                step, unflatten_dict(values), force=True, overwrite=True, metrics=best
             )
         self._saved.add(step)
+
+    def record(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Keeps the metrics of an evaluation, beside the checkpoints."""
+        known = {**self._recorded(), str(step): dict(metrics)}
+        if jax.process_index() == 0:
+            new = self._metrics_file.with_suffix(".new")
+            new.write_text(json.dumps(known), encoding="utf-8")
+            new.replace(self._metrics_file)
+
+    def metrics(self, step: int) -> dict[str, float] | None:
+        """The metrics that were recorded of a step; None if it was not evaluated."""
+        return self._recorded().get(str(step))
+
+    @property
+    def _metrics_file(self) -> Path:
+        return self._directory.with_suffix(".json")
+
+    def _recorded(self) -> dict[str, dict[str, float]]:
+        try:
+            return json.loads(self._metrics_file.read_text(encoding="utf-8"))
+        except (FileNotFoundError, ValueError):
+            return {}
 
     def steps(self) -> list[int]:
         """All steps that can be restored, ascending."""
@@ -165,7 +186,7 @@ class Checkpoints:
             found = self._checkpointer.metadata(step).metadata
         except Exception as error:  # Whatever orbax raises: the files are unusable.
             raise self._broken(step, error) from error
-        differences = compare_trees(_nested(expected), found)
+        differences = compare_trees(unflatten_dict(expected), found)
         if differences:
             raise InputError(
                 f"{self._directory / str(step)} is of another model or optimiser: "
@@ -173,7 +194,7 @@ class Checkpoints:
             )
         target = {p: np.empty(v.shape, v.dtype) for p, v in expected.items()}
         try:
-            loaded = flatten(self._checkpointer.load(step, _nested(target)))
+            loaded = flatten(self._checkpointer.load(step, unflatten_dict(target)))
         except Exception as error:
             raise self._broken(step, error) from error
         leaves = [
@@ -220,9 +241,6 @@ class Checkpoints:
                 "Free some space and run the same command again: it goes on from there."
             ) from error
 
-    def __enter__(self) -> Checkpoints:
-        return self
-
     def __exit__(self, *_: object) -> None:
         self.close()
 
@@ -254,16 +272,6 @@ def _is_whole(path: Path) -> bool:
 def _with_values(tree: Any) -> dict[TreePath, Any]:
     """The leaves by path, without arrays of no element: orbax refuses them."""
     return {p: leaf for p, leaf in flatten(tree).items() if math.prod(leaf.shape)}
-
-
-def _nested(leaves: Mapping[TreePath, Any]) -> dict:
-    nested: dict = {}
-    for path, leaf in leaves.items():
-        node = nested
-        for name in path[:-1]:
-            node = node.setdefault(name, {})
-        node[path[-1]] = leaf
-    return nested
 
 
 def save_model(
@@ -355,35 +363,27 @@ def _recover(path: Path) -> None:
 def _to_members(variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """{"a/b": array}; an empty mapping is the member "a/", so that it comes back."""
     members = {}
-
-    def visit(prefix: str, node: Any) -> None:
-        if isinstance(node, Mapping):
-            for name, child in node.items():
-                if "/" in name:
-                    raise ValueError(f"a name of variables contains '/': {name!r}.")
-                visit(f"{prefix}/{name}" if prefix else name, child)
-            if not node:
-                members[prefix + "/"] = np.zeros(0)
-            return
-        array = np.asarray(jax.device_get(node))
-        if array.dtype.kind not in "biufc":
-            raise ValueError(f"{prefix}: {array.dtype} cannot be kept in a model.")
-        members[prefix] = array
-
-    visit("", variables)
+    for path, leaf in flatten_dict(variables, keep_empty_nodes=True).items():
+        for name in path:
+            if "/" in name:
+                raise ValueError(f"a name of variables contains '/': {name!r}.")
+        name = "/".join(path)
+        if leaf is empty_node:
+            members[name + "/"] = np.zeros(0)
+            continue
+        members[name] = np.asarray(jax.device_get(leaf))
+        if members[name].dtype.kind not in "biufc":
+            dtype = members[name].dtype
+            raise ValueError(f"{name}: {dtype} cannot be kept in a model.")
     return members
 
 
 def _from_members(members: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    variables: dict[str, Any] = {}
-    for key in members:
-        *parents, name = key.split("/")
-        node = variables
-        for parent in parents:
-            node = node.setdefault(parent, {})
-        if name:
-            node[name] = members[key]
-    return variables
+    nodes = {
+        key.removesuffix("/"): empty_node if key.endswith("/") else members[key]
+        for key in members
+    }
+    return unflatten_dict(nodes, sep="/")
 
 
 @dataclasses.dataclass(frozen=True)

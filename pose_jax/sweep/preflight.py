@@ -7,6 +7,7 @@ line, and nothing has been made.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 from collections.abc import Sequence
 from typing import Any
@@ -32,11 +33,10 @@ def check(file: str, sweep: Sweep, config: str, overrides: Sequence[str]) -> dic
       ConfigError: one line that names the key, with the nearest that there is.
       InputError: the evaluation data cannot be read.
     """
-    base = config_lib.load(config, overrides)
-    from pose_jax import data, methods
-    from pose_jax.evaluation import measure
+    from pose_jax import data, evaluation, methods
     from pose_jax.training import config as training_config
 
+    base = config_lib.load(config, overrides)
     built = config_lib.build(training_config.Config, base)
     methods.parse(built.method)
     table = None
@@ -44,7 +44,9 @@ def check(file: str, sweep: Sweep, config: str, overrides: Sequence[str]) -> dic
         try:
             loaded = config_lib.load(config, [*overrides, *words(point)])
             for key, value in point.items():
-                got = _at(loaded, key)
+                got = functools.reduce(
+                    lambda at, part: at[part], key.split("."), loaded
+                )
                 if as_tuples(got) != as_tuples(value):
                     raise ConfigError(
                         f"config.{key}: {value!r} would be read as {got!r}."
@@ -65,9 +67,7 @@ def check(file: str, sweep: Sweep, config: str, overrides: Sequence[str]) -> dic
         )
     return {
         **described(sweep),
-        "metric": full_metric(
-            file, sweep.metric, measure.names(table, boxes=method.keypoints is None)
-        ),
+        "metric": full_metric(file, sweep.metric, evaluation.of(method).names(table)),
         "config": config,
         "overrides": list(overrides),
         "base": json.loads(config_lib.to_json(base)),
@@ -78,21 +78,17 @@ def check(file: str, sweep: Sweep, config: str, overrides: Sequence[str]) -> dic
 
 def full_metric(file: str, given: str, names: Sequence[str]) -> str:
     """The metric that a sweep means."""
-    found = [name for name in names if name == given or name.startswith(f"{given}@")]
-    if len(found) == 1 or given in names:
-        return given if given in names else found[0]
+    if given in names:
+        return given
+    found = [name for name in names if name.startswith(f"{given}@")]
+    if len(found) == 1:
+        return found[0]
     if found:
         raise ConfigError(
             f"{file}: metric {given!r} may be any of {', '.join(found)}: name one."
         )
     meant = did_you_mean(given, names)
     raise ConfigError(f"{file}: the evaluation gives no {given!r}.{meant}")
-
-
-def _at(config: Any, key: str) -> Any:
-    for part in key.split("."):
-        config = config[part]
-    return config
 
 
 def _steps(config: Any, phase: str) -> int:

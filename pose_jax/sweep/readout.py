@@ -13,13 +13,7 @@ from typing import Any
 from pose_jax import config as config_lib
 from pose_jax.errors import ConfigError, InputError, did_you_mean
 from pose_jax.sweep.preflight import described, full_metric
-from pose_jax.sweep.space import (
-    Choice,
-    Range,
-    Sweep,
-    as_override,
-    corners,
-)
+from pose_jax.sweep.space import Range, Sweep, as_override, corners
 from pose_jax.sweep.study import Claim, Claims, suggest
 
 EVALUATION = ("evaluation.nms", "evaluation.nms_threshold")
@@ -33,7 +27,7 @@ def check_evaluated(file: str, sweep: Sweep, run: str, boxes: str) -> tuple[dict
       What a study keeps, and `Readouts` of the run.
     """
     from pose_jax import methods
-    from pose_jax.evaluation import measure as measures
+    from pose_jax.evaluation import poses
 
     readouts = Readouts(run, boxes)
     if readouts.loaded.keypoints is None:
@@ -57,7 +51,7 @@ def check_evaluated(file: str, sweep: Sweep, run: str, boxes: str) -> tuple[dict
         raise ConfigError(f"{file}: an evaluation cannot be pruned.")
     spec = {
         **described(sweep),
-        "metric": full_metric(file, sweep.metric, measures.names(readouts.table)),
+        "metric": full_metric(file, sweep.metric, poses.names(readouts.table)),
         "config": "",
         "overrides": [],
         "base": readouts.loaded.manifest["method"],
@@ -87,7 +81,7 @@ class Readouts:
           ConfigError: it cannot be.
         """
         from pose_jax import methods
-        from pose_jax.evaluation import evaluate
+        from pose_jax.evaluation.suppress import EvaluationConfig
 
         section = dict(self.loaded.manifest["method"])
         evaluation = dict(self.loaded.manifest.get("evaluation") or {})
@@ -96,47 +90,48 @@ class Readouts:
             {"method": section, "evaluation": evaluation}[part][name] = value
         return (
             methods.build(section, self.loaded.keypoints),
-            config_lib.build(evaluate.EvaluationConfig, evaluation, "evaluation"),
+            config_lib.build(EvaluationConfig, evaluation, "evaluation"),
             json.dumps(section, sort_keys=True, default=str),
         )
 
     def measure(self, point: Mapping[str, Any]) -> dict[str, float]:
         """Metrics by full name."""
-        from pose_jax.evaluation import evaluate
-        from pose_jax.evaluation import measure as measures
+        from pose_jax.evaluation import poses
+        from pose_jax.evaluation.predictor import Predictor
 
         method, evaluation, name = self.method(point)
         if name not in self.known:
-            predictor = evaluate.Predictor(method, self.mesh)
+            predictor = Predictor(method, self.mesh)
             self.known[name] = predictor(
                 self.loaded.variables, self.table, self.loaded.input
             )
-        poses = evaluate.suppress(self.table, self.known[name], evaluation)
-        return measures.measure(self.table, poses)
+        found = poses.suppress(self.table, self.known[name], evaluation)
+        return poses.measure(self.table, found)
 
 
-def measured(sweep: Sweep, readouts: Readouts) -> Callable[[Claims, Claim], None]:
-    """Finishes trials by reading out the network."""
+def measured(
+    sweep: Sweep, readouts: Readouts, done: Callable[[], object]
+) -> Callable[[Claims, Claim], None]:
+    """Finishes trials by reading out the network; `done` is called after each."""
 
     def finish(claims: Claims, claim: Claim) -> None:
-        drawn = suggest(claim.trial, claims.spec["space"])
-        point = {key: _value(sweep.space[key], value) for key, value in drawn.items()}
+        point = {}  # Drawn values as the sweep file has them.
+        for key, drawn in suggest(claim.trial, claims.spec["space"]).items():
+            given = sweep.space[key]
+            known = () if isinstance(given, Range) else given.values
+            point[key] = next((v for v in known if as_override(v) == drawn), drawn)
         try:
             metrics = readouts.measure(point)
+            value = metrics[claims.spec["metric"]]
+            reason = "the metric is not a number" if value != value else ""
         except InputError as error:
-            return claims.tell(claim.trial, "fail", reason=str(error))
-        value = metrics[claims.spec["metric"]]
-        if value != value:
-            return claims.tell(claim.trial, "fail", reason="the metric is not a number")
-        claim.trial.report(value, 1)
-        claim.trial.set_user_attr("metrics", metrics)
-        claims.tell(claim.trial, "complete", value)
+            reason = str(error)
+        if reason:
+            claims.tell(claim.trial, "fail", reason=reason)
+        else:
+            claim.trial.report(value, 1)
+            claim.trial.set_user_attr("metrics", metrics)
+            claims.tell(claim.trial, "complete", value)
+        done()
 
     return finish
-
-
-def _value(values: Choice | Range, drawn: Any) -> Any:
-    """A drawn value as the sweep file has it."""
-    if isinstance(values, Range):
-        return drawn
-    return next(value for value in values.values if as_override(value) == drawn)

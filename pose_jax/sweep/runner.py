@@ -24,17 +24,14 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from pose_jax.errors import ConfigError, InputError, Stopped
+from pose_jax.runs.log import Progress
 from pose_jax.sweep.preflight import check
 from pose_jax.sweep.readout import check_evaluated, measured
-from pose_jax.sweep.space import (
-    load,
-)
+from pose_jax.sweep.space import load
 from pose_jax.sweep.study import (
-    Claim,
-    Claims,
     Place,
     Times,
     load_optuna,
@@ -59,7 +56,6 @@ def run(
     out: Path | str | None = None,
     command: Sequence[str] | None = None,
     times: Times | None = None,
-    stream: TextIO | None = None,
 ) -> dict[str, int]:
     """Runs a study to its end, or goes on with it.
 
@@ -75,7 +71,6 @@ def run(
       name, out: of a study in a storage; see `place`.
       command: in the place of `pose-jax train`.
       times: see Times.
-      stream: where progress is told; None: standard output.
 
     Returns:
       How many trials are "complete", "pruned", "fail" and "running".
@@ -103,34 +98,22 @@ def run(
         if overrides or workers > 1:
             raise ConfigError("--eval-only takes no overrides and one worker.")
         spec, readouts = check_evaluated(sweep_file, sweep, eval_only, boxes)
-        shares, finish = [((), "")], measured(sweep, readouts)
+        shares = [((), "")]
     else:
         assert config is not None
         shares = _shares(workers)
-        spec, finish = check(sweep_file, sweep, config, overrides), None
+        spec, readouts = check(sweep_file, sweep, config, overrides), None
     opened, _ = open_study(where, spec)
+    more = {} if command is None else {"command": tuple(command)}
     tasks = [
-        Task(
-            place=where,
-            trials=trials,
-            config=config or "",
-            cores=cores,
-            device=device,
-            times=times,
-            **({} if command is None else {"command": tuple(command)}),
-        )
+        Task(where, trials, config or "", cores, device, times=times, **more)
         for cores, device in shares
     ]
-    with StopRequest() as stop, _Watch(opened, where, trials, stream) as watch:
-        if finish is not None:
-
-            def and_tell(claims: Claims, claim: Claim) -> None:
-                finish(claims, claim)
-                watch.look()
-
-            work(tasks[0], stop, and_tell)
-        else:
+    with StopRequest() as stop, _Watch(opened, where, trials) as watch:
+        if readouts is None:
             _workers(tasks, stop, watch)
+        else:
+            work(tasks[0], stop, measured(sweep, readouts, watch.look))
         counts = watch.look()
     at = where.storage or where.out
     if stop.requested:
@@ -160,11 +143,10 @@ def _shares(workers: int) -> list[tuple[tuple[int, ...], str]]:
     shares: list[tuple[int, ...]] = [()] * workers
     if workers > 1 and hasattr(os, "sched_getaffinity"):
         cores = sorted(os.sched_getaffinity(0))
-        if workers > len(cores):
-            shares = [(cores[i % len(cores)],) for i in range(workers)]
-        else:
-            cuts = [len(cores) * i // workers for i in range(workers + 1)]
-            shares = [tuple(cores[a:b]) for a, b in itertools.pairwise(cuts)]
+        n = max(len(cores), workers)
+        cores = (cores * workers)[:n]
+        cuts = [n * i // workers for i in range(workers + 1)]
+        shares = [tuple(cores[a:b]) for a, b in itertools.pairwise(cuts)]
     return [(cores, devices[i] if devices else "") for i, cores in enumerate(shares)]
 
 
@@ -215,26 +197,17 @@ def _workers(tasks: Sequence[Task], stop: StopRequest, watch: _Watch) -> None:
 class _Watch:
     """How far a study is: a line a trial, and a bar on a terminal."""
 
-    def __init__(self, study: Any, where: Place, trials: int, stream: TextIO | None):
+    def __init__(self, study: Any, where: Place, trials: int):
         self.study = study
         self.trials = trials
-        self.stream = stream or sys.stdout
         self.died = ""
         self.last_reason = "none was started"
-        self._told: set[int] = set()
-        self._bar = None
-        done = [t for t in self._all() if t.state.is_finished()]
-        self._told = {t.number for t in done}
-        self._say(
-            f"study {where.storage or where.out}: {len(done)} of {trials} trials are done"
+        self._told = {t.number for t in self._all() if t.state.is_finished()}
+        self._progress = Progress(
+            trials, len(self._told), True, label="trials", unit=""
         )
-        if self.stream.isatty():
-            from tqdm import tqdm
-
-            self._bar = tqdm(
-                total=trials, initial=len(done), file=self.stream, dynamic_ncols=True,
-                bar_format="trials {n_fmt}/{total_fmt} {bar:20}{desc}",
-            )  # fmt: skip
+        done = f"{len(self._told)} of {trials} trials are done"
+        self._progress.say(f"study {where.storage or where.out}: {done}")
 
     def _all(self) -> list[Any]:
         return self.study.get_trials(deepcopy=False)[: self.trials]
@@ -245,7 +218,7 @@ class _Watch:
         for trial in trials:
             if trial.state.is_finished() and trial.number not in self._told:
                 self._told.add(trial.number)
-                self._say(self._line(trial))
+                self._progress.say(self._line(trial))
         counts = dict.fromkeys(("complete", "pruned", "fail", "running"), 0)
         for trial in trials:
             counts[trial.state.name.lower()] += 1
@@ -253,9 +226,8 @@ class _Watch:
         if failed:
             last = failed[-1]
             self.last_reason = f"trial {last.number}: {last.user_attrs['reason']}"
-        if self._bar is not None:
-            self._bar.set_description_str(f"  {counts['running']} running", False)
-            self._bar.update(len(self._told) - self._bar.n)
+        if sys.stdout.isatty():  # Else a line a trial is enough.
+            self._progress(len(self._told), {"running": counts["running"]})
         return counts
 
     def _line(self, trial: Any) -> str:
@@ -279,21 +251,13 @@ class _Watch:
         if code < 0:
             how = signal.Signals(-code).name
         self.died = f"worker {number} died ({how}; {out / f'worker_{number}.log'})"
-        self._say(self.died)
-
-    def _say(self, text: str) -> None:
-        if self._bar is None:
-            print(text, file=self.stream, flush=True)
-        else:
-            self._bar.write(text, file=self.stream)
+        self._progress.say(self.died)
 
     def __enter__(self) -> _Watch:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._bar is not None:
-            self._bar.refresh()
-            self._bar.close()
+        self._progress.close()
 
 
 def _shown(value: Any) -> str:

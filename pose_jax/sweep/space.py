@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import runpy
-import traceback
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pose_jax.errors import ConfigError, did_you_mean, one_line
+from pose_jax import config as config_lib
+from pose_jax.errors import ConfigError, did_you_mean
 
 
 @dataclasses.dataclass(frozen=True)
@@ -166,31 +165,9 @@ def load(file: str | Path) -> Sweep:
     Raises:
       ConfigError: always one line, whatever goes wrong.
     """
-    path = Path(file)
-    if path.suffix != ".py" or not path.is_file():
-        files = [other.stem for other in path.parent.glob("*.py")]
-        near = did_you_mean(path.stem, files, cutoff=0.4)
-        raise ConfigError(
-            f"{path}: no such sweep file; a sweep is a python file.{near}"
-        )
-    try:
-        get_sweep = runpy.run_path(str(path)).get("get_sweep")
-        if not callable(get_sweep):
-            raise ConfigError("it defines no function get_sweep.")
-        sweep = get_sweep()
-    except ConfigError as error:
-        raise ConfigError(f"{path}: {error}") from error
-    except Exception as error:
-        frames = traceback.extract_tb(error.__traceback__)
-        lines = [f.lineno for f in frames if Path(f.filename) == path]
-        if isinstance(error, SyntaxError):
-            lines.append(error.lineno)
-        where = f", line {lines[-1]}" if lines else ""
-        raise ConfigError(
-            f"{path}{where}: {type(error).__name__}: {one_line(error)}"
-        ) from error
+    sweep = config_lib.run_file(Path(file), "get_sweep")
     if not isinstance(sweep, Sweep):
-        raise ConfigError(f"{path}: get_sweep must return a sweep.Sweep.")
+        raise ConfigError(f"{file}: get_sweep must return a sweep.Sweep.")
     return sweep
 
 

@@ -14,7 +14,6 @@ Whoever finds a trial unfinished and not held goes on with it from its own check
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import itertools
 import json
@@ -25,7 +24,7 @@ import time
 import uuid
 import warnings
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, TextIO
 
@@ -126,13 +125,12 @@ def _journal(out: Path):
 
     class Lock:  # As Optuna wants one; it has no name for the base in public.
         def acquire(self) -> bool:
-            self._held = _locked(out / "journal.lock")
-            self._held.__enter__()
+            self._held = _wait_for(out / "journal.lock")
             _drop_torn_line(out / "journal.log")
             return True
 
         def release(self) -> None:
-            self._held.__exit__(None, None, None)
+            self._held.close()
 
     out.mkdir(parents=True, exist_ok=True)
     path = str(out / "journal.log")
@@ -169,12 +167,10 @@ def lock(path: Path, *, wait: bool = False) -> TextIO | None:
     return file
 
 
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def _wait_for(path: Path) -> TextIO:
     file = lock(path, wait=True)
     assert file is not None
-    with file:
-        yield
+    return file
 
 
 def locks_work(folder: Path) -> bool:
@@ -184,10 +180,8 @@ def locks_work(folder: Path) -> bool:
 
         with open(folder / "journal.lock", "a") as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except (ImportError, OSError):
-        return False
+    except (ImportError, OSError) as error:
+        return isinstance(error, BlockingIOError)
     return True
 
 
@@ -218,15 +212,10 @@ def _sampler(optuna, spec: Mapping[str, Any], study_of: Callable[[], Any]):
         def sample_independent(self, study, trial, param_name, param_distribution):
             point, combination = divmod(trial.number, len(combinations))
             if param_name in grids:
-                return dict(zip(grids, combinations[combination], strict=True))[
-                    param_name
-                ]
-            if combination:
-                # Not by `study`: Hyperband shows a part of it.
-                first = study_of().get_trials(deepcopy=False)[
-                    trial.number - combination
-                ]
-                return first.params[param_name]
+                return combinations[combination][list(grids).index(param_name)]
+            if combination:  # Not by `study`: Hyperband shows a part of it.
+                there = study_of().get_trials(deepcopy=False)
+                return there[trial.number - combination].params[param_name]
             name = zlib.crc32(param_name.encode())
             seed = zlib.crc32(repr((spec["seed"], point, name)).encode())
             base = optuna.samplers.RandomSampler(seed=seed)
@@ -318,11 +307,8 @@ class Claims:
     """What one worker does about who has which trial; see the module's docstring."""
 
     def __init__(self, study: Any, spec, where: Place, trials: int, times: Times):
-        self.study = study
-        self.spec = spec
-        self.out = where.out
-        self.trials = trials
-        self.times = times
+        self.study, self.spec, self.out = study, spec, where.out
+        self.trials, self.times = trials, times
         self._token = uuid.uuid4().hex[:12]
         self.out.mkdir(parents=True, exist_ok=True)
         # Without locks, a worker knows of all others by their beats alone.
@@ -338,7 +324,7 @@ class Claims:
     def next(self) -> Claim | Literal["wait", "done"]:
         """A trial to work on: an unfinished one that nobody has, or a new one. "wait": the
         others may leave theirs. Close its file in the end."""
-        with _locked(self.out / "asking.lock"):
+        with _wait_for(self.out / "asking.lock"):
             found = self._next()
         if isinstance(found, Claim):
             self._draw(found.trial)
@@ -457,10 +443,10 @@ def suggest(trial: Any, space: Mapping[str, Mapping[str, Any]]) -> dict[str, Any
     for key, at in space.items():
         if "texts" in at:
             values[key] = trial.suggest_categorical(key, at["texts"])
-        elif all(isinstance(end, int) for end in (at["low"], at["high"])):
-            step = {"log": True} if at["log"] else {"step": int(at["step"] or 1)}
-            values[key] = trial.suggest_int(key, at["low"], at["high"], **step)
         else:
-            step = {"log": True} if at["log"] else {"step": at["step"]}
-            values[key] = trial.suggest_float(key, at["low"], at["high"], **step)
+            whole = isinstance(at["low"], int) and isinstance(at["high"], int)
+            draw = trial.suggest_int if whole else trial.suggest_float
+            step = int(at["step"] or 1) if whole else at["step"]
+            how = {"log": True} if at["log"] else {"step": step}
+            values[key] = draw(key, at["low"], at["high"], **how)
     return values

@@ -24,6 +24,11 @@ from pose_jax.sweep import study as study_lib
 MARKED = 6
 """So many of the best have colours of their own among the learning curves."""
 
+STATES = {
+    "complete": "complete", "pruned": "pruned", "fail": "failed", "running": "unfinished",
+}  # fmt: skip
+"""Optuna's states in words."""
+
 _EVAL_OPTIONS = {
     "method.decoder": "--decoder",
     "method.flip_test": "--flip",
@@ -61,9 +66,6 @@ class Row:
 
         spread = np.std(self.values, ddof=1) / math.sqrt(n)
         return float(stats.t.ppf(0.975, n - 1) * spread)
-
-    def count(self, *states: str) -> int:
-        return sum(trial.state.name.lower() in states for trial in self.trials)
 
 
 def leaderboard(trials: Sequence[Any], spec: Mapping[str, Any]) -> list[Row]:
@@ -182,81 +184,62 @@ def winner(row: Row, spec: Mapping[str, Any]) -> str:
 
 
 def _page(title: str, study, trials, rows: Sequence[Row], spec) -> str:
-    sections = [
-        _first(trials, rows, spec),
-        _ranked(rows, spec),
-        _curves(trials, rows, spec),
-        _importances(study, trials, spec),
-        _coordinates(trials, spec),
-        _trials(trials, spec),
-        _about(spec),
-    ]
-    names = {
-        "winner": "Winner", "leaderboard": "Leaderboard", "curves": "Curves",
-        "importances": "Importances", "coordinates": "Parallel coordinates",
-        "trials": "Trials", "study": "Study",
-    }  # fmt: skip
-    links = [tag("a", words, href=f"#{key}") for key, words in names.items()]
+    parts = {
+        "winner": ("Winner", _first(trials, rows, spec)),
+        "leaderboard": ("Leaderboard", _ranked(rows, spec)),
+        "curves": ("Learning curves", _curves(trials, rows, spec)),
+        "importances": ("Importances", _importances(study, trials, spec)),
+        "coordinates": ("Parallel coordinates", _coordinates(trials, spec)),
+        "trials": ("Trials", _trials(trials, spec)),
+        "study": ("Study", [_about(spec)]),
+    }
     base = spec["config"] or f"the network of {spec['eval_only']}"
-    body = tag(
-        "main",
-        tag("h1", title),
-        tag("p", f"{spec['direction']} {spec['metric']} of {base}", class_="subtitle"),
-        tag("nav", *links),
-        *sections,
-    )
-    return html.document(f"{title}: pose_jax sweep", body)
+    subtitle = f"{spec['direction']} {spec['metric']} of {base}"
+    sections = [
+        html.section(key, words, *content) for key, (words, content) in parts.items()
+    ]
+    return html.page(title, "sweep", subtitle, sections)
 
 
-def _first(trials, rows: Sequence[Row], spec) -> html.Html:
+def _first(trials, rows: Sequence[Row], spec) -> list[html.Html]:
     states = collections.Counter(trial.state.name.lower() for trial in trials)
-    words = {"complete": "complete", "pruned": "pruned", "fail": "failed"}
-    words |= {"running": "unfinished"}
-    tiles = [
-        tag("div", tag("b", states[state]), tag("span", word), class_="tile")
-        for state, word in words.items()
+    tiles: list[tuple[Any, str]] = [
+        (states[state], word)
+        for state, word in STATES.items()
         if states[state] or state == "complete"
     ]
-    if not rows:
-        content = [tag("p", "No trial is complete yet.")]
-    else:
+    content = [tag("p", "No trial is complete yet.")]
+    if rows:
         best = rows[0]
         half = best.half_width
         value = f"{best.mean:.4g}" + ("" if half != half else f" ± {half:.2g}")
-        tiles.insert(
-            0,
-            tag("div", tag("b", value), tag("span", spec["metric"]), class_="tile"),
-        )
+        tiles.insert(0, (value, spec["metric"]))
         content = [tag("pre", winner(best, spec))]
         if not spec["eval_only"]:
-            runs = [
-                t.user_attrs.get("run", "") for t in best.trials if t.value is not None
-            ]
+            runs = [t.user_attrs.get("run") for t in best.trials if t.value is not None]
             content.append(
                 tag("p", f"Trained already: {', '.join(filter(None, runs))}.")
             )
-    return html.section(
-        "winner", "Winner", tag("div", *tiles, class_="tiles"), *content
-    )
+    made = [
+        tag("div", tag("b", n), tag("span", word), class_="tile") for n, word in tiles
+    ]
+    return [tag("div", *made, class_="tiles"), *content]
 
 
-def _ranked(rows: Sequence[Row], spec) -> html.Html:
+def _ranked(rows: Sequence[Row], spec) -> list[html.Html]:
     if not rows:
-        return html.section("leaderboard", "Leaderboard", tag("p", "Empty."))
+        return [tag("p", "Empty.")]
     keys = _varied(rows)
     most = max(len(row.values) for row in rows)
     made = []
     for rank, row in enumerate(rows, 1):
         half = row.half_width
         low, high = row.mean - half, row.mean + half
+        states = collections.Counter(t.state.name.lower() for t in row.trials)
         unlike = [
-            f"{count} {word}"
-            for states, word in (
-                (("pruned",), "pruned"),
-                (("fail",), "failed"),
-                (("running", "waiting"), "unfinished"),
-            )
-            if (count := row.count(*states))
+            f"{states[state]} {word}"
+            for state, word in STATES.items()
+            if states[state] and state != "complete"
         ]
         made.append(
             [
@@ -275,10 +258,7 @@ def _ranked(rows: Sequence[Row], spec) -> html.Html:
     )
     if any(len(row.values) < most for row in rows):
         words += f"Rows of fewer than {most} come last."
-    return html.section(
-        "leaderboard", "Leaderboard",
-        tag("p", words, class_="aside"), html.table(head, made),
-    )  # fmt: skip
+    return [tag("p", words, class_="aside"), html.table(head, made)]
 
 
 def _label(point: Mapping[str, Any], keys: Sequence[str]) -> str:
@@ -286,11 +266,10 @@ def _label(point: Mapping[str, Any], keys: Sequence[str]) -> str:
     return " ".join(f"{short[k]}={html.number(point[k])}" for k in keys)
 
 
-def _curves(trials, rows: Sequence[Row], spec) -> html.Html:
+def _curves(trials, rows: Sequence[Row], spec) -> list[html.Html]:
     known = [trial for trial in trials if len(trial.intermediate_values) > 1]
     if not known:
-        words = "No trial was evaluated on its way."
-        return html.section("curves", "Learning curves", tag("p", words))
+        return [tag("p", "No trial was evaluated on its way.")]
     keys = _varied(rows) if rows else []
     best = {
         trial.number: (place, row)
@@ -319,10 +298,7 @@ def _curves(trials, rows: Sequence[Row], spec) -> html.Html:
 
     chart = html.chart(spec["metric"], draw, 2.6 + 0.2 * min(len(rows), MARKED))
     words = f"In colour: all seeds of the best {min(MARKED, len(rows))}."
-    return html.section(
-        "curves", "Learning curves",
-        tag("p", words, class_="aside"), tag("div", chart, class_="charts large"),
-    )  # fmt: skip
+    return [tag("p", words, class_="aside"), tag("div", chart, class_="charts large")]
 
 
 def importances(study, trials, spec) -> dict[str, float]:
@@ -343,11 +319,11 @@ def importances(study, trials, spec) -> dict[str, float]:
         return {}
 
 
-def _importances(study, trials, spec) -> html.Html:
+def _importances(study, trials, spec) -> list[html.Html]:
     found = importances(study, trials, spec)
     if not found or not sum(found.values()):
         words = "They need four complete trials and two keys that vary."
-        return html.section("importances", "Importances", tag("p", words))
+        return [tag("p", words)]
     names = sorted(found, key=lambda key: found[key])
 
     def draw(axes):
@@ -360,10 +336,7 @@ def _importances(study, trials, spec) -> html.Html:
         "seed's share is what luck looks like."
     )
     chart = html.chart("share of the importance", draw, 0.9 + 0.28 * len(names))
-    return html.section(
-        "importances", "Importances",
-        tag("p", words, class_="aside"), tag("div", chart, class_="charts large"),
-    )  # fmt: skip
+    return [tag("p", words, class_="aside"), tag("div", chart, class_="charts large")]
 
 
 def heights(values: Sequence[Any], at: Mapping[str, Any]) -> tuple[list[float], dict]:
@@ -382,11 +355,8 @@ def heights(values: Sequence[Any], at: Mapping[str, Any]) -> tuple[list[float], 
     def place(value: float) -> float:
         return (scale(value) - scale(low)) / ((scale(high) - scale(low)) or 1)
 
-    marks = ends if texts else [low, high]
-    return (
-        [place(float(v)) for v in values],
-        {place(mark): html.number(mark) for mark in marks},
-    )
+    marks = {place(end): html.number(end) for end in ends}
+    return [place(float(v)) for v in values], marks
 
 
 def _numbers(values: Sequence[Any]) -> list[float] | None:
@@ -396,12 +366,11 @@ def _numbers(values: Sequence[Any]) -> list[float] | None:
         return None
 
 
-def _coordinates(trials, spec) -> html.Html:
+def _coordinates(trials, spec) -> list[html.Html]:
     complete = [t for t in trials if t.state.name == "COMPLETE"]
     keys = [k for k in spec["space"] if len({t.params.get(k) for t in complete}) > 1]
     if len(complete) < 2 or not keys:
-        words = "They need two complete trials that differ."
-        return html.section("coordinates", "Parallel coordinates", tag("p", words))
+        return [tag("p", "They need two complete trials that differ.")]
     axes_of = {
         k: heights([t.params[k] for t in complete], spec["space"][k]) for k in keys
     }
@@ -432,12 +401,10 @@ def _coordinates(trials, spec) -> html.Html:
             side.set_visible(False)
 
     chart = html.chart("a line a complete trial, the best brightest", draw, 3.2)
-    return html.section(
-        "coordinates", "Parallel coordinates", tag("div", chart, class_="charts large")
-    )
+    return [tag("div", chart, class_="charts large")]
 
 
-def _trials(trials, spec) -> html.Html:
+def _trials(trials, spec) -> list[html.Html]:
     head = ["trial", "state", spec["metric"], "batches", "minutes", *spec["space"]]
     made = []
     for trial in trials:
@@ -445,7 +412,8 @@ def _trials(trials, spec) -> html.Html:
         value = trial.value
         if value is None and last is not None:
             value = trial.intermediate_values[last]
-        state = "failed" if trial.state.name == "FAIL" else trial.state.name.lower()
+        state = trial.state.name.lower()
+        state = STATES[state] if state == "fail" else state
         reason = trial.user_attrs.get("reason")
         took = trial.duration
         made.append(
@@ -462,9 +430,7 @@ def _trials(trials, spec) -> html.Html:
         "Minutes are from the first start of a trial to its end, pauses included. Of those "
         "that are not complete: the last value."
     )
-    return html.section(
-        "trials", "Trials", tag("p", words, class_="aside"), html.table(head, made)
-    )
+    return [tag("p", words, class_="aside"), html.table(head, made)]
 
 
 def _about(spec) -> html.Html:
@@ -476,7 +442,7 @@ def _about(spec) -> html.Html:
         "pruner": spec["pruner"],
         **{key: _space(at) for key, at in spec["space"].items()},
     }
-    return html.section("study", "Study", html.facts(facts))
+    return html.facts(facts)
 
 
 def _space(at: Mapping[str, Any]) -> str:

@@ -52,16 +52,9 @@ class Task:
     @classmethod
     def from_json(cls, text: str) -> Task:
         given = json.loads(text)
-        kept = given["place"] | {"out": Path(given["place"]["out"])}
-        return cls(
-            place=Place(**kept),
-            trials=given["trials"],
-            config=given["config"],
-            cores=tuple(given["cores"]),
-            device=given["device"],
-            command=tuple(given["command"]),
-            times=Times(**given["times"]),
-        )
+        storage, name, out = given["place"].values()
+        given["place"] = Place(storage, name, Path(out))
+        return cls(**given | {"times": Times(**given["times"])})
 
 
 RESTARTS = 2
@@ -107,11 +100,8 @@ class _Training:
     """One trial, from wherever it is to its end."""
 
     def __init__(self, claims: Claims, claim: Claim, task: Task, stop: StopRequest):
-        self.claims = claims
-        self.claim = claim
-        self.task = task
+        self.claims, self.claim, self.task, self.stop = claims, claim, task, stop
         self.trial = trial = claim.trial
-        self.stop = stop
         self.spec = claims.spec
         self.run = claims.run(trial.number)
         self.reported = set(claims.state(trial).intermediate_values)
@@ -124,32 +114,29 @@ class _Training:
         Raises:
           Left: it did not end here.
         """
-        restarts = 0
+        tell, restarts = self.claims.tell, 0
         while True:
             if self.trial.user_attrs.get("pruned"):
-                return self._tell("pruned")
+                return tell(self.trial, "pruned")
             scores = _model_scores(self.run)
             if scores is not None:
                 self._report()
                 value = scores.get(self.spec["metric"])
-                if not isinstance(value, int | float):
-                    reason = f"the model has no score {self.spec['metric']!r}"
-                    return self._tell("fail", reason=reason)
-                return self._tell("complete", value)
+                if isinstance(value, int | float):
+                    return tell(self.trial, "complete", value)
+                reason = f"the model has no score {self.spec['metric']!r}"
+                return tell(self.trial, "fail", reason=reason)
             self._wait_for_others()
             code = self._train()
             if code is None or _model_scores(self.run) is not None:
                 continue
             if code > 0:
-                return self._tell("fail", reason=self._reason(code))
+                return tell(self.trial, "fail", reason=self._reason(code))
             restarts += 1
             if restarts > RESTARTS:
-                how = (
-                    f"killed by {signal.Signals(-code).name}"
-                    if code
-                    else "stopped without a model"
-                )
-                return self._tell("fail", reason=f"{how} {restarts} times")
+                killed = code and f"killed by {signal.Signals(-code).name}"
+                reason = f"{killed or 'stopped without a model'} {restarts} times"
+                return tell(self.trial, "fail", reason=reason)
 
     def _wait_for_others(self) -> None:
         """A training that was left by another worker ends before this one begins."""
@@ -223,9 +210,6 @@ class _Training:
         last = (said or lines or ["it said nothing"])[-1]
         return f"exit code {code}: {last.removeprefix('pose-jax: error: ')}"
 
-    def _tell(self, how: str, value: float | None = None, reason: str = "") -> None:
-        self.claims.tell(self.trial, how, value, reason)
-
 
 def curve(run: Path, metric: str) -> list[tuple[int, float]]:
     """A metric of a run's evaluations over its batches, counted through all phases."""
@@ -252,15 +236,14 @@ def _model_scores(run: Path) -> dict[str, Any] | None:
         return None
 
 
-def _end(process: subprocess.Popen) -> int:
+def _end(process: subprocess.Popen) -> None:
     """Lets a training save its state and end."""
-    if process.poll() is None:
-        process.terminate()
-        try:
-            process.wait(_TO_STOP)
-        except subprocess.TimeoutExpired:
-            process.kill()
-    return process.wait()
+    process.terminate()
+    try:
+        process.wait(_TO_STOP)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 _LAUNCH = """
@@ -280,12 +263,6 @@ def bound(command: Sequence[str]) -> list[str]:
     return [sys.executable, "-c", _LAUNCH, str(os.getpid()), *command]
 
 
-def main(argv: Sequence[str]) -> int:
-    """A worker, started by `run`."""
+if __name__ == "__main__":  # A worker, started by `run`.
     with StopRequest() as stop:
-        work(Task.from_json(argv[0]), stop)
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+        work(Task.from_json(sys.argv[1]), stop)

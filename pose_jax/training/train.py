@@ -11,7 +11,6 @@ weights as one that was not.
 from __future__ import annotations
 
 import dataclasses
-import functools
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -21,28 +20,24 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from pose_jax import evaluation as evaluation_lib
 from pose_jax import sharding as sharding_lib
 from pose_jax.data import readers
-from pose_jax.data.table import Table
-from pose_jax.drawing import people as drawing
 from pose_jax.errors import ConfigError, InputError, Stopped, did_you_mean
-from pose_jax.evaluation import evaluate
-from pose_jax.evaluation import measure as measures
+from pose_jax.evaluation import pictures, text
+from pose_jax.evaluation.evaluate import Evaluation, evaluate
+from pose_jax.evaluation.predictor import Predictor
 from pose_jax.runs import directory as run_directory
 from pose_jax.runs import log, states
-from pose_jax.training import interrupts, optim
+from pose_jax.training import interrupts, optim, preview
 from pose_jax.training import keys as keys_lib
 from pose_jax.training.config import Setup, TrainConfig, setup
-from pose_jax.types import Boxes, Mean, PersonView, Phase, Poses, Variables, View
+from pose_jax.types import Mean, Phase, Variables
 
 # ------------------------------------------------------------------------ state and step
 
 
-@functools.partial(
-    jax.tree_util.register_dataclass,
-    data_fields=["step", "params", "batch_stats", "constants", "opt_state", "ema"],
-    meta_fields=[],
-)
+@jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class TrainState:
     """Arrays and nothing else. `ema` is {"params", "batch_stats"}, or {} without."""
@@ -108,10 +103,6 @@ def make_train_step(phase: Phase, tx, optimizer: optim.OptimizerConfig):
 # ------------------------------------------------------------------------------ the loop
 
 
-Evaluation = tuple[dict[str, float], Poses | Boxes]
-"""Metrics by name, and the predictions that gave them."""
-
-
 class _Window:
     """What a log line is made of: sums since the last one, and where the time went."""
 
@@ -143,111 +134,359 @@ def _shown(scalars: Mapping[str, float]) -> dict[str, Any]:
     return shown | {"input-bound": f"{shown['input-bound']:.0f}%"}
 
 
-def _check_finite(
-    step: int, phase: str, total: float, rows, table: Table, view: View
-) -> None:
-    if math.isfinite(total):
-        return
-    people = isinstance(view, PersonView)
-    ids = (table.ids if people else table.image_ids)[rows].tolist()
-    raise InputError(
+class Trainer:
+    """One training, from its first phase to its last.
+
+    Attributes:
+      setup: the config, resolved.
+      config: the config as it was given.
+      run: the run directory.
+      mesh: of devices.
+      stop: whether a signal has asked to stop.
+      writer: of metrics.
+      predictor: of the evaluations.
+      variables: the weights of the finished phases.
+    """
+
+    def __init__(self, setup: Setup, config, run: Path, devices, stop) -> None:
+        self.setup, self.config, self.run, self.stop = setup, config, run, stop
+        self.mesh = sharding_lib.make_mesh(devices)
+        self.writer = log.MetricWriter(run)
+        self.predictor = Predictor(setup.method, self.mesh)
+        self.variables: dict[str, Any] = {}
+
+    def train(self) -> dict[str, float]:
+        """Trains all phases, then writes the model and its pictures."""
+        s = self.setup
+        print(
+            f"{s.method.name} on {sharding_lib.device_summary(self.mesh)}: "
+            f"{len(s.plan.rows)} {s.plan.kind.words} of {s.train_table.name}, evaluated on "
+            f"{s.eval_table.name}; run {self.run}"
+        )
+        _check_metric_names(s)
+        evaluation = reached = None
+        for number, phase in enumerate(s.method.phases):
+            keys = keys_lib.phase_keys(s.config.seed, number)
+            weights, metrics, last = self.phase(phase, keys)
+            if name := s.sections[phase.name].train.stop_metric:
+                before, reached = reached, metrics[name]
+                if before is not None and reached <= before:
+                    print(
+                        f"Stopping: phase {phase.name!r} did not improve {name} "
+                        f"({reached:.4g}, was {before:.4g}); it is not part of the saved "
+                        "model."
+                    )
+                    break
+            self.variables[phase.name], evaluation = weights, last
+        if evaluation is None:  # It had been trained to its end already.
+            evaluation = self.evaluate(self.variables)
+        run_directory.write_model(
+            self.run,
+            config=self.config,
+            method=s.method,
+            train_table=s.train_table,
+            variables=self.variables,
+            scores=evaluation.metrics,
+        )
+        pictures.draw_run(
+            self.run, s.method, evaluation, self.variables, s.config.input
+        )
+        self.writer.close()
+        print(f"model: {self.run / 'model'}   pictures: {self.run / 'pictures'}")
+        return evaluation.metrics
+
+    def evaluate(self, variables: Variables, **options) -> Evaluation:
+        """Evaluates weights; `options` of `evaluate.evaluate`."""
+        s = self.setup
+        return evaluate(
+            self.predictor, variables, s.eval_table, s.config.input,
+            s.config.evaluation, **options,
+        )  # fmt: skip
+
+    def phase(
+        self, phase: Phase, keys
+    ) -> tuple[dict[str, Any], dict[str, float], Evaluation | None]:
+        """Starts one phase or resumes it.
+
+        Returns:
+          Its weights, the metrics of its last evaluation, and that evaluation; None where
+          an earlier process has made it.
+        """
+        train = self.setup.sections[phase.name].train
+        with (
+            states.Checkpoints(
+                self.run / "checkpoints" / phase.name,
+                keep_latest=train.keep_checkpoints,
+                best_metric=train.best_metric or None,
+            ) as store
+        ):  # Also where something is raised: what is being written is finished.
+            state, step_fn, schedule = self.start(phase, store, keys)
+            self.writer.resume(phase.name, int(state.step))
+            state, evaluation = self.loop(
+                phase, state, step_fn, schedule, store, keys[1]
+            )
+            metrics = evaluation.metrics if evaluation else store.metrics(train.steps)
+        return state.weights(), metrics or {}, evaluation
+
+    def loop(
+        self, phase: Phase, state: TrainState, step_fn, schedule, store, key
+    ) -> tuple[TrainState, Evaluation | None]:
+        """Takes one phase from where `state` is to its last step.
+
+        Returns:
+          The last state, and the last evaluation, if one was made here.
+
+        Raises:
+          Stopped: a signal asked for it; the state is saved.
+        """
+        train = self.setup.sections[phase.name].train
+        start = int(state.step)
+        batches = readers.batches(self.setup.plan, start, train.steps)
+        log_lines = _Log(self, phase, schedule, start)
+        evaluation = None
+        # The order of one turn is fixed: evaluate and save what `step` steps have made,
+        # then fetch, then step. So a resumed run neither repeats nor skips a batch.
+        # A run that was stopped while it evaluated does that first.
+        missed = start > 0 and store.metrics(start) is None
+        for step in range(start, train.steps + 1):
+            asked = sharding_lib.agreed(self.stop.requested, step)
+            evaluated = _due(step, train.eval_every_steps, train.steps) and (
+                step > start or missed
+            )
+            # Never again what is saved already: replacing it could lose it.
+            save = step > start and (
+                _due(step, train.checkpoint_every_steps, train.steps)
+                or (evaluated and bool(train.best_metric))
+            )
+            if evaluated or save or asked:
+                log_lines.settle()
+            away = time.perf_counter()
+            metrics = None
+            if evaluated and not asked:
+                weights = {**self.variables, phase.name: state.weights()}
+                try:
+                    evaluation = self.evaluate(weights, between_batches=self.stop.check)
+                except interrupts.Interrupted:
+                    asked = True
+                else:
+                    metrics = evaluation.metrics
+                    self.writer.write(step, phase.name, metrics)
+                    log_lines.progress.say(text.one_line(step, metrics))
+            if metrics is not None:
+                store.record(step, metrics)
+            if save or (asked and step > start):
+                store.save(step, state, metrics)
+            log_lines.window.away += time.perf_counter() - away
+            if asked:
+                log_lines.progress.close()
+                store.wait()
+                raise Stopped(
+                    f"stopped by {self.stop.name} at step {step} of {train.steps} of phase "
+                    f"{phase.name!r}; its state is saved, the same command goes on from "
+                    "it.",
+                    self.stop.exit_code,
+                )
+            if step == train.steps:
+                break
+            fetch = time.perf_counter()
+            batch = next(batches)
+            device_batch = sharding_lib.put_batch(batch, self.mesh)
+            log_lines.window.waiting += time.perf_counter() - fetch
+            state, sums = step_fn(state, self.variables, device_batch, key)
+            if step == start:
+                log_lines.window = _Window()  # The first call compiled.
+            log_lines.settle()
+            log_lines.pending = step + 1, batch.inputs.row[batch.inputs.valid], sums
+        log_lines.progress.close()
+        return state, evaluation
+
+    def start(self, phase: Phase, store: states.Checkpoints, keys):
+        """The state to go on from, the jitted step, and the schedule."""
+        s = self.setup
+        optimizer, train = s.sections[phase.name]
+        init_key, step_key = keys
+        latest = store.latest_step()
+        shapes = jax.eval_shape(phase.init, init_key)
+        tx, schedule = optim.make_optimizer(optimizer, train.steps, shapes["params"])
+        replicated = sharding_lib.replicated(self.mesh)
+
+        before = {}
+        if phase.starts_from is not None:
+            weights = self.variables[phase.starts_from]
+            before = {name: weights[name] for name in ("params", "batch_stats")}
+
+        def new_state(init_key, constants, before):
+            # A copy: the steps give these buffers up, the earlier phase needs its own.
+            before = jax.tree.map(jnp.copy, before)
+            variables = {**phase.init(init_key), **before, "constants": constants}
+            return create_state(variables, tx, averaging=optimizer.ema_decay > 0)
+
+        other = None if latest is not None else self._state_to_go_on_from(phase, train)
+        if latest is None and other is None:
+            constants = self.statistics(phase)
+            state = _once(new_state, out_shardings=replicated)(
+                init_key, constants, before
+            )
+            if train.init_from:
+                state = self._start_from(state, phase, tx)
+            self._draw_inputs(phase, state, step_key)
+            if phase.statistics is not None:
+                store.save(0, state)  # So that nothing is measured twice.
+        else:
+            constants = self.statistics(phase, shapes_only=True)
+            shapes = jax.eval_shape(new_state, init_key, constants, before)
+            if other is None:
+                state, source = store.restore(shapes), ""
+            else:
+                with states.Checkpoints(other, read_only=True) as theirs:
+                    state, source = (
+                        theirs.restore(shapes),
+                        f", from {train.resume_from}",
+                    )
+            step = int(state.step)
+            print(
+                f"phase {phase.name!r}: resumed at step {step} of {train.steps}{source}"
+            )
+            if step > train.steps:
+                raise ConfigError(
+                    f"config.train.resume_from: {train.resume_from} is at step {step}, "
+                    f"beyond config.train.steps = {train.steps}."
+                )
+            state = sharding_lib.put_replicated(state, self.mesh)
+        step_fn = jax.jit(
+            make_train_step(phase, tx, optimizer),
+            donate_argnums=0,
+            out_shardings=(replicated, replicated),
+        )
+        return state, step_fn, schedule
+
+    def _state_to_go_on_from(self, phase: Phase, train: TrainConfig) -> Path | None:
+        """The checkpoints of `resume_from`; None without, or if it never came here."""
+        if not train.resume_from:
+            return None
+        directory = Path(train.resume_from) / "checkpoints" / phase.name
+        if states.whole_steps(directory):
+            return directory
+        if phase is self.setup.method.phases[0]:
+            raise InputError(
+                f"config.train.resume_from: {train.resume_from} has no checkpoint of phase "
+                f"{phase.name!r} ({directory}). init_from takes the weights of a finished "
+                "run."
+            )
+        return None
+
+    def statistics(self, phase: Phase, *, shapes_only: bool = False):
+        """The phase's constants: one pass over the training rows, without augmentation."""
+        if phase.statistics is None:
+            return {}
+        plan, earlier = self.setup.plan, self.variables
+        batches = readers.batches(plan, 0, plan.steps_per_epoch)
+        if shapes_only:  # The values are in the checkpoint.
+            return jax.eval_shape(
+                lambda batch: phase.statistics.finish(
+                    phase.statistics.measure(earlier, batch)
+                ),
+                next(batches),
+            )
+        measure = jax.jit(
+            phase.statistics.measure, out_shardings=sharding_lib.replicated(self.mesh)
+        )
+        total = None
+        for batch in batches:
+            sums = measure(earlier, sharding_lib.put_batch(batch, self.mesh))
+            total = sums if total is None else jax.tree.map(jnp.add, total, sums)
+        return phase.statistics.finish(total)
+
+    def _start_from(self, state: TrainState, phase: Phase, tx) -> TrainState:
+        """Weights of another run's model, as far as names and shapes agree."""
+        optimizer, train = self.setup.sections[phase.name]
+        variables, _ = states.load_model(Path(train.init_from) / "model")
+        loaded = variables.get(phase.name, next(iter(variables.values())))
+        own = {"params": state.params, "batch_stats": state.batch_stats}
+        merged, report = states.merge_params(own, loaded, skip=train.init_skip)
+        print(f"phase {phase.name!r}: started from {train.init_from}\n{report}")
+        merged = {**merged, "constants": state.constants}
+        new = create_state(merged, tx, averaging=optimizer.ema_decay > 0)
+        return sharding_lib.put_replicated(new, self.mesh)
+
+    def _draw_inputs(self, phase: Phase, state: TrainState, key) -> None:
+        """RUN/pictures/inputs_<phase>.png: what the network is about to be shown."""
+        method = self.setup.method
+        batch = next(readers.batches(self.setup.plan, 0, 1))
+        variables = {**self.variables, phase.name: {"constants": state.constants}}
+        example = _once(phase.prepare)(variables, batch, keys_lib.augment_key(key))
+        shown = jax.device_get(phase.preview(example))
+        out = self.run / "pictures" / f"inputs_{phase.name}.png"
+        preview.draw(out, shown, method)
+
+
+class _Log:
+    """The log lines of a phase: numbers are read one step late, so that the device never
+    waits for a line.
+
+    Attributes:
+      progress: on the terminal.
+      window: of the next line.
+      pending: (step, rows, sums) of the step whose numbers have not been read.
+    """
+
+    def __init__(self, trainer: Trainer, phase: Phase, schedule, start: int) -> None:
+        self._trainer, self._phase, self._schedule = trainer, phase.name, schedule
+        self._train = trainer.setup.sections[phase.name].train
+        self.progress = log.Progress(self._train.steps, start, label=phase.name)
+        self.window, self.pending = _Window(), None
+
+    def settle(self) -> None:
+        """Reads the numbers of the step before."""
+        if self.pending is None:
+            return
+        step, rows, sums = self.pending
+        self.pending = shown = None
+        sums = jax.device_get(sums)
+        total = float(sums.pop("total"))
+        if not math.isfinite(total):
+            raise _not_finite(step, self._phase, total, rows, self._trainer.setup)
+        self.window.add(sums, len(rows))
+        if _due(step, self._train.log_every_steps, self._train.steps) or step == 1:
+            scalars = {**self.window.scalars(), "lr": float(self._schedule(step - 1))}
+            self._trainer.writer.write(step, self._phase, scalars)
+            shown = _shown(scalars)
+            self.window = _Window()
+        self.progress(step, shown)
+
+
+def _due(step: int, every: int, last: int) -> bool:
+    return step == last or (every > 0 and step % every == 0 and step > 0)
+
+
+def _once(function, **options):
+    """jit for what runs once: most of its time would go into making it fast."""
+    quick = {"xla_backend_optimization_level": 0}
+    return jax.jit(function, compiler_options=quick, **options)
+
+
+def _not_finite(step: int, phase: str, total: float, rows, s: Setup) -> InputError:
+    kind = s.plan.kind
+    ids = kind.ids(s.train_table)[rows].tolist()
+    return InputError(
         f"phase {phase!r}: the loss of step {step} is {total}; nothing after the last "
-        f"checkpoint is kept. The batch's {'row' if people else 'image'} ids: {ids}. Lower "
+        f"checkpoint is kept. Ids of the batch's {kind.words}: {ids}. Lower "
         "config.optimizer.lr, set config.optimizer.clip_norm, or look at these "
-        f"{'rows' if people else 'images'}."
+        f"{kind.words}."
     )
 
 
-def _loop(
-    phase: Phase, state: TrainState, earlier: Variables, s: Setup, *, run, mesh, step_fn,
-    schedule, store, writer, predictor, key, stop,
-) -> tuple[TrainState, Evaluation | None]:  # fmt: skip
-    """Takes one phase from where `state` is to its last step, and its last evaluation.
-
-    Raises Stopped, with the state saved, once `stop` asks for it.
-    """
-    train = s.sections[phase.name][1]
-    plan = s.train_plan()
-    start = int(state.step)
-    batches = readers.batches(plan, start, train.steps)
-    progress = log.Progress(train.steps, start, label=phase.name)
-    window, pending, evaluation = _Window(), None, None
-
-    def due(step: int, every: int) -> bool:
-        return step == train.steps or (every > 0 and step % every == 0 and step > 0)
-
-    def settle() -> None:
-        """Reads the numbers of the step before: the device never waits for a log line."""
-        nonlocal pending, window
-        if pending is None:
-            return
-        step, rows, sums = pending
-        pending = shown = None
-        sums = jax.device_get(sums)
-        total = float(sums.pop("total"))
-        _check_finite(step, phase.name, total, rows, s.train_table, plan.view)
-        window.add(sums, len(rows))
-        if due(step, train.log_every_steps) or step == 1:
-            scalars = {**window.scalars(), "lr": float(schedule(step - 1))}
-            writer.write(step, phase.name, scalars)
-            shown = _shown(scalars)
-            window = _Window()
-        progress(step, shown)
-
-    # The order of one turn is fixed: evaluate and save what `step` steps have made, then
-    # fetch, then step. So a resumed run neither repeats nor skips a batch.
-    # A run that was stopped while it evaluated does that first.
-    missed = start > 0 and start not in _evaluations(run, phase.name)
-    for step in range(start, train.steps + 1):
-        asked = sharding_lib.agreed(stop.requested, step)
-        evaluated = due(step, train.eval_every_steps) and (step > start or missed)
-        # Never again what is saved already: replacing it could lose it.
-        save = step > start and (
-            due(step, train.checkpoint_every_steps)
-            or (evaluated and bool(train.best_metric))
-        )
-        if evaluated or save or asked:
-            settle()
-        away = time.perf_counter()
-        metrics = {}
-        if evaluated and not asked:
-            weights = {**earlier, phase.name: state.weights()}
-            try:
-                evaluation = evaluate.evaluate(
-                    predictor, weights, s.eval_table, s.config.input,
-                    s.config.evaluation, between_batches=stop.check,
-                )  # fmt: skip
-            except interrupts.Interrupted:
-                asked = True
-            else:
-                metrics = evaluation[0]
-                writer.write(step, phase.name, metrics)
-                progress.say(measures.one_line(step, metrics))
-        if save or (asked and step > start):
-            store.save(step, state, metrics)
-        window.away += time.perf_counter() - away
-        if asked:
-            progress.close()
-            store.wait()
-            raise Stopped(
-                f"stopped by {stop.name} at step {step} of {train.steps} of phase "
-                f"{phase.name!r}; its state is saved, the same command goes on from it.",
-                stop.exit_code,
-            )
-        if step == train.steps:
-            break
-        fetch = time.perf_counter()
-        batch = next(batches)
-        device_batch = sharding_lib.put_batch(batch, mesh)
-        window.waiting += time.perf_counter() - fetch
-        state, sums = step_fn(state, earlier, device_batch, key)
-        if step == start:
-            window = _Window()  # The first call compiled.
-        settle()
-        rows = batch.inputs.row[batch.inputs.valid]
-        pending = (step + 1, rows, sums)
-    progress.close()
-    return state, evaluation
+def _check_metric_names(s: Setup) -> None:
+    """Before anything is trained: does the evaluation give what a phase asks for?"""
+    names = evaluation_lib.of(s.method).names(s.eval_table)
+    for section in s.sections.values():
+        for field in ("best_metric", "stop_metric"):
+            name = getattr(section.train, field)
+            if name and name not in names:
+                meant = did_you_mean(name, names) or " It gives nothing."
+                raise ConfigError(
+                    f"config.train.{field}: the evaluation gives no {name!r}.{meant}"
+                )
 
 
 # ---------------------------------------------------------------------------------- run
@@ -282,241 +521,4 @@ def train(
         run_directory.claim(run, config),
         interrupts.StopRequest(enabled=catch) as stop,
     ):
-        return _train(s, config, run, devices, stop)
-
-
-def _train(s: Setup, config, run: Path, devices, stop) -> dict[str, float]:
-    mesh = sharding_lib.make_mesh(devices)
-    print(
-        f"{s.method.name} on {sharding_lib.device_summary(mesh)}: "
-        f"{len(s.train_plan().rows)} {_rows_are(s.method.view)} of {s.train_table.name}, "
-        f"evaluated on {s.eval_table.name}; run {run}"
-    )
-    _check_metric_names(s)
-    writer = log.MetricWriter(run)
-    predictor = evaluate.Predictor(s.method, mesh)
-    variables: dict[str, Any] = {}
-    evaluation = reached = None
-    for number, phase in enumerate(s.method.phases):
-        weights, found = _run_phase(
-            phase, variables, s, run=run, mesh=mesh, writer=writer,
-            predictor=predictor, keys=keys_lib.phase_keys(s.config.seed, number), stop=stop,
-        )  # fmt: skip
-        name = s.sections[phase.name][1].stop_metric
-        if name:
-            # One that was through before is in the log.
-            metrics = found[0] if found else _last_metrics(run, phase.name)
-            before, reached = reached, metrics[name]
-            if before is not None and reached <= before:
-                print(
-                    f"phase {phase.name!r} ends the training and is left out of the model: "
-                    f"{name} is {reached:.4g} after it, {before:.4g} without it."
-                )
-                break
-        variables[phase.name], evaluation = weights, found
-    if evaluation is None:  # It had been trained to its end already.
-        evaluation = evaluate.evaluate(
-            predictor, variables, s.eval_table, s.config.input, s.config.evaluation
-        )
-    metrics, found = evaluation
-    run_directory.write_model(
-        run,
-        config=config,
-        method=s.method,
-        train_table=s.train_table,
-        variables=variables,
-        scores=metrics,
-    )
-    evaluate.draw_run(run, predictor, s.eval_table, found, variables, s.config.input)
-    writer.close()
-    print(f"model: {run / 'model'}   pictures: {run / 'pictures'}")
-    return metrics
-
-
-def _check_metric_names(s: Setup) -> None:
-    """Before anything is trained: does the evaluation give what a phase asks for?"""
-    for _, train in s.sections.values():
-        for field in ("best_metric", "stop_metric"):
-            name = getattr(train, field)
-            if not name:
-                continue
-            names = measures.names(s.eval_table, boxes=s.method.keypoints is None)
-            if name not in names:
-                meant = did_you_mean(name, names) or " It gives nothing."
-                raise ConfigError(
-                    f"config.train.{field}: the evaluation gives no {name!r}.{meant}"
-                )
-
-
-def _rows_are(view: View) -> str:
-    return "people" if isinstance(view, PersonView) else "images"
-
-
-def _evaluations(run: Path, phase: str) -> dict[int, dict[str, float]]:
-    """What the evaluations of a phase found, by step, from the log."""
-    return {
-        entry["step"]: entry
-        for entry in log.read_metrics(run)
-        if entry["phase"] == phase and any(map(measures.is_metric, entry))
-    }
-
-
-def _last_metrics(run: Path, phase: str) -> dict[str, float]:
-    """What the last evaluation of a phase found."""
-    return list(_evaluations(run, phase).values())[-1]
-
-
-def _run_phase(
-    phase: Phase,
-    earlier: Variables,
-    s: Setup,
-    *,
-    run,
-    mesh,
-    writer,
-    predictor,
-    keys,
-    stop,
-) -> tuple[dict[str, Any], Evaluation | None]:
-    """Starts one phase or resumes it; returns its weights and its last evaluation."""
-    train = s.sections[phase.name][1]
-    with states.Checkpoints(
-        run / "checkpoints" / phase.name,
-        keep_latest=train.keep_checkpoints,
-        best_metric=train.best_metric or None,
-    ) as store:  # Also where something is raised: what is being written gets finished.
-        state, step_fn, schedule = _start(
-            phase, earlier, s, run=run, mesh=mesh, store=store, keys=keys
-        )
-        writer.resume(phase.name, int(state.step))
-        state, evaluation = _loop(
-            phase, state, earlier, s, run=run, mesh=mesh, step_fn=step_fn,
-            schedule=schedule, store=store, writer=writer, predictor=predictor,
-            key=keys[1], stop=stop,
-        )  # fmt: skip
-    return state.weights(), evaluation
-
-
-def _start(phase: Phase, earlier: Variables, s: Setup, *, run, mesh, store, keys):
-    """The state to go on from, the jitted step, and the schedule."""
-    optimizer, train = s.sections[phase.name]
-    init_key, step_key = keys
-    latest = store.latest_step()
-    shapes = jax.eval_shape(phase.init, init_key)
-    tx, schedule = optim.make_optimizer(optimizer, train.steps, shapes["params"])
-    replicated = sharding_lib.replicated(mesh)
-
-    before = {}
-    if phase.starts_from is not None:
-        weights = earlier[phase.starts_from]
-        before = {name: weights[name] for name in ("params", "batch_stats")}
-
-    def new_state(init_key, constants, before):
-        # A copy: the steps will give these buffers up, the earlier phase needs its own.
-        before = jax.tree.map(jnp.copy, before)
-        variables = {**phase.init(init_key), **before, "constants": constants}
-        return create_state(variables, tx, averaging=optimizer.ema_decay > 0)
-
-    other = None if latest is not None else _state_to_go_on_from(phase, train, s)
-    if latest is None and other is None:
-        constants = _statistics(phase, earlier, s, mesh)
-        state = _once(new_state, out_shardings=replicated)(init_key, constants, before)
-        if train.init_from:
-            state = _start_from(state, phase, train, tx, optimizer, mesh)
-        _draw_inputs(phase, earlier, state, s, run, step_key)
-        if phase.statistics is not None:
-            store.save(0, state)  # So that nothing is measured twice.
-    else:
-        constants = _statistics(phase, earlier, s, mesh, shapes_only=True)
-        shapes = jax.eval_shape(new_state, init_key, constants, before)
-        if other is None:
-            state, source = store.restore(shapes), ""
-        else:
-            with states.Checkpoints(other, read_only=True) as theirs:
-                state, source = theirs.restore(shapes), f", from {train.resume_from}"
-        step = int(state.step)
-        print(f"phase {phase.name!r}: resumed at step {step} of {train.steps}{source}")
-        if step > train.steps:
-            raise ConfigError(
-                f"config.train.resume_from: {train.resume_from} is at step {step}, beyond "
-                f"config.train.steps = {train.steps}."
-            )
-        state = sharding_lib.put_replicated(state, mesh)
-    step_fn = jax.jit(
-        make_train_step(phase, tx, optimizer),
-        donate_argnums=0,
-        out_shardings=(replicated, replicated),
-    )
-    return state, step_fn, schedule
-
-
-def _state_to_go_on_from(phase: Phase, train: TrainConfig, s: Setup) -> Path | None:
-    """The checkpoints of `resume_from`; None without, or if it never came to this phase."""
-    if not train.resume_from:
-        return None
-    directory = Path(train.resume_from) / "checkpoints" / phase.name
-    if states.whole_steps(directory):
-        return directory
-    if phase is s.method.phases[0]:
-        raise InputError(
-            f"config.train.resume_from: {train.resume_from} has no checkpoint of phase "
-            f"{phase.name!r} ({directory}). init_from takes the weights of a finished run."
-        )
-    return None
-
-
-def _once(function, **options):
-    """jit for what runs once: most of its time would go into making it fast."""
-    quick = {"xla_backend_optimization_level": 0}
-    return jax.jit(function, compiler_options=quick, **options)
-
-
-def _statistics(phase: Phase, earlier, s: Setup, mesh, shapes_only: bool = False):
-    """The phase's constants: one pass over the training rows, without augmentation."""
-    if phase.statistics is None:
-        return {}
-    batches = readers.batches(s.train_plan(), 0, s.train_plan().steps_per_epoch)
-    if shapes_only:  # The values are in the checkpoint.
-        return jax.eval_shape(
-            lambda batch: phase.statistics.finish(
-                phase.statistics.measure(earlier, batch)
-            ),
-            next(batches),
-        )
-    measure = jax.jit(
-        phase.statistics.measure, out_shardings=sharding_lib.replicated(mesh)
-    )
-    total = None
-    for batch in batches:
-        sums = measure(earlier, sharding_lib.put_batch(batch, mesh))
-        total = sums if total is None else jax.tree.map(jnp.add, total, sums)
-    return phase.statistics.finish(total)
-
-
-def _start_from(
-    state: TrainState, phase: Phase, train: TrainConfig, tx, optimizer, mesh
-):
-    """Weights of another run's model, as far as names and shapes agree."""
-    variables, _ = states.load_model(Path(train.init_from) / "model")
-    loaded = variables.get(phase.name, next(iter(variables.values())))
-    own = {"params": state.params, "batch_stats": state.batch_stats}
-    merged, report = states.merge_params(own, loaded, skip=train.init_skip)
-    print(f"phase {phase.name!r}: started from {train.init_from}\n{report}")
-    new = create_state(
-        {**merged, "constants": state.constants}, tx, averaging=optimizer.ema_decay > 0
-    )
-    return sharding_lib.put_replicated(new, mesh)
-
-
-def _draw_inputs(phase: Phase, earlier, state: TrainState, s: Setup, run: Path, key):
-    """RUN/pictures/inputs_<phase>.png: what the network is about to be shown."""
-    batch = next(readers.batches(s.train_plan(), 0, 1))
-    variables = {**earlier, phase.name: {"constants": state.constants}}
-    example = _once(phase.prepare)(variables, batch, keys_lib.augment_key(key))
-    preview = jax.device_get(phase.preview(example))
-    out = run / "pictures" / f"inputs_{phase.name}.png"
-    out.parent.mkdir(parents=True, exist_ok=True)
-    view = s.method.view
-    alignment = view.alignment if isinstance(view, PersonView) else "stride"
-    picture = drawing.preview_sheet(preview, s.method.keypoints, alignment=alignment)
-    drawing.save_png(out, picture)
+        return Trainer(s, config, run, devices, stop).train()

@@ -42,10 +42,7 @@ class Published:
 
 
 _HOURGLASS = Published(
-    backbone=False,
-    last="score.0.weight",
-    alignment="aligned",
-    input_size=(96, 128),
+    backbone=False, last="score.0.weight", alignment="aligned", input_size=(96, 128)
 )
 _MULTIPOSE = Published(whole=False, input_size=(257, 353), sides=(65, 8, 1))
 _ONE_MAP = Published(

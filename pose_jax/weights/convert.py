@@ -24,17 +24,16 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import flax
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from pose_jax import keypoints, methods, models
-from pose_jax._version import __version__
 from pose_jax.errors import ConfigError, InputError
 from pose_jax.models import resnet
 from pose_jax.runs import states
@@ -46,9 +45,7 @@ _LEAVES = {
     "kernel": "weight", "scale": "weight", "bias": "bias",
     "mean": "running_mean", "var": "running_var",
 }  # fmt: skip
-_COUNTER = (
-    "num_batches_tracked"  # Of a BatchNorm; momentum is constant, nobody reads it.
-)
+_COUNTER = "num_batches_tracked"  # Of a BatchNorm; unused, as momentum is constant.
 _CLASSIFIER = re.compile(
     # torchvision's ResNet; HRNet's heads, and what its last module adds for them.
     r"fc\.(weight|bias)|(incre_modules|downsamp_modules|final_layer|classifier)\..+"
@@ -58,11 +55,7 @@ _CLASSIFIER = re.compile(
 
 
 def from_torch(
-    state_dict: Mapping[str, Any],
-    name: str,
-    *,
-    backbone: bool = False,
-    **options: Any,
+    state_dict: Mapping[str, Any], name: str, *, backbone: bool = False, **options: Any
 ) -> dict[str, Any]:
     """Turns a published state dict into variables.
 
@@ -88,16 +81,11 @@ def from_torch(
     """
     arrays = {key: np.asarray(value) for key, value in state_dict.items()}
     expected = _expected(name, _num_keypoints(arrays, name), backbone, options)
-    ignored = set(_ignored(arrays, expected, backbone))
-    arrays = {key: array for key, array in arrays.items() if key not in ignored}
+    arrays = _needed(arrays, expected, backbone)
     _check(arrays, expected, name + " --backbone" * backbone)
-    variables: dict[str, Any] = {}
-    for key, path in expected.items():
-        node = variables
-        for module in path.names[:-1]:
-            node = node.setdefault(module, {})
-        node[path.names[-1]] = _to_ours(arrays[key], path)
-    return variables
+    return unflatten_dict(
+        {path.names: _to_ours(arrays[key], path) for key, path in expected.items()}
+    )
 
 
 def to_torch(variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
@@ -209,21 +197,17 @@ def _num_keypoints(arrays: Mapping[str, Any], name: str) -> int:
     return shape[0] if len(shape) == 4 and shape[0] else 17
 
 
-def _ignored(
-    arrays: Iterable[str], expected: Mapping[str, _Path], backbone: bool
-) -> list[str]:
-    """Tensors that are not needed: counters of known norms, and the classifier."""
-    counters = {
-        key.removesuffix("running_mean") + _COUNTER
-        for key in expected
-        if key.endswith("running_mean")
-    }
-    return [
-        key
-        for key in arrays
-        if key in counters
-        or (backbone and key not in expected and _CLASSIFIER.fullmatch(key))
-    ]
+def _needed(
+    arrays: Mapping[str, np.ndarray], expected: Mapping[str, _Path], backbone: bool
+) -> dict[str, np.ndarray]:
+    """All tensors but counters of known norms, and the classifier."""
+
+    def ignored(key: str) -> bool:
+        if key.endswith(_COUNTER) and key.replace(_COUNTER, "running_mean") in expected:
+            return True
+        return backbone and key not in expected and bool(_CLASSIFIER.fullmatch(key))
+
+    return {key: array for key, array in arrays.items() if not ignored(key)}
 
 
 # ----------------------------------------------------------------------------- mistakes
@@ -234,25 +218,18 @@ def _check(
 ) -> None:
     """Raises an InputError that says all that is wrong; `asked` is as after --model."""
     shapes = {key: path.published_shape for key, path in expected.items()}
-    missing = [f"{key} {list(shapes[key])}" for key in shapes if key not in arrays]
-    unknown = [
-        f"{key} {list(arrays[key].shape)}" for key in arrays if key not in shapes
-    ]
-    other = [
-        f"{key} {list(arrays[key].shape)} where {list(shapes[key])} is needed"
-        for key in shapes
-        if key in arrays and arrays[key].shape != shapes[key]
-    ]
-    if missing or unknown or other:
-        parts = [
-            f"{len(lines)} {word} ({_some(lines)})"
-            for word, lines in (
-                ("missing", missing),
-                ("unknown", unknown),
-                ("of another shape", other),
-            )
-            if lines
-        ]
+    there = {key: array.shape for key, array in arrays.items()}
+    mistakes = {
+        "missing": [f"{k} {list(shapes[k])}" for k in shapes if k not in there],
+        "unknown": [f"{k} {list(there[k])}" for k in there if k not in shapes],
+        "of another shape": [
+            f"{key} {list(there[key])} where {list(shape)} is needed"
+            for key, shape in shapes.items()
+            if there.get(key, shape) != shape
+        ],
+    }
+    parts = [f"{len(v)} {word} ({_some(v)})" for word, v in mistakes.items() if v]
+    if parts:
         raise InputError(
             f"not the tensors of {asked}: {', '.join(parts)}. {_advice(arrays, asked)}"
         )
@@ -331,22 +308,18 @@ def to_rgb(variables: Mapping[str, Any]) -> dict[str, Any]:
     Args:
       variables: of a network whose first layers are conv1 and bn1.
     """
-    params, stats = variables["params"], variables["batch_stats"]
-    root, root_stats = params.get("backbone", params), stats.get("backbone", stats)
-    kernel = np.asarray(root["conv1"]["kernel"], np.float64)
+    leaves = flatten_dict(variables)
+    root = ["backbone"] if "backbone" in variables["params"] else []
+    kernel_at = ("params", *root, "conv1", "kernel")
+    mean_at = ("batch_stats", *root, "bn1", "mean")
+    kernel = np.asarray(leaves[kernel_at], np.float64)
     # Channel c of the old input is (new[2-c] std[2-c] + mean[2-c] - mean[c]) / std[c].
     constant = (kernel.sum((0, 1)) * ((_MEAN[::-1] - _MEAN) / _STD)[:, None]).sum(0)
     kernel = (kernel * (_STD[::-1] / _STD)[:, None])[:, :, ::-1]
-    mean = np.asarray(root_stats["bn1"]["mean"], np.float64) - constant
-
-    def replaced(tree, root, path, value):
-        root = {**root, path[0]: {**root[path[0]], path[1]: value.astype(np.float32)}}
-        return {**tree, "backbone": root} if "backbone" in tree else root
-
-    return {
-        "params": replaced(params, root, ("conv1", "kernel"), kernel),
-        "batch_stats": replaced(stats, root_stats, ("bn1", "mean"), mean),
-    }
+    mean = np.asarray(leaves[mean_at], np.float64) - constant
+    leaves[kernel_at] = kernel.astype(np.float32)
+    leaves[mean_at] = mean.astype(np.float32)
+    return unflatten_dict(leaves)
 
 
 def convert(
@@ -377,8 +350,8 @@ def convert(
         Hourglass, 257x353 for MultiPose.
       sigma: of the targets, heatmap pixels; None: 1 at 96x128 (but 2 for hourglass_8),
         3 at 288x384, else 2. As `alignment`, of networks that give heatmaps alone.
-      alignment: "stride": HRNet's and SimpleBaseline's own weights, read out by the
-        quarter shift, flipped with "shift". "aligned": DarkPose's, read out by "dark",
+      alignment: "stride": HRNet's and SimpleBaseline's own weights, decoded by the
+        quarter shift, flipped with "shift". "aligned": DarkPose's, decoded by "dark",
         flipped "plain". None: "stride", for Hourglass "aligned".
       channels: order the network was trained with, see `to_rgb`; None: "bgr", for HRNet
         and a backbone "rgb".
@@ -409,6 +382,7 @@ def convert(
     is_detector = models.entry(model).outputs == "boxes"
     if channels == "bgr":
         variables = to_rgb(variables)
+    source = f"published weights, {file.name}"
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
     manifest = {
         "method": method,
@@ -418,21 +392,14 @@ def convert(
         "data": {"name": chosen.name, "root": "", "split": _SPLITS[chosen.name]},
         "evaluation": {},
         "scores": {},
-        "train_data": {
-            "name": f"published weights, {file.name}",
-            "fingerprint": digest[:16],
-        },
+        "train_data": {"name": source, "fingerprint": digest[:16]},
         "converted": {
             "file": file.name,
             "sha256": digest,
             "channels": channels,
             "part": "backbone" if backbone else "whole",
         },
-        "versions": {
-            "pose_jax": __version__,
-            "jax": jax.__version__,
-            "flax": flax.__version__,
-        },
+        "versions": states.VERSIONS,
     }
     phase = "detector" if is_detector else "pose"
     states.save_model(out / "model", {phase: variables}, manifest)

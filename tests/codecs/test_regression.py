@@ -148,20 +148,13 @@ def test_diameter_takes_the_torso_of_every_keypoint_set(keypoint_set):
 # --------------------------------------------------------------------------- the cascade
 
 
-def test_joint_boxes_are_squares_round_the_joints():
-    points, side = arrays([[30, 60], [-4, 7]], [40, 6])
-    boxes = regression.joint_box(points, side)
-    np.testing.assert_array_equal(boxes, [[10, 40, 50, 80], [-7, 4, -1, 10]])
-    normal = regression.normalize(points[:, None], boxes)
-    np.testing.assert_array_equal(normal, 0)
+def square(points, side):
+    return jnp.concatenate([points - side[:, None] / 2, points + side[:, None] / 2], -1)
 
 
 def test_a_side_may_be_one_for_all_joints_of_a_person():
     points, side = random_points(3, 4), jnp.asarray([5.0, 80.0, 300.0])
-    boxes = regression.joint_box(points, side[:, None])
-    assert boxes.shape == (3, 4, 4)
     every = jnp.broadcast_to(side[:, None], (3, 4))
-    np.testing.assert_array_equal(boxes, regression.joint_box(points, every))
     output = random_points(3, 4, seed=2) / 1000
     np.testing.assert_array_equal(
         regression.refine(points, output, side[:, None]),
@@ -169,33 +162,9 @@ def test_a_side_may_be_one_for_all_joints_of_a_person():
     )
 
 
-def cascade(seed=3):
-    """True joints, displacements and sides [n, ...] as in the training of a stage."""
-    random = np.random.default_rng(seed)
-    true = random.uniform(0, 640, (50, 2))
-    side = random.uniform(20, 300, 50)
-    return arrays(true, 0.2 * side[:, None] * random.normal(size=(50, 2)), side)
-
-
-def test_the_label_of_a_displaced_crop_is_minus_delta_over_side():
-    true, delta, side = cascade()
-    boxes = regression.joint_box(true + delta, side)
-    label = regression.normalize(true[:, None], boxes)[:, 0]
-    exact = -np.float64(delta) / np.float64(side)[:, None]
-    np.testing.assert_allclose(label, exact, atol=1e-5)  # Went through 640 pixels.
-    np.testing.assert_allclose(
-        regression.sample_label(delta, side), exact, rtol=1e-6, atol=1e-8
-    )
-
-
 def test_refine_with_the_label_gives_the_truth_exactly():
-    true, delta, side = cascade()
-    label = regression.sample_label(delta, side)
-    refined = regression.refine(true + delta, label, side)
-    np.testing.assert_allclose(refined, true, atol=2e-4)
-    # Representable numbers: to the bit.
     true, delta, side = arrays([[320, 16.5]], [[-8, 4]], [64])
-    label = regression.sample_label(delta, side)
+    label = regression.normalize(true[:, None], square(true + delta, side))[:, 0]
     np.testing.assert_array_equal(label, [[0.125, -0.0625]])
     np.testing.assert_array_equal(regression.refine(true + delta, label, side), true)
 
@@ -204,7 +173,7 @@ def test_refine_adds_the_centre_of_the_box_once():
     points, output, side = arrays([[100, 40]], [[0.25, -0.5]], [20])
     refined = regression.refine(points, output, side)
     np.testing.assert_array_equal(refined, [[105, 30]])
-    box = regression.joint_box(points, side)
+    box = square(points, side)
     np.testing.assert_array_equal(
         regression.denormalize(output[:, None], box)[:, 0], refined
     )
@@ -212,16 +181,12 @@ def test_refine_adds_the_centre_of_the_box_once():
 
 @pytest.mark.parametrize("side", [0.0, 0.5, -3.0])
 def test_a_side_below_one_pixel_counts_as_one_everywhere(side):
-    points, delta, side = arrays([[3, 4]], [[2, -1]], [side])
-    label = regression.sample_label(delta, side)
-    np.testing.assert_array_equal(label, -delta)
+    points, output, side = arrays([[3, 4]], [[2, -1]], [side])
+    refined = regression.refine(points, output, side)
+    np.testing.assert_array_equal(refined, points + output)
+    box = square(points, side)
     np.testing.assert_array_equal(
-        regression.refine(points + delta, label, side), points
-    )
-    boxes = regression.joint_box(points + delta, side)
-    np.testing.assert_array_equal(boxes, [[4.5, 2.5, 5.5, 3.5]])
-    np.testing.assert_array_equal(
-        regression.normalize(points[:, None], boxes)[:, 0], label
+        regression.denormalize(output[:, None], box)[:, 0], refined
     )
 
 
@@ -240,8 +205,6 @@ CALLS = {  # Names, and arguments of one example, without leading axes.
     "normalize": ((5, 2), (4,)),
     "denormalize": ((5, 2), (4,)),
     "diameter": ((5, 2),),
-    "joint_box": ((2,), ()),
-    "sample_label": ((2,), ()),
     "refine": ((2,), (2,), ()),
 }
 
@@ -305,12 +268,10 @@ def test_every_argument_has_to_be_floating_point(name):
         ("normalize", [(2,), (4,)]),
         ("denormalize", [(3, 5, 2), (2, 4)]),
         ("denormalize", [(3, 5, 2), (3, 5, 4)]),
-        ("joint_box", [(3, 2), ()]),
-        ("joint_box", [(3, 2), (2,)]),
-        ("joint_box", [(3, 3), (3,)]),
-        ("joint_box", [(1, 2), (3,)]),
-        ("sample_label", [(4, 3, 2), (4,)]),
-        ("sample_label", [(4, 3, 2), (3,)]),
+        ("refine", [(3, 2), (3, 2), ()]),
+        ("refine", [(3, 2), (3, 2), (2,)]),
+        ("refine", [(3, 3), (3, 3), (3,)]),
+        ("refine", [(1, 2), (1, 2), (3,)]),
         ("refine", [(4, 3, 2), (4, 2), (4, 3)]),
         ("refine", [(4, 3, 2), (1, 3, 2), (4, 3)]),
         ("diameter", [(2,)]),

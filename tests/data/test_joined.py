@@ -12,11 +12,12 @@ from PIL import Image
 from pose_jax import cli, config, data, keypoints
 from pose_jax.data import joined
 from pose_jax.data.canvas import decode
-from pose_jax.data.readers import InputConfig, Plan, batches
+from pose_jax.data.plan import InputConfig, Plan
+from pose_jax.data.readers import batches
 from pose_jax.data.synthetic import scenes
 from pose_jax.data.table import Table
 from pose_jax.errors import ConfigError, InputError
-from pose_jax.evaluation import measure
+from pose_jax.evaluation import poses as measure
 from pose_jax.training import config as training_config
 from pose_jax.types import PersonView
 from tests.made_up import detections, make_poses, make_table
@@ -92,7 +93,7 @@ def test_ids_that_leave_no_room_are_refused():
     for bad in (-1, 2**63 - 1, 10**18):
         ids = b.ids.copy()
         ids[1] = bad
-        with pytest.raises(InputError, match=r"^b: ids from .* Number them anew") as e:
+        with pytest.raises(InputError, match=r"^b: ids from .* Renumber them") as e:
             joined.join([a, dataclasses.replace(b, ids=ids)])
         assert "\n" not in str(e.value) and str(bad) in str(e.value)
         alone = joined.join([dataclasses.replace(b, ids=ids)])
@@ -103,7 +104,7 @@ def test_ids_that_leave_no_room_are_refused():
         joined.join([long] * 10)
     boxes = detections(make_table(2), [0], [0.5])  # Ids that the truth alone has.
     truth = dataclasses.replace(boxes.truth, ids=np.array([1, 10**18]))
-    with pytest.raises(InputError, match="Number them anew"):
+    with pytest.raises(InputError, match="Renumber them"):
         joined.join([boxes, dataclasses.replace(boxes, truth=truth)])
 
 
@@ -338,7 +339,7 @@ def test_a_split_that_no_source_takes_is_refused(root):
     """`eval --split` must not be passed over in silence."""
     sources = {"lsp": {"root": "LSP", "split": "1-2"}}
     assert len(load(section(root, split="", sources=sources))) == 2
-    with pytest.raises(ConfigError, match=r"split '4-5' is nobody's.*lsp '1-2'"):
+    with pytest.raises(ConfigError, match=r"no source uses split '4-5'.*lsp '1-2'"):
         load(section(root, split="4-5", sources=sources))
     both = {**sources, "lsp_extended": {"root": "LSPET"}}
     assert load(section(root, split="4-5", sources=both)).ids.tolist() == [1, 2, 14, 15]

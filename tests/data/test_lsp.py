@@ -254,8 +254,8 @@ def test_what_is_no_image_is_named(tmp_path):
 
 
 def test_configs_find_the_readers_and_importing_them_is_cheap(run_python, tmp_path):
-    assert data.DATASETS["lsp"] is lsp.load
-    assert data.DATASETS["lsp_extended"] is lsp.load_extended
+    assert data.DATASETS["lsp"].load is lsp.load
+    assert data.DATASETS["lsp_extended"].load is lsp.load_extended
     write(tmp_path, people(FLAGS), "lsp")
     source = data.SourceConfig("lsp", str(tmp_path), "2-4", {"boxes": "image"})
     assert data.load(source).box_source == "image"

@@ -10,7 +10,7 @@ import scipy.io
 from PIL import Image
 
 from pose_jax import cli, keypoints
-from pose_jax.evaluation import evaluate
+from pose_jax.evaluation import pictures
 from pose_jax.training import train
 
 # Head boxes from small to as large as a person: some of an untrained network's guesses
@@ -77,7 +77,7 @@ def run(people, tmp_path_factory):
         "train": {"steps": 2, "best_metric": "PCKh@0.5@gt_boxes"},
     }
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(evaluate, "draw_run", lambda *args: None)  # Seconds of pictures.
+        patch.setattr(pictures, "draw_run", lambda *args: None)  # Seconds of pictures.
         train.train(config, run)
     return run
 

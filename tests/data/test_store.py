@@ -15,7 +15,7 @@ from pose_jax import cli, keypoints
 from pose_jax import data as data_lib
 from pose_jax.data import coco, lsp, readers, store
 from pose_jax.data import tfds as tfds_lib
-from pose_jax.data.readers import InputConfig, Plan
+from pose_jax.data.plan import InputConfig, Plan
 from pose_jax.data.table import Table, from_boxes
 from pose_jax.errors import ConfigError, InputError
 from pose_jax.types import ImageView, PersonView
@@ -98,7 +98,8 @@ def out(folder, tmp_path_factory):
     out = tmp_path_factory.mktemp("store")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(store, "SHARD_BYTES", 8000)
-        path = store.prepare(folder, out, dataset="coco", split="val2017")
+        about = coco.DATA_SET.about
+        path = store.prepare(folder, out, dataset="coco", split="val2017", about=about)
     assert len(list(path.glob("*.array_record*"))) > 2
     return out
 
@@ -172,7 +173,7 @@ def test_every_column_of_every_kind_of_table_survives(folder, tmp_path):
     )
     path = store.prepare(table, tmp_path, dataset="mpii", split="valid")
     assert_same_table(table, store.load(tmp_path, "valid"))
-    assert_same_table(table, tfds_lib.from_builder(path, "valid"))
+    assert_same_table(table, tfds_lib.load(path, "valid"))
 
 
 def test_a_table_without_people_is_packed_too(root, tmp_path):
@@ -216,12 +217,14 @@ def test_records_hold_all_of_the_table(folder, out):
 
 
 @pytest.mark.parametrize(
-    "name", sorted({*data_lib.DATASETS, "synthetic"} - {"joined", "prepared", "tfds"})
+    "name", sorted({*data_lib.DATASETS} - {"joined", "prepared", "tfds"})
 )
 def test_every_data_set_says_what_it_is(name):
-    about = store.ABOUT[name]
-    assert about["description"] and about["license"]
-    assert name == "synthetic" or about["citation"].startswith("@inproceedings{")
+    known = data_lib.DATASETS[name]
+    assert known.about["description"] and known.license
+    assert known.about["citation"].startswith("@inproceedings{")
+    assert known.files or name == "lsp_extended"
+    assert known.recognise and known.splits and known.keypoints
 
 
 def test_many_threads_read_one_store(folder, out):
@@ -258,13 +261,14 @@ def refuse(*args, **kwargs):
     raise AssertionError("a connection")
 socket.socket.connect = socket.socket.connect_ex = socket.getaddrinfo = refuse
 from pose_jax.data import coco, readers, store
+from pose_jax.data.plan import InputConfig, Plan
 from pose_jax.types import PersonView
 assert "tensorflow_datasets" not in sys.modules
 table = coco.load({str(root)!r}, "val2017")
 store.prepare(table, {str(tmp_path)!r}, dataset="coco", split="val2017")
 table = store.load({str(tmp_path)!r}, "val2017")
-config = readers.InputConfig(4, reader="numpy")
-plan = readers.Plan(table, PersonView((48, 64)), config)
+config = InputConfig(4, reader="numpy")
+plan = Plan(table, PersonView((48, 64)), config)
 assert next(readers.batches(plan)).inputs.images.any()
 assert "tensorflow" not in sys.modules
 """
@@ -577,7 +581,7 @@ def test_other_tfds_data_are_read(root, tmp_path, shape):
         tmp_path, "bare", objects=tfds.features.Sequence(objects), rows=rows
     )
     for given in (builder, builder.data_dir, Path(builder.data_dir)):
-        table = tfds_lib.from_builder(given, "train")
+        table = tfds_lib.load(given, "train")
         order = table.image_ids.tolist()
         assert sorted(order) == [12, 77]
         assert table.image_sizes.tolist() == [[90, 61]] * 2
@@ -594,7 +598,7 @@ def test_other_tfds_data_are_read(root, tmp_path, shape):
     config = dataclasses.replace(CONFIG, reader="numpy")
     (batch,) = readers.batches(Plan(table, PEOPLE, config))
     assert batch.inputs.valid.tolist() == [True, True, False, False]
-    assert len(tfds_lib.from_builder(builder, "train[:1]").images) == 1
+    assert len(tfds_lib.load(builder, "train[:1]").images) == 1
     # As a config names it.
     source = data_lib.SourceConfig("tfds", str(builder.data_dir), "train")
     assert data_lib.load(source).fingerprint() == table.fingerprint()
@@ -621,7 +625,7 @@ def test_all_that_tfds_says_of_a_person_is_read(root, tmp_path):
     builder = foreign(
         tmp_path, "full", objects=tfds.features.Sequence(objects), rows=rows
     )
-    table = tfds_lib.from_builder(builder, "train", keypoints=keypoints.COCO)
+    table = tfds_lib.load(builder, "train", keypoints=keypoints.COCO)
     assert len(table) == 1
     assert table.ids.tolist() == [2**40] and table.areas.tolist() == [3]
     assert table.crowd.tolist() == [True]
@@ -639,7 +643,7 @@ def test_other_tfds_data_that_do_not_fit_are_refused(root, tmp_path):
         objects = tfds.features.Sequence(objects) if sequence else objects
         builder = foreign(tmp_path, name, objects=objects, rows=rows, **options)
         with pytest.raises(InputError, match=words) as caught:
-            tfds_lib.from_builder(builder, split)
+            tfds_lib.load(builder, split)
         assert name in str(caught.value) and "\n" not in str(caught.value)
 
     usual = {"bbox": box, "keypoints": tensor(points)}
@@ -672,14 +676,14 @@ def test_other_tfds_data_that_do_not_fit_are_refused(root, tmp_path):
     pytest.importorskip("tensorflow")
     refused("convert_format", usual, rows, file_format="tfrecord")
     with pytest.raises(InputError, match="no TFDS data"):
-        tfds_lib.from_builder(tmp_path, "train")
+        tfds_lib.load(tmp_path, "train")
 
 
 def test_a_store_has_its_own_keypoints(out):
     path = out / "coco" / "val2017" / store.VERSION
-    assert tfds_lib.from_builder(path, "val2017", keypoints=keypoints.COCO).keypoints
+    assert tfds_lib.load(path, "val2017", keypoints=keypoints.COCO).keypoints
     with pytest.raises(InputError, match="coco, not lsp"):
-        tfds_lib.from_builder(path, "val2017", keypoints=keypoints.LSP)
+        tfds_lib.load(path, "val2017", keypoints=keypoints.LSP)
 
 
 # Real data.

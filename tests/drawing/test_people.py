@@ -9,7 +9,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
 
+from pose_jax.drawing import cascade, curves, sheet
+from pose_jax.drawing import maps as maps_lib
 from pose_jax.drawing import people as drawing
+from pose_jax.drawing import votes as votes_lib
 from pose_jax.keypoints import COCO, LSP, SETS, KeypointSet
 
 GREY = np.full((60, 90, 3), 128, np.uint8)  # Height 60, width 90.
@@ -105,7 +108,7 @@ def test_any_points_can_be_drawn(points_xy, visibility):
     assert picture.shape == GREY.shape and picture.dtype == np.uint8
 
 
-def test_nobody_is_drawn_as_the_image():
+def test_no_people_are_drawn_as_the_image():
     for marks in ({}, {"scores": np.zeros((0, 17))}, {"boxes_xyxy": np.zeros((0, 4))}):
         picture = drawing.draw_people(GREY, np.zeros((0, 17, 2)), COCO, **marks)
         np.testing.assert_array_equal(picture, GREY)
@@ -131,7 +134,7 @@ def test_shapes_that_do_not_fit_are_refused(image, points_xy, marks):
 def test_an_overlay_peaks_where_the_heatmap_does(alignment):
     heatmaps = np.zeros((15, 18, 2), np.float32)  # For an input of 60 x 90.
     heatmaps[4, 11, 1] = 1.0
-    picture = drawing.heatmap_overlay(GREY, heatmaps, alignment=alignment)
+    picture = maps_lib.heatmap_overlay(GREY, heatmaps, alignment=alignment)
     change = np.abs(picture.astype(int) - GREY).sum(-1)
     y, x = np.unravel_index(change.argmax(), change.shape)
     factor = (5, 4) if alignment == "stride" else (89 / 17, 59 / 14)
@@ -144,24 +147,26 @@ def test_an_overlay_peaks_where_the_heatmap_does(alignment):
 def test_a_heatmap_as_large_as_the_image_colours_its_own_pixels(alignment):
     heatmaps = np.zeros((60, 90, 1), np.float32)
     heatmaps[50, 70] = 1.0
-    picture = drawing.heatmap_overlay(GREY, heatmaps, alignment=alignment, strength=0.5)
+    picture = maps_lib.heatmap_overlay(
+        GREY, heatmaps, alignment=alignment, strength=0.5
+    )
     assert picture[50, 70].tolist() == [192, 64, 64]
     assert _changed(picture).sum() == 1
 
 
 def test_an_overlay_of_nothing_is_the_image():
     for heatmaps in (np.zeros((15, 18, 3)), np.full((15, 18, 3), -2.0)):
-        np.testing.assert_array_equal(drawing.heatmap_overlay(GREY, heatmaps), GREY)
+        np.testing.assert_array_equal(maps_lib.heatmap_overlay(GREY, heatmaps), GREY)
     odd = np.full((15, 18, 3), np.nan)
     odd[0, 0, 0] = np.inf
-    assert drawing.heatmap_overlay(GREY, odd).shape == GREY.shape
+    assert maps_lib.heatmap_overlay(GREY, odd).shape == GREY.shape
 
 
 def test_a_float_image_is_the_same_picture():
     heatmaps = np.random.default_rng(0).random((15, 18, 3))
     np.testing.assert_array_equal(
-        drawing.heatmap_overlay((GREY / 255).astype(np.float32), heatmaps),
-        drawing.heatmap_overlay(GREY, heatmaps),
+        maps_lib.heatmap_overlay((GREY / 255).astype(np.float32), heatmaps),
+        maps_lib.heatmap_overlay(GREY, heatmaps),
     )
 
 
@@ -170,7 +175,7 @@ def test_a_float_image_is_the_same_picture():
 def test_a_sheet_holds_every_picture_whole(count, titled):
     images = [np.full((20 + i, 40 - i, 3), 40 + 30 * i, np.uint8) for i in range(count)]
     titles = ["a title far too long for its cell"] * count if titled else None
-    picture = drawing.sheet(images, 3, titles)
+    picture = sheet.sheet(images, 3, titles)
     for image in images:
         shown = (picture == image[0, 0]).all(-1).sum()
         assert shown >= image.shape[0] * image.shape[1]
@@ -178,9 +183,9 @@ def test_a_sheet_holds_every_picture_whole(count, titled):
 
 def test_a_sheet_refuses_what_does_not_fit():
     with pytest.raises(ValueError, match="columns"):
-        drawing.sheet([GREY], 0)
+        sheet.sheet([GREY], 0)
     with pytest.raises(ValueError, match="2 titles"):
-        drawing.sheet([GREY], 1, ["a", "b"])
+        sheet.sheet([GREY], 1, ["a", "b"])
 
 
 def test_a_preview_shows_each_input_beside_its_targets():
@@ -190,8 +195,8 @@ def test_a_preview_shows_each_input_beside_its_targets():
         "points_xy": np.broadcast_to(PERSON, (b, k, 2)),
         "visibility": np.full((b, k), 2),
     }
-    alone = drawing.preview_sheet(preview, COCO, columns=2)
-    both = drawing.preview_sheet(
+    alone = sheet.preview_sheet(preview, COCO, columns=2)
+    both = sheet.preview_sheet(
         {**preview, "targets": np.zeros((b, 15, 18, k))}, COCO, columns=2
     )
     assert alone.shape[0] == both.shape[0] >= 3 * 60
@@ -207,17 +212,17 @@ def test_curves_draw_every_phase_and_skip_what_is_no_number(tmp_path):
     lines.append({"step": 39, "phase": "stage_2", "AP@gt_boxes": 0.5})
     path = tmp_path / "metrics.jsonl"
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    drawing.curves(path, tmp_path / "new" / "curves.png")
+    curves.curves(path, tmp_path / "new" / "curves.png")
     picture = np.asarray(Image.open(tmp_path / "new" / "curves.png").convert("RGB"))
     assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 20
     path.write_text("")
-    drawing.curves(path, tmp_path / "curves.png")
+    curves.curves(path, tmp_path / "curves.png")
     assert (tmp_path / "curves.png").exists()
 
 
 def test_a_saved_picture_is_read_back(tmp_path):
     picture = np.random.default_rng(0).integers(0, 256, (7, 5, 3)).astype(np.uint8)
-    drawing.save_png(tmp_path / "a" / "b.png", picture)
+    sheet.save_png(tmp_path / "a" / "b.png", picture)
     np.testing.assert_array_equal(Image.open(tmp_path / "a" / "b.png"), picture)
 
 
@@ -228,7 +233,7 @@ def test_refinement_shows_every_stage_and_what_moved_the_furthest():
     stages[1:, 6] = (41.5, 31.5)
     stages[2, 0] = (36, 32)
     squares = np.array([[32.0, 32.0], [16.0, 16.0]])
-    pictures, titles = drawing.refinement(image, stages, squares, LSP, side=160)
+    pictures, titles = cascade.refinement(image, stages, squares, LSP, side=160)
     assert titles == [
         "stage 1", "right_wrist: 9.5 px", "stage 2", "right_ankle: 4.0 px", "stage 3"
     ]  # fmt: skip
@@ -239,7 +244,7 @@ def test_refinement_shows_every_stage_and_what_moved_the_furthest():
     assert square[77, 135].min() > 200  # Its white beside the dot, up to 137.
     assert square[77, 140].max() < 50
     nowhere = np.full((1, 14, 2), np.nan)
-    assert len(drawing.refinement(image, nowhere, squares[:0], LSP)[0]) == 1
+    assert len(cascade.refinement(image, nowhere, squares[:0], LSP)[0]) == 1
 
 
 def _votes(centers_xy, radius=12, shape=(60, 90)):
@@ -269,7 +274,7 @@ def _coloured(picture):
 
 def test_hough_shows_arrows_and_votes_where_they_are():
     maps = _votes((30, 25))
-    pictures, titles = drawing.hough(GREY, *maps, COCO, joints=[9], side=240)
+    pictures, titles = votes_lib.hough(GREY, *maps, COCO, joints=[9], side=240)
     assert titles == ["left_wrist: heatmap, max 1", "offsets", "votes, max 1"]
     assert {picture.shape for picture in pictures} == {(240, 360, 3)}
     heat, arrows, votes = pictures
@@ -306,7 +311,7 @@ def test_hough_ends_arrows_where_they_vote():
     """All the pixels of a disc vote for a place outside of it."""
     heatmaps, *_ = _votes((30, 25), radius=6)
     far = _votes((60, 25))
-    pictures, _ = drawing.hough(GREY, heatmaps, *far[1:], COCO, joints=[0], side=240)
+    pictures, _ = votes_lib.hough(GREY, heatmaps, *far[1:], COCO, joints=[0], side=240)
     low, size = _frame(pictures[0])
     scale = 240 / size[1]
     y, x = np.nonzero(_coloured(pictures[1]))
@@ -322,7 +327,7 @@ def test_an_arrow_is_broad_where_it_begins(way):
     """And it keeps its direction, however far it points."""
     heatmaps, offsets, fused, points_xy = _votes((30, 25), radius=0.5)
     offsets[:] = (way, 0)
-    heat, arrow, _ = drawing.hough(
+    heat, arrow, _ = votes_lib.hough(
         GREY, heatmaps, offsets, fused, points_xy, COCO, joints=[0]
     )[0]
     low, size = _frame(heat)
@@ -338,26 +343,26 @@ def test_hough_frames_the_disc_of_the_keypoint():
     """Another disc, of somebody else, is not what is looked at."""
     maps = _votes((20, 30), radius=6)
     maps[0][..., :] = np.maximum(maps[0], _votes((75, 30), radius=6)[0])
-    low, size = _frame(drawing.hough(GREY, *maps, COCO, joints=[0])[0][0])
+    low, size = _frame(votes_lib.hough(GREY, *maps, COCO, joints=[0])[0][0])
     assert low[0] < 14 and 26 < (low + size)[0] < 69
 
 
 def test_hough_takes_the_keypoint_of_the_most_votes_and_the_middle_one():
     maps = _votes((30, 25))
     maps[2][:] *= np.linspace(0.1, 0.5, 17)
-    pictures, titles = drawing.hough(GREY, *maps, COCO)
+    pictures, titles = votes_lib.hough(GREY, *maps, COCO)
     assert len(pictures) == 6
     assert titles[::3] == ["right_ankle: heatmap, max 1", "right_elbow: heatmap, max 1"]
     assert titles[2::3] == ["votes, max 0.5", "votes, max 0.3"]
     alone = maps[0][..., :1], maps[1][..., :1, :], maps[2][..., :1], maps[3][:1]
-    assert len(drawing.hough(GREY, *alone, LONELY)[0]) == 3
+    assert len(votes_lib.hough(GREY, *alone, LONELY)[0]) == 3
 
 
 @pytest.mark.parametrize("heat", [0.0, 1.0, np.nan, np.inf])
 @pytest.mark.parametrize("way", [0.0, 1e30, np.nan])
 @pytest.mark.parametrize("point", [5.0, -1e6, np.nan])
 def test_any_votes_can_be_drawn(heat, way, point):
-    picture, *others = drawing.hough(
+    picture, *others = votes_lib.hough(
         GREY,
         np.full((60, 90, 17), heat),
         np.full((60, 90, 17, 2), way),
@@ -377,7 +382,7 @@ def test_votes_that_do_not_fit_the_image_are_refused(wrong):
     maps[wrong] = maps[wrong][1:]
     name = ("heatmaps", "offsets", "fused", "points_xy")[wrong]
     with pytest.raises(ValueError, match=f"{name} must be .* got"):
-        drawing.hough(GREY, *maps, COCO)
+        votes_lib.hough(GREY, *maps, COCO)
 
 
 # Panels: what a method shows of itself.
@@ -392,7 +397,7 @@ def test_a_heatmap_panel_is_as_bright_as_the_brightest_of_its_rows():
         "keypoint_scores": np.ones((2, 17)),
     }
     inspected["heatmaps"][:, 3, 18, 9] = 0.25, 0.5
-    rows = drawing.heatmap_panel(inspected, COCO, "stride")
+    rows = maps_lib.heatmap_panel(inspected, COCO, "stride")
     for row in rows:
         titles, pictures = zip(*row, strict=True)
         assert titles == ("input", "heatmaps, max 0.5", "prediction")
@@ -400,10 +405,10 @@ def test_a_heatmap_panel_is_as_bright_as_the_brightest_of_its_rows():
         assert not _coloured(pictures[0]).any() and _coloured(pictures[2]).any()
     weak, strong = (np.ptp(row[1][1].astype(int), axis=-1).max() for row in rows)
     assert 0 < weak < 0.75 * strong
-    aligned = drawing.heatmap_panel(inspected, COCO, "aligned")
+    aligned = maps_lib.heatmap_panel(inspected, COCO, "aligned")
     for way, row in (("stride", rows[1]), ("aligned", aligned[1])):
         maps = 2 * inspected["heatmaps"][1]
-        over = drawing.heatmap_overlay(inspected["input"][1], maps, alignment=way)
+        over = maps_lib.heatmap_overlay(inspected["input"][1], maps, alignment=way)
         middle = (_centre_of_mass(_coloured(over)) + 0.5) * 240 / 90 - 0.5
         found = _centre_of_mass(_coloured(row[1][1]))
         np.testing.assert_allclose(found, middle, atol=0.8)
@@ -418,10 +423,10 @@ def test_panels_of_votes_and_of_a_cascade_are_those_pictures_with_their_titles()
             strict=True,
         )
     )
-    rows = drawing.votes_panel(
+    rows = votes_lib.votes_panel(
         {"input": np.stack([GREY, GREY]), **maps}, COCO, "stride"
     )
-    expected = drawing.hough(GREY, *_votes((30, 25)), COCO)
+    expected = votes_lib.hough(GREY, *_votes((30, 25)), COCO)
     assert len(rows) == 2
     for row in rows:
         for (title, picture), one, words in zip(row, *expected, strict=True):
@@ -429,12 +434,12 @@ def test_panels_of_votes_and_of_a_cascade_are_those_pictures_with_their_titles()
             np.testing.assert_array_equal(picture, one)
     stages, squares = np.full((3, 14, 2), 32.0), np.full((2, 2), 9.0)
     stages[1, 6] += 4
-    rows = drawing.cascade_panel(
+    rows = cascade.cascade_panel(
         {"input": GREY[None], "stages_xy": stages[None], "squares": squares[None]},
         LSP,
         "stride",
     )
-    expected = drawing.refinement(GREY, stages, squares, LSP)
+    expected = cascade.refinement(GREY, stages, squares, LSP)
     assert [title for title, _ in rows[0]] == expected[1]
     for (_, picture), one in zip(rows[0], expected[0], strict=True):
         np.testing.assert_array_equal(picture, one)
@@ -523,7 +528,7 @@ def test_a_preview_of_a_detector_shows_its_boxes_and_fits_on_a_screen():
         ),
         "kind": np.array([[1, 0], [0, 0]]),
     }
-    picture = drawing.preview_sheet(preview, None)
+    picture = sheet.preview_sheet(preview, None)
     assert picture.shape == (400 + 12, 2 * 480 + 18, 3)
     green = (picture == drawing.CENTRE).all(-1)
     assert green[:, : 480 + 6].any() and not green[:, 480 + 6 :].any()

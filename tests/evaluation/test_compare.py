@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from pose_jax import keypoints
-from pose_jax.evaluation import compare, measure
+from pose_jax.evaluation import compare
+from pose_jax.evaluation import poses as measure
 from tests.made_up import detections, make_poses, make_table
 
 
@@ -40,7 +41,10 @@ def test_ap_of_resampled_images_is_that_of_a_file_with_them_repeated():
     poses = noisy(boxes, 12, 1)
     times = np.array([2, 0, 1, 3, 0, 1, 1, 2, 0, 0])
     copies = np.arange(10).repeat(times)
-    truth, results = measure.ground_truth(boxes), measure.coco_results(boxes, poses)
+    truth, results = (
+        boxes.ground_truth.coco_ground_truth(),
+        measure.to_results(boxes, poses),
+    )
     drawn = {**truth, "images": [], "annotations": []}
     drawn_results = []
     for number, i in enumerate(copies):

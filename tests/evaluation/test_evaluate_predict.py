@@ -12,12 +12,15 @@ from PIL import Image
 import pose_jax
 from pose_jax import cli, methods, predict, trees
 from pose_jax import sharding as sharding_lib
-from pose_jax.data import coco, readers
+from pose_jax.data import coco
+from pose_jax.data.plan import InputConfig
 from pose_jax.data.synthetic import scenes
 from pose_jax.data.table import Table
 from pose_jax.drawing import people as drawing
 from pose_jax.errors import ConfigError, InputError
-from pose_jax.evaluation import evaluate, measure
+from pose_jax.evaluation import boxes as of_boxes
+from pose_jax.evaluation import evaluate
+from pose_jax.evaluation.predictor import Predictor
 from pose_jax.keypoints import COCO, LSP
 from pose_jax.runs import directory, states
 from pose_jax.types import Boxes
@@ -76,6 +79,7 @@ def run(root, tmp_path_factory):
 @pytest.fixture(scope="module")
 def evaluated(run):
     found = evaluate.evaluate_run(run, decoders=("argmax", "dark"))
+    found = {name: each.metrics for name, each in found.items()}
     results = json.loads(
         (run / "eval" / "gt_boxes" / "dark" / "predictions.json").read_text()
     )
@@ -165,17 +169,17 @@ def test_every_row_counts_once_and_keeps_its_place(root, run):
     """Batches of any size, also one that leaves a remainder, give the same poses."""
     loaded = directory.load(run)
     table = coco.load(root, "val2017")
-    predictor = evaluate.Predictor(loaded.method(), sharding_lib.make_mesh())
+    predictor = Predictor(loaded.method(), sharding_lib.make_mesh())
     rows = table.labelled_rows()
     found = {}
     for size in (4, 8):
-        config = readers.InputConfig(size, (320, 256), "numpy")
+        config = InputConfig(size, (320, 256), "numpy")
         found[size] = predictor(loaded.variables, table, config)
     np.testing.assert_array_equal(found[4].row, rows)
     np.testing.assert_array_equal(found[8].row, rows)
     np.testing.assert_allclose(found[4].points_xy, found[8].points_xy, atol=1e-2)
     shuffled = np.random.default_rng(0).permutation(rows)
-    config = readers.InputConfig(4, (320, 256), "numpy")
+    config = InputConfig(4, (320, 256), "numpy")
     again = predictor(loaded.variables, table, config, shuffled)
     np.testing.assert_array_equal(again.row, shuffled)
 
@@ -273,9 +277,10 @@ def test_every_image_counts_once_over_canvases_of_several_sizes(batch_size):
     table = mixed_table()
     variables = {"detector": right_answers(table)}
     method = MadeUpDetector(DetectorConfig("made_up_detector", images=7))
-    predictor = evaluate.Predictor(method, sharding_lib.make_mesh())
-    config = readers.InputConfig(batch_size, reader="numpy")
-    metrics, boxes = evaluate.evaluate(predictor, variables, table, config)
+    predictor = Predictor(method, sharding_lib.make_mesh())
+    config = InputConfig(batch_size, reader="numpy")
+    evaluation = evaluate.evaluate(predictor, variables, table, config)
+    metrics, boxes = evaluation.metrics, evaluation.predictions
     np.testing.assert_array_equal(boxes.row, np.arange(7))
     assert predictor.traces == 2
     np.testing.assert_array_equal(boxes.valid.sum(1), [2] * 6 + [0])
@@ -283,7 +288,7 @@ def test_every_image_counts_once_over_canvases_of_several_sizes(batch_size):
         boxes.boxes_xyxy[:6, :2].reshape(-1, 4), table.boxes_xyxy
     )
     assert metrics["box_AP"] == metrics["box_AR"] == 1
-    assert list(metrics) == measure.names(table, boxes=True)
+    assert list(metrics) == of_boxes.names(table)
     some = predictor(variables, table, config, np.array([6, 1, 4]))
     np.testing.assert_array_equal(some.row, [6, 1, 4])
     np.testing.assert_array_equal(some.boxes_xyxy, boxes.boxes_xyxy[[6, 1, 4]])
@@ -328,7 +333,8 @@ def test_a_detector_s_boxes_are_what_a_pose_model_is_evaluated_on(
     (found,) = poses.values()
     # The same boxes but for their rounding: as good as on those annotated.
     (annotated,) = evaluate.evaluate_run(run).values()
-    assert found["AP@detections"] == pytest.approx(annotated["AP@gt_boxes"], abs=1e-3)
+    expected = pytest.approx(annotated.metrics["AP@gt_boxes"], abs=1e-3)
+    assert found.metrics["AP@detections"] == expected
     assert (run / "eval" / "detections" / "dark" / "predictions.json").exists()
 
 
@@ -375,9 +381,9 @@ def test_a_picture_of_boxes_shows_the_sure_ones_and_a_few_others(root):
 
     with pytest.MonkeyPatch.context() as m:
         m.setattr(drawing, "draw_boxes", draw)
-        evaluate.draw_image(table, boxes, 2)
+        of_boxes.draw(table, boxes, 2)
         few = dataclasses.replace(boxes, scores=boxes.scores / 10)
-        evaluate.draw_image(table, few, 2)
+        of_boxes.draw(table, few, 2)
     kept = boxes.scores[0][boxes.valid[0]]
     np.testing.assert_allclose(drawn[0], kept[kept >= 0.5])
     np.testing.assert_allclose(drawn[1], kept[:3] / 10)
@@ -464,7 +470,7 @@ def test_strange_images_are_looked_at_and_wrong_ones_named(
     assert len(lines) == len(bad) + 1
     for name, line in zip([bad[0], bad[1], "moving.gif", bad[2]], lines, strict=True):
         assert name in line
-    assert "has 3 pictures" in lines[2]
+    assert "animated image (3 frames)" in lines[2]
     found = json.loads((out / "predictions.json").read_text())
     assert {person["file_name"] for person in found} == set(good)
     assert all(np.isfinite(person["keypoints"]).all() for person in found)
@@ -506,7 +512,7 @@ def test_boxes_without_a_slot_are_said(detector_run, run, root, tmp_path, capsys
     more = [len(table.people_of_image(i)) - 1 for i in range(6)]
     assert any(more)
     assert len(err.strip().splitlines()) == sum(n > 0 for n in more)
-    assert "1 more boxes than slots" in err
+    assert "1 detections were dropped" in err
 
 
 def test_runs_in_each_others_place_are_one_line(detector_run, run, capsys):

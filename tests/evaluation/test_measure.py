@@ -9,7 +9,10 @@ import scipy.io
 
 from pose_jax import keypoints
 from pose_jax.data.table import Table
-from pose_jax.evaluation import evaluate, measure
+from pose_jax.evaluation import boxes as of_boxes
+from pose_jax.evaluation import poses as measure
+from pose_jax.evaluation import text as metric_text
+from pose_jax.evaluation.suppress import EvaluationConfig, suppress
 from pose_jax.types import Boxes
 from tests.made_up import detections, make_poses, make_table, right_answers
 
@@ -173,7 +176,7 @@ def test_degenerate_torsos_are_counted_and_nobody_is_divided_by_zero():
         ("PCP_sticks_of_length_zero", 10),
     ):
         (note,) = (n for n in notes if n.startswith(f"{name}@gt_boxes is {count}: "))
-        assert note.endswith(measure.FORMULAS[name])
+        assert note.endswith(metric_text.FORMULAS[name])
 
 
 def test_real_labels_have_a_stick_of_length_zero_and_a_tiny_torso(real_data):
@@ -372,10 +375,10 @@ def test_new_names_keep_the_convention_and_all_have_formulas():
     parts = {f"{name}_{kind}" for name in ("PCP", "PCP_loose") for kind in _KINDS}
     for name in found:
         assert re.fullmatch(r"\w+(@0\.\d+)?@joint_boxes@PC", name), name
-        assert measure.formula(name) or name.split("@")[0] in parts, name
-    order = [name.split("@")[0] for name in measure.shown(found)]
+        assert metric_text.formula(name) or name.split("@")[0] in parts, name
+    order = [name.split("@")[0] for name in metric_text.shown(found)]
     assert order == ["pixel_error", *["PCK"] * 3, "PCP", "PCP_limbs", "flipped_people"]
-    assert "flipped" not in measure.one_line(1, found)
+    assert "flipped" not in metric_text.one_line(1, found)
 
 
 _KINDS = {name for name, _, _ in keypoints.LSP.sticks}
@@ -385,9 +388,9 @@ def test_every_metric_shown_has_a_formula_and_it_is_printed():
     table = make_table(4, keypoints.MPII, head_sizes=np.full(4, 40.0))
     for made in (table, make_table(4)):
         found = measure.measure(made, make_poses(made, moved=1.0))
-        text = measure.table_of({"dark": found, "argmax": found})
-        for name in measure.shown(found):
-            assert measure.formula(name)
+        text = metric_text.table_of({"dark": found, "argmax": found})
+        for name in metric_text.shown(found):
+            assert metric_text.formula(name)
             assert re.search(rf"^{re.escape(name)} +[\d.]+ +[\d.]+$", text, re.M)
             assert f"  {name.split('@')[0]}: " in text
 
@@ -404,7 +407,7 @@ def test_the_keypoint_table_counts_each_keypoint_alone():
     assert (nose["labelled"], left_eye["hidden"]) == (1, 1)
     assert right_eye["median_error"] == pytest.approx(10, abs=1e-4)
     assert nose["mean_error"] < 1e-4 and nose["PCK@0.2"] == 1
-    assert "right_eye" in measure.keypoint_table(rows)
+    assert "right_eye" in metric_text.keypoint_table(rows)
     unlabelled = dataclasses.replace(table, labelled=False)
     assert measure.per_keypoint(unlabelled, poses) == []
 
@@ -416,7 +419,7 @@ def test_nobody_labelled_gives_numbers_or_nan_and_no_error():
     assert found["AP@gt_boxes"] == -1 and np.isnan(found["pixel_error@gt_boxes"])
     (note,) = measure.notes(table, make_poses(table), found)
     assert "none of the 2 annotated people counts" in note
-    assert measure.keypoint_table(measure.per_keypoint(table, make_poses(table)))
+    assert metric_text.keypoint_table(measure.per_keypoint(table, make_poses(table)))
 
 
 @pytest.mark.parametrize(
@@ -452,7 +455,7 @@ def test_poses_on_detections_are_counted_against_the_annotated_people():
     raw = measure.measure(boxes, poses)
     assert raw["AP@detections"] == pytest.approx(1, abs=0.1)
     assert not any("PCK" in name for name in raw)
-    kept = evaluate.suppress(boxes, poses, evaluate.EvaluationConfig())
+    kept = suppress(boxes, poses, EvaluationConfig())
     assert kept.row.tolist() == [0, 1, 2, 3, 4, 5]
     assert measure.measure(boxes, kept)["AP@detections"] == pytest.approx(1)
 
@@ -471,8 +474,8 @@ def test_suppression_is_that_of_each_image_alone(how):
     poses = make_poses(boxes)
     poses.points_xy[:] += rng.normal(size=poses.points_xy.shape) * 3
     poses.score[:] = rng.uniform(size=len(rows))
-    config = evaluate.EvaluationConfig(nms=how, nms_threshold=0.8)
-    found = evaluate.suppress(boxes, poses, config)
+    config = EvaluationConfig(nms=how, nms_threshold=0.8)
+    found = suppress(boxes, poses, config)
     areas = (boxes.boxes_xyxy[:, 2:] - boxes.boxes_xyxy[:, :2]).prod(-1)
     expected, scores = [], {}
     for image in range(len(table.images)):
@@ -503,7 +506,7 @@ def test_annotated_people_are_never_suppressed():
     table = make_table()
     twins = dataclasses.replace(table, points_xy=table.points_xy[[0, 0, 2, 2, 4, 4]])
     poses = make_poses(twins)
-    kept = evaluate.suppress(twins, poses, evaluate.EvaluationConfig(nms_threshold=0.1))
+    kept = suppress(twins, poses, EvaluationConfig(nms_threshold=0.1))
     assert kept.row.tolist() == [0, 1, 2, 3, 4, 5]
 
 
@@ -524,17 +527,19 @@ def boxes_of(table: Table, variables: dict) -> Boxes:
 def test_right_boxes_measure_perfect_and_names_know_it_before():
     table = make_table(7)
     boxes = boxes_of(table, right_answers(table))
-    found = measure.measure(table, boxes)
-    assert list(found) == measure.names(table, boxes=True)
+    found = of_boxes.measure(table, boxes)
+    assert list(found) == of_boxes.names(table)
     assert found["box_AP"] == found["box_AP50"] == found["box_AR"] == 1
     # All have 10,000 square pixels.
     assert found["box_APs"] == found["box_APm"] == -1 and found["box_APl"] == 1
-    assert all(map(measure.formula, found)) and all(map(measure.is_metric, found))
-    assert not measure.is_metric("box_loss") and not measure.is_metric("lr")
-    assert measure.notes(table, boxes, found) == []
-    assert "box_AP 1  box_AP50 1" in measure.one_line(5, found)
-    text = measure.table_of({"detector": found})
-    assert f"box_AP: {measure.FORMULAS['box_AP']}" in text
+    assert all(map(metric_text.formula, found)) and all(
+        map(metric_text.is_metric, found)
+    )
+    assert not metric_text.is_metric("box_loss") and not metric_text.is_metric("lr")
+    assert of_boxes.notes(table, boxes, found) == []
+    assert "box_AP 1  box_AP50 1" in metric_text.one_line(5, found)
+    text = metric_text.table_of({"detector": found})
+    assert f"box_AP: {metric_text.FORMULAS['box_AP']}" in text
 
 
 def test_a_false_box_in_an_image_of_nobody_costs_precision():
@@ -547,17 +552,17 @@ def test_a_false_box_in_an_image_of_nobody_costs_precision():
         image_sizes=np.full((3, 2), 400, np.int32),
     )
     answers = right_answers(empty)
-    assert measure.measure(empty, boxes_of(empty, answers))["box_AP"] == 1
+    assert of_boxes.measure(empty, boxes_of(empty, answers))["box_AP"] == 1
     answers["params"]["boxes"][2, 0] = (10, 10, 50, 90)
     answers["params"]["scores"][2, 0] = 0.99
-    found = measure.measure(empty, boxes_of(empty, answers))
+    found = of_boxes.measure(empty, boxes_of(empty, answers))
     assert found["box_AP"] == pytest.approx(4 / 5) and found["box_AR"] == 1
 
 
 def test_boxes_as_results_are_those_that_are_valid():
     table = make_table(3)
     boxes = boxes_of(table, right_answers(table))
-    results = measure.coco_results(table, boxes)
+    results = of_boxes.to_results(table, boxes)
     assert [r["image_id"] for r in results] == [10, 10, 11]
     assert {r["category_id"] for r in results} == {1}
     xywh = np.array([r["bbox"] for r in results])
@@ -589,18 +594,18 @@ def aside(boxes):
 def test_a_box_ap_of_nothing_says_why(change, says):
     table = make_table()
     boxes = change(boxes_of(table, right_answers(table)))
-    found = measure.measure(table, boxes)
-    (note,) = measure.notes(table, boxes, found)
+    found = of_boxes.measure(table, boxes)
+    (note,) = of_boxes.notes(table, boxes, found)
     assert re.search(f"^box_AP is 0: .*{says}", note), note
 
 
 def test_without_labels_boxes_are_not_measured():
     table = make_table(labelled=False)
     boxes = boxes_of(table, right_answers(table))
-    assert measure.measure(table, boxes) == {}
-    assert measure.names(table, boxes=True) == []
-    (note,) = measure.notes(table, boxes, {})
-    assert "nobody is annotated" in note
+    assert of_boxes.measure(table, boxes) == {}
+    assert of_boxes.names(table) == []
+    (note,) = of_boxes.notes(table, boxes, {})
+    assert "have no annotations" in note
 
 
 def test_box_errors_are_people_missed_and_boxes_of_nobody():
@@ -639,9 +644,9 @@ def test_box_errors_are_people_missed_and_boxes_of_nobody():
         valid=np.array([[True] * 4, [True] * 3 + [False]]),
         row=np.array([0, 1], np.int32),
     )
-    missed, false = measure.box_errors(table, boxes)
+    missed, false = of_boxes.box_errors(table, boxes)
     assert missed.tolist() == [1, 0] and false.tolist() == [2, 1]
-    missed, false = measure.box_errors(table, boxes, score=0.75, iou=0.4)
+    missed, false = of_boxes.box_errors(table, boxes, score=0.75, iou=0.4)
     assert missed.tolist() == [1, 0] and false.tolist() == [0, 0]
 
 
@@ -653,7 +658,7 @@ def test_results_have_the_digits_of_round():
     points = (rng.normal(size=(40, 17, 2)) * scale).astype(np.float32)
     points[0, :6, 0] = (0.0625, 0.1875, -0.0625, -0.0001, 2.5, 1e30)
     poses = dataclasses.replace(make_poses(table), points_xy=points)
-    for i, result in enumerate(measure.coco_results(table, poses)):
+    for i, result in enumerate(measure.to_results(table, poses)):
         xys = np.concatenate([points[i], poses.keypoint_scores[i][:, None]], -1)
         expected = [round(float(v), 3) for v in xys.reshape(-1)]
         assert result["keypoints"] == expected
@@ -676,7 +681,7 @@ def test_oks_of_an_image_is_pycocotools_to_the_bit():
     poses = dataclasses.replace(poses, score=rng.permutation(96).astype(np.float32))
     evaluator = coco._match(
         table.coco_ground_truth(),
-        measure.coco_results(table, poses),
+        measure.to_results(table, poses),
         keypoints.COCO.sigmas,
         20,
     )
@@ -688,3 +693,20 @@ def test_oks_of_an_image_is_pycocotools_to_the_bit():
             found, COCOeval.computeOks(evaluator, image, 1), strict=True
         )
     assert len({oks for image in images for oks in evaluator.ious[image, 1].flat}) > 80
+
+
+def test_a_crop_holds_box_and_points_and_stays_inside():
+    image = np.arange(30 * 40 * 3, dtype=np.uint32).astype(np.uint8).reshape(30, 40, 3)
+    for box, points in (
+        ([5, 6, 9, 12], [[20, 3]]),
+        ([-50, -50, -40, -40], np.zeros((0, 2))),
+        ([38, 28, 90, 90], [[39, 29]]),
+    ):
+        points = np.array(points, float).reshape(-1, 2)
+        window, corner = measure.crop(image, np.array(box, float), points)
+        h, w = window.shape[:2]
+        x, y = corner
+        np.testing.assert_array_equal(window, image[y : y + h, x : x + w])
+        assert h > 0 and w > 0
+        for px, py in points:
+            assert x <= px < x + w and y <= py < y + h

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 
 from pose_jax import methods
-from pose_jax import sharding as sharding_lib
 from pose_jax.data import readers
-from pose_jax.evaluation import evaluate, pictures
+from pose_jax.data.plan import InputConfig, Plan
+from pose_jax.evaluation import evaluate, pictures, poses
 from pose_jax.keypoints import LSP
 from pose_jax.types import Panel, PersonView
 from tests.made_up import MadeUp, make_poses, make_table
 
-INPUT = readers.InputConfig(batch_size=2, canvas_size=(64, 64), reader="numpy")
+INPUT = InputConfig(batch_size=2, canvas_size=(64, 64), reader="numpy")
 
 
 def shades(inspected, keypoint_set, alignment):
@@ -119,7 +119,7 @@ def test_what_a_method_shows_is_what_its_panels_draw(name, files):
     if not files:
         return
     table = make_table(4, keypoint_set=LSP)
-    plan = readers.Plan(table=table, view=method.view, config=INPUT, training=False)
+    plan = Plan(table=table, view=method.view, config=INPUT, training=False)
     inputs = next(iter(readers.batches(plan))).inputs
     key = jax.random.key(0)
     variables = {phase.name: jax.eval_shape(phase.init, key) for phase in method.phases}
@@ -145,10 +145,9 @@ def test_a_run_has_a_picture_of_each_panel(tmp_path):
             return super().inspect(variables, inputs)
 
     method = Noted(keypoints=LSP)
-    predictor = evaluate.Predictor(method, sharding_lib.make_mesh())
     (tmp_path / "metrics.jsonl").touch()
-    found = make_poses(table)
-    evaluate.draw_run(tmp_path, predictor, table, found, {"add": 0}, INPUT)
+    evaluation = evaluate.Evaluation(poses, table, make_poses(table))
+    pictures.draw_run(tmp_path, method, evaluation, {"add": 0}, INPUT)
     names = {path.name for path in (tmp_path / "pictures").iterdir()}
     assert "shades.png" in names and "heatmaps.png" not in names
     assert asked == [(12,)]

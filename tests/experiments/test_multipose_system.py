@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from experiments.multipose import system as tables
-from pose_jax.evaluation import measure
+from pose_jax.evaluation import poses as measure
 from pose_jax.methods import system
 from tests.made_up import make_table
 

@@ -33,6 +33,7 @@ import optax
 
 from pose_jax import keypoints, methods
 from pose_jax.data import readers
+from pose_jax.data.plan import InputConfig, Plan
 from pose_jax.training import keys, optim, train
 from tests.made_up import make_table
 
@@ -195,8 +196,8 @@ def compute(name: str) -> dict[str, Any]:
     """What a case gives on this machine, as its file has it."""
     table = _table()
     method = methods.build(CASES[name], table.keypoints)
-    config = readers.InputConfig(3, canvas_size=(144, 120), reader="numpy")
-    plan = readers.Plan(table, method.view, config, training=True, seed=1)
+    config = InputConfig(3, canvas_size=(144, 120), reader="numpy")
+    plan = Plan(table, method.view, config, training=True, seed=1)
     batch = next(readers.numpy_batches(plan, 0, 1))
     # Plain momentum: Adam's first step is the sign of the gradient, at zero anything.
     optimizer = optim.OptimizerConfig(
@@ -208,9 +209,7 @@ def compute(name: str) -> dict[str, Any]:
         phases[phase.name], variables[phase.name] = _train_once(
             phase, number, variables, batch, optimizer
         )
-    inputs = next(
-        readers.numpy_batches(readers.Plan(table, method.view, config))
-    ).inputs
+    inputs = next(readers.numpy_batches(Plan(table, method.view, config))).inputs
     predicted = jax.device_get(jax.jit(method.predict)(variables, inputs))
     predictions = {
         field: np.asarray(getattr(predicted, field), np.float64).tolist()

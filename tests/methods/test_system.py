@@ -11,8 +11,10 @@ from pose_jax import methods, nms
 from pose_jax import sharding as sharding_lib
 from pose_jax.data import readers
 from pose_jax.data import table as table_lib
+from pose_jax.data.plan import InputConfig, Plan
 from pose_jax.errors import ConfigError
-from pose_jax.evaluation import evaluate, predictor
+from pose_jax.evaluation import predictor
+from pose_jax.evaluation.predictor import Predictor
 from pose_jax.keypoints import COCO, FLIC, LSP
 from pose_jax.methods import system
 from pose_jax.types import Boxes, ImageView, PersonView, Poses
@@ -20,7 +22,7 @@ from tests.made_up import MadeUp
 
 SIZES = [(90, 70), (70, 90), (64, 64), (80, 60)]  # (w, h): two canvas sizes.
 BUCKETS = ((96, 72), (72, 96))
-CONFIG = readers.InputConfig(batch_size=4, canvas_size=(96, 96), reader="numpy")
+CONFIG = InputConfig(batch_size=4, canvas_size=(96, 96), reader="numpy")
 POSE = {
     "name": "dark",
     "model": {"name": "pocket", "options": {"width": 8, "blocks": (0, 0, 0)}},
@@ -146,7 +148,7 @@ def run(images, boxes, pose, **options):
 def one_by_one(images, boxes, pose, *, slots, box_nms, oks_nms, rescoring=None):
     """The same by loops on the host and `Predictor`, which is what `eval` uses."""
     method, variables = pose
-    predictor = evaluate.Predictor(method, sharding_lib.make_mesh(jax.devices()[:1]))
+    predictor = Predictor(method, sharding_lib.make_mesh(jax.devices()[:1]))
     everybody = []
     for image, its in zip(images, boxes, strict=True):
         its = its[its[:, 4] > 0]
@@ -276,7 +278,7 @@ def test_scores_of_a_method_without_keypoint_scores_are_the_boxes(images, boxes)
 
 def test_rows_of_padding_hold_nobody(images, boxes, pose):
     method, variables = pose
-    plan = readers.Plan(
+    plan = Plan(
         table=table_lib.from_boxes(images[:1], None, keypoints=COCO),
         view=FixedDetector().view,
         config=dataclasses.replace(CONFIG, batch_size=2),

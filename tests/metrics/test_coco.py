@@ -67,7 +67,7 @@ def loop_image(truth, found, similarity, threshold, area, ignored):
             if i in taken and not item["iscrowd"]:
                 continue
             if at is not None and ignore and not truth[at][1]:
-                break  # Nobody is given up for one that is ignored.
+                break  # No match is given up for one that is ignored.
             value = similarity(item, detection)
             if value >= best:
                 best, at = value, i
@@ -321,10 +321,10 @@ def test_nothing_found_is_zero_and_nothing_to_find_is_minus_one():
     truth, results = one_case()
     assert coco_keypoint_ap(truth, []) == dict.fromkeys(KEYPOINT_KEYS, 0.0)
     assert coco_box_ap(truth, [])["AP"] == 0.0
-    nobody = {**truth, "annotations": []}
+    empty = {**truth, "annotations": []}
     for found in (results, []):
-        assert coco_keypoint_ap(nobody, found) == dict.fromkeys(KEYPOINT_KEYS, -1.0)
-        assert coco_box_ap(nobody, found) == dict.fromkeys(BOX_KEYS, -1.0)
+        assert coco_keypoint_ap(empty, found) == dict.fromkeys(KEYPOINT_KEYS, -1.0)
+        assert coco_box_ap(empty, found) == dict.fromkeys(BOX_KEYS, -1.0)
 
 
 def test_files_and_content_are_the_same(tmp_path, capsys):
@@ -357,7 +357,7 @@ def test_annotation_ids_do_not_matter(metric, ids):
 def test_missing_crowd_flags_and_counts_are_filled_in():
     truth, results = one_case()
     results[0]["score"] = 0.9
-    truth["annotations"][1]["keypoints"][2::3] = [0] * 17  # Nobody is labelled.
+    truth["annotations"][1]["keypoints"][2::3] = [0] * 17  # No person is labelled.
     truth["annotations"][1]["num_keypoints"] = 0
     want = coco_keypoint_ap(truth, results)
     assert want["AP"] == pytest.approx(1.0) and want["APl"] == -1.0

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pose_jax import info, models
-from pose_jax.models import layers, ops
+from pose_jax import models
+from pose_jax.models import cost, layers, ops
 from pose_jax.trees import flatten, path_matches
 from pose_jax.weights import convert
 from tests.models.networks import (
@@ -153,7 +153,7 @@ def test_the_cost_of_deeppose_is_counted():
         + 13**2 * 9 * (256 * 384 + 384 * 384 + 384 * 256)
     )
     dense = 9216 * 4096 + 4096 * 4096 + 4096 * 28
-    found = info.multiply_adds(
+    found = cost.multiply_adds(
         partial(model.init, train=True), key, jnp.zeros(PAPER.shape)
     )
     assert found == (convolutions + dense,) * 2 == (1_131_274_784,) * 2

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pose_jax import info, models
-from pose_jax.models import layers
+from pose_jax import models
+from pose_jax.models import cost, layers
 from pose_jax.models.hourglass import Hourglass, Stack
 from tests.models import networks
 from tests.models.networks import slow_conv, slow_norm, slow_relu
@@ -20,7 +20,7 @@ def test_size_and_cost_are_the_published_ones():
         return model.init(key, images, train=True)
 
     key = jax.random.key(0)
-    macs, charged = info.multiply_adds(init, key)
+    macs, charged = cost.multiply_adds(init, key)
     assert charged == macs  # no transposed convolution
     assert round(macs / 2**30, 1) == 2.7
     params = jax.eval_shape(init, key)["params"]

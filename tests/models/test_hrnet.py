@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pose_jax import info, models
-from pose_jax.models import layers
+from pose_jax import models
+from pose_jax.models import cost, layers
 from pose_jax.models.hrnet import FuseLayers, HRNet
 from pose_jax.trees import flatten
 from tests.models import networks
@@ -29,8 +29,8 @@ def published(request):
         return model.init(key, images, train=True)
 
     key = jax.random.key(0)
-    cost = info.multiply_adds(init, key)
-    return request.param, cost, jax.eval_shape(init, key)
+    macs = cost.multiply_adds(init, key)
+    return request.param, macs, jax.eval_shape(init, key)
 
 
 def test_size_and_cost_are_the_published_ones(published):

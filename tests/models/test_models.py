@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pose_jax import info, models
+from pose_jax import models
 from pose_jax.errors import ConfigError
-from pose_jax.models import ops
+from pose_jax.models import cost, ops
 from pose_jax.models.pocket import Pocket
 from pose_jax.trees import flatten, path_matches
 from tests.models.networks import (
@@ -56,7 +56,7 @@ def test_costs_are_the_published_ones(name):
     sizes = [(128, 96), (256, 192), (384, 288)]
     for (h, w), millions, printed in zip(sizes, *COSTS[name], strict=False):
         images = jnp.zeros((1, h, w, 3))
-        true, charged = info.multiply_adds(partial(model.init, train=True), key, images)
+        true, charged = cost.multiply_adds(partial(model.init, train=True), key, images)
         assert true / 1e6 == pytest.approx(millions, abs=1e-3)
         # Some are printed rounded, some cut off, and SimpleBaseline's a little lower.
         assert charged / 2**30 == pytest.approx(printed, rel=0.013, abs=0.06)

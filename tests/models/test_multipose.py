@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pose_jax import info, models
-from pose_jax.models import ops
+from pose_jax import models
+from pose_jax.models import cost, ops
 from pose_jax.models.resnet import ResNet
 from pose_jax.trees import flatten, path_matches
 from pose_jax.weights import convert
@@ -193,7 +193,7 @@ def test_sizes_are_those_of_torchvision_and_one_convolution(name, backbone, chan
 
 def test_the_cost_is_64_4_G_at_353x257():
     model = models.build("multipose_101")
-    macs, charged = info.multiply_adds(model.apply, shapes(model, PAPER), PAPER)
+    macs, charged = cost.multiply_adds(model.apply, shapes(model, PAPER), PAPER)
     assert macs == charged == 64_369_017_024
 
 

@@ -95,7 +95,9 @@ def test_boxes_of_a_detector_stand_beside_the_truth(root, tmp_path):
     assert table.box_source == "detections" and not table.labelled
     assert table.truth.fingerprint() == truth.fingerprint()
     other = loaded(root, data={"name": "lsp", "root": "x", "split": "test"})
-    with pytest.raises(ConfigError, match="'coco' alone"):
+    with pytest.raises(
+        ConfigError, match=r"data sets 'coco', 'prepared'; this run's is 'lsp'"
+    ):
         other.eval_table(boxes=str(path))
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from pose_jax import data, methods
 from pose_jax.errors import ConfigError
-from pose_jax.evaluation import measure
+from pose_jax.evaluation import poses as measure
 from pose_jax.sweep import Sweep, grid, preflight, readout, space
 from tests.sweep.studies import DEMO, LR, ROOT, SHIPPED
 
@@ -17,7 +17,7 @@ def names(folder):
     source = data.SourceConfig(name="coco", root=str(folder / "data"), split="val2017")
     found = measure.names(data.load(source))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(measure, "names", lambda table, boxes=False: found)
+        patch.setattr(measure, "names", lambda table: found)
         yield
 
 

@@ -9,8 +9,8 @@ import pytest
 
 from pose_jax import cli, config, methods
 from pose_jax.errors import ConfigError
-from pose_jax.evaluation import evaluate
-from pose_jax.evaluation import measure as measures
+from pose_jax.evaluation import poses as of_poses
+from pose_jax.evaluation import predictor
 from pose_jax.runs import directory
 from pose_jax.sweep import Sweep, grid, runner, summary
 from pose_jax.training import config as training_config
@@ -56,7 +56,7 @@ def test_a_method_is_predicted_once_and_each_trial_is_evaluated(
 ):
     """With poses that are made up, each method's further off than those before."""
     built, predicted, thresholds = [], [], []
-    build, suppress = methods.build, evaluate.suppress
+    build, suppress = methods.build, of_poses.suppress
 
     def noted_build(section, keypoints):
         method = build(section, keypoints)
@@ -80,9 +80,9 @@ def test_a_method_is_predicted_once_and_each_trial_is_evaluated(
         return {"pixel_error@gt_boxes": float(off.mean())}
 
     monkeypatch.setattr(methods, "build", noted_build)
-    monkeypatch.setattr(evaluate, "Predictor", Predictor)
-    monkeypatch.setattr(evaluate, "suppress", noted_suppress)
-    monkeypatch.setattr(measures, "measure", measure)
+    monkeypatch.setattr(predictor, "Predictor", Predictor)
+    monkeypatch.setattr(of_poses, "suppress", noted_suppress)
+    monkeypatch.setattr(of_poses, "measure", measure)
     study = str(tmp_path / "study")
     file = str(write(tmp_path, DECODERS))
     counts = runner.run(file, study, eval_only=str(network), times=QUICK)
@@ -121,7 +121,7 @@ def test_decoders_are_read_out_of_one_network(network, tmp_path, capsys):
     ("space", "meant"),
     [
         ({"method.kernel": grid(3)}, "Did you mean 'method.kernel_size'"),
-        ({"optimizer.lr": grid(0.1)}, "has to be trained for it"),
+        ({"optimizer.lr": grid(0.1)}, "cannot be varied without training"),
         ({"method.decoder": grid("shif")}, "Did you mean 'shift'"),
         ({"evaluation.nms_threshold": grid(1.5)}, "an OKS in (0, 1]"),
     ],

@@ -50,7 +50,7 @@ def test_what_is_behind_the_median_is_stopped(overrides, folder, tmp_path, capsy
     )  # fmt: skip
     where = study_lib.place(str(tmp_path))
     study, _ = study_lib.open_study(where, spec_of(made, overrides))
-    with runner._Watch(study, where, 4, None) as watch:
+    with runner._Watch(study, where, 4) as watch:
         trained(where, folder, 4, pace="gated_low")
         counts = watch.look()
     assert counts == {"complete": 3, "pruned": 1, "fail": 0, "running": 0}

@@ -259,25 +259,23 @@ def dies(place):
             f.write(place + "\\n")
         os._exit(9)
 
-real_statistics, real_loop = train._statistics, train._loop
+class Dying(train.Trainer):
+    def statistics(self, phase, *, shapes_only=False):
+        if phase.statistics is not None and not shapes_only:
+            print("measured for", phase.name, flush=True)
+        return super().statistics(phase, shapes_only=shapes_only)
 
-def statistics(phase, earlier, s, mesh, shapes_only=False):
-    if phase.statistics is not None and not shapes_only:
-        print("measured for", phase.name, flush=True)
-    return real_statistics(phase, earlier, s, mesh, shapes_only)
+    def loop(self, phase, state, step_fn, schedule, store, key):
+        def step(state, *args):
+            place = phase.name + ":" + str(int(state.step))
+            store.wait()
+            dies(place)
+            return step_fn(state, *args)
 
-def loop(phase, state, *args, step_fn, **kwargs):
-    kwargs["store"].wait()
+        store.wait()
+        return super().loop(phase, state, step, schedule, store, key)
 
-    def step(state, *args):
-        place = phase.name + ":" + str(int(state.step))
-        kwargs["store"].wait()
-        dies(place)
-        return step_fn(state, *args)
-
-    return real_loop(phase, state, *args, step_fn=step, **kwargs)
-
-train._statistics, train._loop = statistics, loop
+train.Trainer = Dying
 """
 
 

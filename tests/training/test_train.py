@@ -14,6 +14,7 @@ from pose_jax.data import coco, readers
 from pose_jax.data.synthetic import scenes
 from pose_jax.errors import ConfigError, InputError
 from pose_jax.evaluation import evaluate
+from pose_jax.evaluation.predictor import Predictor
 from pose_jax.keypoints import LSP
 from pose_jax.methods.dark import Dark
 from pose_jax.methods.heatmaps import HEATMAPS
@@ -215,7 +216,7 @@ def test_a_loss_that_is_not_finite_stops_and_names_the_rows(people, tmp_path):
         ).read_text()
     )
     ids = {annotation["id"] for annotation in table["annotations"]}
-    named = json.loads(str(error.value).split("ids: ")[1].split("]")[0] + "]")
+    named = json.loads(str(error.value).split("people: ")[1].split("]")[0] + "]")
     assert named and set(named) <= ids
 
 
@@ -249,9 +250,9 @@ def test_a_phase_can_have_its_own_optimizer_and_length(people, tmp_path):
         optimizer__ema_decay=0.0,
     )
     s = train.setup(config)
-    assert s.sections["pose"][1].steps == 1
-    assert s.sections["pose"][0].lr == 0.0
-    assert s.sections["pose"][1].checkpoint_every_steps == 2
+    assert s.sections["pose"].train.steps == 1
+    assert s.sections["pose"].optimizer.lr == 0.0
+    assert s.sections["pose"].train.checkpoint_every_steps == 2
 
 
 def test_init_from_takes_the_weights_of_another_run(people, straight, tmp_path):
@@ -387,14 +388,14 @@ def test_a_cascade_with_statistics_needs_nothing_of_the_trainer(
         phases={"stage_2": {"train": {"steps": 10}}},
     )
     with monkeypatch.context() as m:  # Stopped in stage 2, before its first checkpoint.
-        real = train._loop
+        real = train.Trainer.loop
 
-        def loop(phase, *args, **kwargs):
+        def loop(trainer, phase, *args):
             if phase.name == "stage_2":
                 raise Stop
-            return real(phase, *args, **kwargs)
+            return real(trainer, phase, *args)
 
-        m.setattr(train, "_loop", loop)
+        m.setattr(train.Trainer, "loop", loop)
         with pytest.raises(Stop):
             train.train(config, tmp_path / "run")
     metrics = train.train(config, tmp_path / "run")
@@ -405,9 +406,9 @@ def test_a_cascade_with_statistics_needs_nothing_of_the_trainer(
     # The mean pose is better than the middle of the box.
     s = train.setup(config)
     start = {"stage_1": {"params": {"mean": np.zeros((1, 17, 2), np.float32)}}}
-    predictor = evaluate.Predictor(s.method, train.sharding_lib.make_mesh())
-    before, _ = evaluate.evaluate(predictor, start, s.eval_table, s.config.input)
-    assert metrics["pixel_error@gt_boxes"] < before["pixel_error@gt_boxes"]
+    predictor = Predictor(s.method, train.sharding_lib.make_mesh())
+    before = evaluate.evaluate(predictor, start, s.eval_table, s.config.input)
+    assert metrics["pixel_error@gt_boxes"] < before.metrics["pixel_error@gt_boxes"]
 
 
 def cascade_config(people, monkeypatch, starts_from=None, **changes):
@@ -441,7 +442,7 @@ def test_a_phase_that_adds_nothing_ends_the_training(
     config["train"]["steps"] = 30
     config["phases"]["stage_2"]["train"] = {"steps": 2}
     metrics = train.train(config, tmp_path / "run")
-    said = "phase 'stage_2' ends the training and is left out of the model"
+    said = "Stopping: phase 'stage_2' did not improve"
     assert said in capsys.readouterr().out
     variables, manifest = states.load_model(tmp_path / "run" / "model")
     assert set(variables) == {"stage_1"} and manifest["scores"] == metrics
@@ -561,9 +562,9 @@ def test_a_detector_s_loss_that_is_not_finite_names_the_images(
     config = detector_config(
         people, monkeypatch, optimizer={"name": "sgd", "lr": 1e30, "momentum": 0.0}
     )
-    with pytest.raises(InputError, match=r"batch's image ids") as error:
+    with pytest.raises(InputError, match=r"Ids of the batch's images") as error:
         train.train(config, tmp_path / "run")
-    named = json.loads(str(error.value).split("ids: ")[1].split("]")[0] + "]")
+    named = json.loads(str(error.value).split("images: ")[1].split("]")[0] + "]")
     ids = set(coco.load(people, "train2017").image_ids.tolist())
     assert len(named) == 4 and set(named) <= ids
 

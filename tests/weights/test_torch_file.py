@@ -1,19 +1,19 @@
 """Checkpoint files: all formats give the same arrays, and none can run anything."""
 
-import io
 import os
 import pickle
-import struct
-import tarfile
+import sys
 import zipfile
 
+import ml_dtypes
 import numpy as np
 import pytest
+import safetensors.numpy
 
-from pose_jax.errors import InputError
+from pose_jax.errors import ConfigError, InputError
 from pose_jax.weights import torch_file
 from tests.weights import torch_writer
-from tests.weights.torch_writer import Call, Global, Raw, rebuilt, storage
+from tests.weights.torch_writer import Call, Global, Persistent, Raw, rebuilt, storage
 
 FORMATS = ("safetensors", "zip", "legacy")
 ARRAYS = {
@@ -47,16 +47,16 @@ def _assert_same(found, expected):
 @pytest.mark.parametrize("kind", FORMATS)
 def test_every_format_gives_the_same_arrays(kind, tmp_path):
     torch_writer.write(tmp_path / "any.name", ARRAYS, kind)
-    _assert_same(torch_file.read(tmp_path / "any.name"), ARRAYS)
+    by_name = dict(sorted(ARRAYS.items())) if kind == "safetensors" else ARRAYS
+    _assert_same(torch_file.read(tmp_path / "any.name"), by_name)
 
 
 def test_bfloat16_is_read_exactly(tmp_path):
     values = np.array([1, -2.5, 3.140625, 2.0**127, 0], np.float32)
-    halves = (values.view(np.uint32) >> 16).astype("<u2").tobytes()
-    entry = {"dtype": "BF16", "shape": [5], "data_offsets": [0, 10]}
-    torch_writer.write_header(tmp_path / "a", {"x": entry}, halves)
+    halves = values.astype(ml_dtypes.bfloat16)
+    safetensors.numpy.save_file({"x": halves}, tmp_path / "a")
     saved = {"x": rebuilt(storage("BFloat16Storage", "0", 5), 0, (5,), (1,))}
-    torch_writer.write_zip(tmp_path / "b", saved, {"0": halves})
+    torch_writer.write_zip(tmp_path / "b", saved, {"0": halves.tobytes()})
     for name in "ab":
         _assert_same(torch_file.read(tmp_path / name), {"x": values})
 
@@ -80,13 +80,6 @@ def test_views_of_one_storage_are_taken_by_offset_and_stride(tmp_path):
     )
 
 
-def test_big_endian_machines_are_believed(tmp_path):
-    saved = {"x": rebuilt(storage("FloatStorage", "0", 2), 0, (2,), (1,))}
-    data = np.array([1, 2], ">f4").tobytes()
-    torch_writer.write_zip(tmp_path / "x", saved, {"0": data}, byteorder=b"big")
-    np.testing.assert_array_equal(torch_file.read(tmp_path / "x")["x"], [1, 2])
-
-
 def _training_state(saved):
     """What a training script leaves: optimiser, scores, names, and wrapped twice."""
     moment = rebuilt(storage("DoubleStorage", "opt", 1, None), 0, (1,), (1,))
@@ -97,11 +90,32 @@ def _training_state(saved):
             Call(Global("_codecs", "encode"), ("\x00\x01", "latin1")),
         ),
     )
+    array = Call(
+        Global("numpy.core.multiarray", "_reconstruct"),
+        (Global("numpy", "ndarray"), (0,), "b"),
+        (1, (1,), Call(Global("numpy", "dtype"), ("f8", False, True)), False, "x" * 8),
+    )
+    history = Global("mmengine.logging.history_buffer", "HistoryBuffer")
+    mean = Call(Global("__builtin__", "getattr"), (history, "mean"))
+    buffer = Call(history, (), {"_log_history": array, "_statistics": {"mean": mean}})
+    milestones = Call(Global("collections", "Counter"), ({170: 1},))
+    settings = Raw(
+        torch_writer._opcodes(Global("argparse", "Namespace")) + b")\x81}"
+        + torch_writer._opcodes("lr") + torch_writer._opcodes(0.1) + b"sb"
+    )  # fmt: skip
+    filled = Raw(  # Something like a list, and something like a dict.
+        b"(" + torch_writer._opcodes(history) + b")R(K\x01K\x02e"
+        + torch_writer._opcodes(Global("collections", "defaultdict"))
+        + b")R(K\x01K\x02ut"
+    )  # fmt: skip
     ordered = Call(torch_writer.ORDERED_DICT, (list(saved.items()),), {"_metadata": {}})
     return {
         "epoch": 209,
         "model": "pose_hrnet",
         "perf": score,
+        "meta": {"cfg": "model = dict()", "CLASSES": ("person",), "args": settings},
+        "message_hub": {"log_scalars": {"loss": buffer}, "filled": filled},
+        "param_schedulers": [{"milestones": milestones}],
         "optimizer": {"state": {0: {"exp_avg": moment}}, "lr": [1e-3, None, True]},
         "state_dict": ordered,
     }
@@ -125,7 +139,7 @@ def test_the_prefix_of_data_parallel_comes_off_if_all_have_it(kind, tmp_path):
     torch_writer.write(tmp_path / "a", {"module.a": x, "module.module.b": x}, kind)
     assert list(torch_file.read(tmp_path / "a")) == ["a", "module.b"]
     torch_writer.write(tmp_path / "b", {"module.a": x, "b": x}, kind)
-    assert list(torch_file.read(tmp_path / "b")) == ["module.a", "b"]
+    assert set(torch_file.read(tmp_path / "b")) == {"module.a", "b"}
 
 
 # ------------------------------------------------------------------------- code and lies
@@ -143,7 +157,7 @@ class _Make:
 
 @pytest.mark.parametrize("protocol", range(2, 6))
 @pytest.mark.parametrize("where", ["bare", "legacy", "zip"])
-def test_a_pickle_with_code_is_refused_by_name_and_not_run(where, protocol, tmp_path):
+def test_no_code_of_a_pickle_is_run(where, protocol, tmp_path):
     made, path = tmp_path / "made", tmp_path / "x.pth"
     code = pickle.dumps({"state_dict": _Make(made)}, protocol)
     if where == "bare":
@@ -154,42 +168,31 @@ def test_a_pickle_with_code_is_refused_by_name_and_not_run(where, protocol, tmp_
     else:
         with zipfile.ZipFile(path, "w") as archive:
             archive.writestr("x/data.pkl", code)
-    message = _error(path)
-    assert "names posix.mkdir" in message or "names nt.mkdir" in message
-    assert "nothing of it was run" in message and "state_dict()" in message
+    _error(path)
     assert not made.exists()
     pickle.loads(code)  # It does what it is feared for.
     assert made.is_dir()
 
 
 @pytest.mark.parametrize(
-    ("code", "named"),
+    "code",
     [
-        (Call(Global("builtins", "eval"), ("1",)), "builtins.eval"),
-        (Call(Global("torch", "load"), ("x",)), "torch.load"),
-        (Global("models.pose_hrnet", "PoseHRNet"), "models.pose_hrnet.PoseHRNet"),
-        (Raw(b"(X\x01\x00\x00\x00xios\nsystem\n"), "os.system"),  # INST
-        (Global("collections", "OrderedDict.fromkeys"), "OrderedDict.fromkeys"),
-        (Global("torch._utils", "_Dict.__init__"), "_Dict.__init__"),
-        (Global("os", "x" * 500), "os.xxx"),
-        (Global("torch", "a\u2028b"), "a\\u2028b"),
+        Call(Global("builtins", "eval"), ("1/0",)),
+        Call(Global("torch", "load"), ("x",)),
+        Global("models.pose_hrnet", "PoseHRNet"),
+        Raw(b"(X\x01\x00\x00\x00xios\nsystem\n"),  # INST
+        Call(Global("collections", "OrderedDict.fromkeys"), ("ab",)),
+        Call(Global("torch._utils", "_rebuild_tensor_v2.__globals__"), ()),
     ],
 )
-def test_every_other_name_is_refused_too(code, named, tmp_path):
-    torch_writer.write_zip(tmp_path / "x", {"a": code}, {})
-    assert named in _error(tmp_path / "x")
-
-
-@pytest.mark.parametrize("name", [*torch_file._GLOBALS])
-def test_a_pickle_cannot_change_what_it_may_name(name, tmp_path):
-    known = torch_file._GLOBALS[name]
-    before = dict(vars(known)) if isinstance(known, type) else known
-    for state in ({"kind": "x", "__new__": 1}, (None, {"kind": "x", "__new__": 1})):
-        code = torch_writer._opcodes(Global(*name.rsplit(".", 1)))
-        code += torch_writer._opcodes(state) + b"b"
-        torch_writer.write_zip(tmp_path / "x", {"a": Raw(code)}, {})
-        _error(tmp_path / "x")
-    assert (dict(vars(known)) if isinstance(known, type) else known) == before
+def test_every_other_name_is_an_inert_stand_in(code, tmp_path):
+    before = dict(vars(torch_file._Other))
+    kept = {"x": rebuilt(STORED, 0, (6,), (1,))}
+    state = Raw(torch_writer._opcodes(Global("os", "x")) + b"}X\x01\x00\x00\x00aNsb")
+    saved = {"meta": code, "hooks": state, "state_dict": kept}
+    torch_writer.write_zip(tmp_path / "x", saved, {"0": bytes(24)})
+    assert list(torch_file.read(tmp_path / "x")) == ["x"]
+    assert dict(vars(torch_file._Other)) == before
 
 
 STORED = storage("FloatStorage", "0", 6)
@@ -198,27 +201,17 @@ STORED = storage("FloatStorage", "0", 6)
 @pytest.mark.parametrize(
     "lie",
     [
+        rebuilt(STORED, 1, (-1,), (1,)),
         rebuilt(STORED, 1, (2, 3), (3, 1)),
         rebuilt(STORED, -1, (2,), (1,)),
-        rebuilt(STORED, 5, (2,), (-1,)),
         rebuilt(STORED, 0, (-2, -3), (3, 1)),
         rebuilt(STORED, 0, (2, 3), (3,)),
-        rebuilt(STORED, 0, (10**6, 10**6), (0, 0)),
-        rebuilt(STORED, 0, (1,) * 40, (1,) * 40),
         rebuilt(STORED, 0, "23", (3, 1)),
         rebuilt(STORED, 0.0, (2,), (1,)),
-        rebuilt(STORED, 0, [2], [1]),
         rebuilt("a storage", 0, (2,), (1,)),
-        rebuilt(None, 0, (0,), (1,)),
-        rebuilt(storage("FloatStorage", "0", 7), 0, (7,), (1,)),
-        rebuilt(storage("FloatStorage", "0", 10**12), 0, (2,), (1,)),
-        rebuilt(storage("DoubleStorage", "0", 6), 0, (2,), (1,)),
         rebuilt(storage("FloatStorage", "1", 6), 0, (2,), (1,)),
-        rebuilt(storage("FloatStorage", "../data.pkl", 6), 0, (2,), (1,)),
-        rebuilt(torch_writer.Persistent("storage"), 0, (2,), (1,)),
-        # Made without __init__; called, a thing that is none.
-        Raw(torch_writer._opcodes(torch_writer.REBUILD) + b")\x81"),
-        Call(Global("torch", "FloatStorage"), ()),
+        rebuilt(Persistent("storage"), 0, (2,), (1,)),
+        rebuilt(Persistent(("storage", "O", "0", "cpu", 1)), 0, (1,), (1,)),
     ],
 )
 def test_tensors_that_lie_are_refused(lie, tmp_path):
@@ -238,17 +231,17 @@ def test_what_is_no_state_dict_is_said(tmp_path):
         ({"weight": {"deep": x}}, "entry weight is no tensor"),
         ({5: x}, "entry 5 is no tensor"),
         ([x], "a list, not a state dict"),
-        (x, "a tensor, not a state dict"),
+        (Call(Global("a", "Net"), ()), "a a.Net, not a state dict"),
         ({}, "no tensor in it"),
         ({"state_dict": Raw(b"}q\x00X\x0a\x00\x00\x00state_dicth\x00s")}, "no tensor"),
     ]:
         torch_writer.write_zip(path, saved, data)
         assert words in _error(path), saved
     torch_writer.write_legacy(path, {"a": x}, {"0": bytes(24), "1": b""})
-    assert "unknown storage 1" in _error(path)
+    assert "not those of its tensors" in _error(path)
     view = storage("FloatStorage", "0", 6, ("1", 0, 3))
     torch_writer.write_legacy(path, {"a": rebuilt(view, 0, (6,), (1,))}, data)
-    assert "before 0.4" in _error(path)
+    assert "before PyTorch 0.4" in _error(path)
 
 
 # --------------------------------------------------------------------- damaged and others
@@ -289,70 +282,33 @@ def test_a_zip_s_checksum_finds_a_flipped_bit_of_the_data(tmp_path):
     assert "CRC" in _error(tmp_path / "x")
 
 
-def _entry(**changes):
-    return {"dtype": "F32", "shape": [2], "data_offsets": [0, 8], **changes}
-
-
-@pytest.mark.parametrize(
-    ("header", "length", "words"),
-    [
-        ({"a": _entry(), "b": _entry()}, 8, "overlap"),
-        ({"a": _entry(), "b": _entry(data_offsets=[4, 12])}, 12, "overlap"),
-        ({"a": _entry(), "b": _entry(data_offsets=[12, 20])}, 20, "gap at byte 8"),
-        ({"a": _entry()}, 9, "1 bytes belong to no tensor"),
-        ({"a": _entry()}, 7, "a ends at byte 8 of 7"),
-        ({"a": _entry(shape=[3])}, 8, "header of a"),
-        ({"a": _entry(shape=[-2, -1])}, 8, "header of a"),
-        ({"a": _entry(shape=[True, 2])}, 8, "header of a"),
-        ({"a": _entry(shape=[2.0])}, 8, "header of a"),
-        ({"a": _entry(shape=[1] * 40 + [2])}, 8, "header of a"),
-        ({"a": _entry(shape=None)}, 8, "header of a"),
-        ({"a": _entry(data_offsets=[8, 0])}, 8, "header of a"),
-        ({"a": _entry(data_offsets=[0, 8, 9])}, 8, "header of a"),
-        ({"a": _entry(dtype="F8_E4M3")}, 8, "F8_E4M3"),
-        ({"a": _entry(dtype=[1])}, 8, "is not read"),
-        ({"a": {"dtype": "F32"}}, 8, "header of a"),
-        ({"a": 5}, 8, "header of a"),
-        ({"__metadata__": {}}, 0, "no tensor"),
-        (b'{"a": 1, "a": 2}', 0, "twice"),
-        (b'{"a": 1', 0, "header"),
-        (b'{"a":' * 100_000, 0, "header"),
-        (b'{"\xff": 1}', 0, "header"),
-    ],
-)
-def test_a_wrong_safetensors_header_is_refused(header, length, words, tmp_path):
-    torch_writer.write_header(tmp_path / "x", header, bytes(length))
-    assert words in _error(tmp_path / "x")
+def test_safetensors_of_other_types_or_without_the_library(tmp_path, monkeypatch):
+    array = np.ones(2, ml_dtypes.float8_e4m3fn)
+    safetensors.numpy.save_file({"a": array}, tmp_path / "x")
+    assert "a is of type F8_E4M3" in _error(tmp_path / "x")
+    monkeypatch.setitem(sys.modules, "safetensors", None)
+    with pytest.raises(ConfigError, match="pip install safetensors"):
+        torch_file.read(tmp_path / "x")
 
 
 def test_other_files_are_told_what_to_do(tmp_path):
     path = tmp_path / "x.pth"
     assert "No such file" in _error(path)
     assert "directory" in _error(tmp_path)
-    tar = io.BytesIO()
-    with tarfile.open(fileobj=tar, mode="w") as archive:
-        archive.addfile(tarfile.TarInfo("storages"))
     for content, words in [
         (b"", "empty"),
         (b"<html>404 not found</html>", "neither"),
-        (tar.getvalue(), "before 0.1.10"),
         (pickle.dumps([1, 2]), "not of torch.save"),
         (pickle.dumps([1, 2], 0), "neither"),
         (torch_writer.pickled(torch_writer.MAGIC), "damaged"),
-        (struct.pack("<Q", 2**62) + b"{}", "header ends at byte"),
+        (b"\xff" * 7 + b"\0{}", "damaged"),
     ]:
         path.write_bytes(content)
         assert words in _error(path), content[:20]
     np.savez(tmp_path / "x.npz", a=np.zeros(3))
     assert "no data.pkl" in _error(tmp_path / "x.npz")
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("x/data.pkl", torch_writer.pickled({}))
-    assert "compressed" in _error(path)
     torch_writer.write_zip(path, {}, {}, **{"constants.pkl": b"", "code/x.py": b""})
     assert "TorchScript" in _error(path)
-    version = torch_writer.pickled(torch_writer.MAGIC) + torch_writer.pickled(999)
-    path.write_bytes(version)
-    assert "version 999" in _error(path)
 
 
 # ------------------------------------------------------------------------- PyTorch itself
@@ -390,4 +346,4 @@ def test_a_whole_pytorch_module_is_refused(new, tmp_path):
     torch = pytest.importorskip("torch", reason="PyTorch is not installed")
     path = tmp_path / "x.pth"
     torch.save(torch.nn.Linear(2, 2), path, _use_new_zipfile_serialization=new)
-    assert "names torch.nn.modules.linear.Linear" in _error(path)
+    assert "a torch.nn.modules.linear.Linear, not a state dict" in _error(path)

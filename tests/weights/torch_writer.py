@@ -4,12 +4,12 @@ Pickles are written opcode by opcode (protocol 2), so that they can name and cal
 """
 
 import dataclasses
-import json
 import struct
 import zipfile
 from typing import Any
 
 import numpy as np
+import safetensors.numpy
 
 MAGIC, VERSION = 0x1950A86A20F9469CFC6C, 1001
 MACHINE = {"protocol_version": VERSION, "little_endian": True}
@@ -133,29 +133,10 @@ def write_legacy(path, saved, storages, itemsizes=None) -> None:
     path.write_bytes(b"".join(parts))
 
 
-def write_header(path, header: Any, data: bytes = b"") -> None:
-    """A .safetensors file with this header (bytes, or values for json)."""
-    text = header if isinstance(header, bytes) else json.dumps(header).encode()
-    path.write_bytes(struct.pack("<Q", len(text)) + text + data)
-
-
-def write_safetensors(path, arrays: dict[str, np.ndarray]) -> None:
-    names = {"f4": "F32", "f8": "F64", "f2": "F16", "i8": "I64"}
-    header, data = {"__metadata__": {"format": "pt"}}, b""
-    for name, array in arrays.items():
-        begin, data = len(data), data + array.tobytes()
-        header[name] = {
-            "dtype": names[array.dtype.str[1:]],
-            "shape": list(array.shape),
-            "data_offsets": [begin, len(data)],
-        }
-    write_header(path, header, data)
-
-
 def write(path, arrays: dict[str, np.ndarray], kind: str, wrap=lambda saved: saved):
     """Any of the formats: "safetensors", "zip" or "legacy"; `wrap` is for pickles."""
     if kind == "safetensors":
-        write_safetensors(path, arrays)
+        safetensors.numpy.save_file(arrays, path)
     elif kind == "zip":
         saved, storages = tensors(arrays)
         write_zip(path, wrap(saved), storages)

@@ -232,9 +232,8 @@ def shapes_of(actor: Actor, number: int) -> list[raster.Limb | raster.Ball]:
     look, body, h, shapes = actor.look, actor.skeleton, actor.skeleton.height, []
     at = np.stack(list(body.joints.values())) @ actor.rotation.T + actor.position
     at = dict(zip(body.joints, at, strict=True))
-    torso, pelvis, head = (
-        actor.rotation @ body.frames[k] for k in ("chest", "pelvis", "head")
-    )
+    bones = ("chest", "pelvis", "head")
+    torso, pelvis, head = (actor.rotation @ body.frames[bone] for bone in bones)
 
     def ball(centre, frame, radii, paint, owner=2 * number):
         shapes.append(raster.Ball(owner, centre, frame, radii, paint))

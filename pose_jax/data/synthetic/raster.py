@@ -128,9 +128,7 @@ class Canvas:
             return left, np.minimum(high[i, 0], middle + half[i])
 
         which, column, row = self._pixels(low[:, 1], high[:, 1], span)
-        pairs = [
-            part for v in (wide, z, radii) for part in (v[:, 0], v[:, 1] - v[:, 0])
-        ]
+        pairs = [p for v in (wide, z, radii) for p in (v[:, 0], v[:, 1] - v[:, 0])]
         table = np.array([ax, ay, dx, dy, 1 / square, *pairs], np.float32)[:, which]
         dx, dy, scale, wide, widen, depth, deepen, thick, thicken = table[2:]
         x, y = np.array([column, row], np.float32) - table[:2]
@@ -142,9 +140,8 @@ class Canvas:
         light = np.float32(self.light)
         shade = (x * light[0] + y * light[1]) / radius - bulge * light[2]
         alpha = 0.5 * inside * radius + 0.5
-        yield from self._layers(
-            limbs, z.mean(1), which, column, row, alpha, depth, shade, t
-        )
+        seen = which, column, row, alpha, depth, shade, t
+        yield from self._layers(limbs, z.mean(1), *seen)
 
     def _balls(self, balls: list[Ball]) -> Iterator:
         """Ray-traced: in units of the ball the ray is base + x * right + y * down."""
@@ -203,11 +200,8 @@ def outline(mask: np.ndarray) -> list[np.ndarray]:
     mask = np.pad(mask, 1)
     wide, flat = mask.shape[1], mask.reshape(-1)
     # Edges are 4 * corner + direction: east, south, west, north, the mask on the right.
-    step, inside, end = (
-        np.array([1, wide, -1, -wide]),
-        flat[wide:-wide],
-        flat.size - wide,
-    )
+    step, inside = np.array([1, wide, -1, -wide]), flat[wide:-wide]
+    end = flat.size - wide
     sides = ((-wide, 0), (1, 1), (wide, 1 + wide), (-1, wide))  # Neighbour, corner.
     edges = np.concatenate([
         4 * np.flatnonzero(inside > flat[wide + side : end + side])
@@ -220,11 +214,8 @@ def outline(mask: np.ndarray) -> list[np.ndarray]:
     corner = (edges >> 2) + step[d]
     right, ahead, left = ((corner << 2) + ((d + k) & 3) for k in (1, 0, 3))
     after = np.where(there[right], right, np.where(there[ahead], ahead, left))
-    after, pieces, holes = (
-        dict(zip(edges.tolist(), after.tolist(), strict=True)),
-        [],
-        [],
-    )
+    after = dict(zip(edges.tolist(), after.tolist(), strict=True))
+    pieces, holes = [], []
     while after:
         edge, follows = after.popitem()
         loop = [edge]
@@ -303,13 +294,12 @@ def background(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
     horizon = int(h * rng.uniform(0.2, 1.1))
     coarse = np.empty((h, w, 3), np.float32)
     coarse[:horizon], coarse[horizon:] = _muted(rng), _muted(rng)
-    coarse *= np.linspace(*rng.uniform(0.75, 1.2, 2), h, dtype=np.float32)[
-        :, None, None
-    ]
-    coarse *= np.linspace(*rng.uniform(0.8, 1.15, 2), w, dtype=np.float32)[:, None]
-    coarse += rng.standard_normal((h, w, 1), np.float32) * np.float32(
-        rng.uniform(0, 14)
-    )
+    down = np.linspace(*rng.uniform(0.75, 1.2, 2), h, dtype=np.float32)
+    across = np.linspace(*rng.uniform(0.8, 1.15, 2), w, dtype=np.float32)
+    coarse *= down[:, None, None]
+    coarse *= across[:, None]
+    grain = rng.standard_normal((h, w, 1), np.float32)
+    coarse += grain * np.float32(rng.uniform(0, 14))
     image = Image.fromarray(np.clip(coarse, 0, 255).astype(np.uint8))
     _scatter(rng, image, rng.integers(5, 18))
     image = image.filter(ImageFilter.BoxBlur(rng.uniform(0.4, 1.6)))

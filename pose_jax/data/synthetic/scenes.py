@@ -11,9 +11,6 @@ its own head is 0, and so is everything of a person of whom hardly anything is s
 
 Left and right wear the same, so only front and back tell them apart: face, hair, shirt
 front, belt buckle, trouser pockets, backpack, and the way shoes and joints bend.
-
-Body frame: x to the person's left, y up, z forward. Camera frame: x right, y down, z
-ahead.
 """
 
 from __future__ import annotations
@@ -29,9 +26,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from pose_jax.data.synthetic import bodies as people_lib
-from pose_jax.data.synthetic import raster
-from pose_jax.errors import ConfigError, InputError
+from pose_jax.data.synthetic import bodies, raster
+from pose_jax.errors import ConfigError, InputError, one_line
 from pose_jax.keypoints import COCO
 
 VERSION = 2
@@ -73,7 +69,7 @@ class Scenes:
 
     Attributes:
       people: shares of one, two, three and four people.
-      poses: shares of `people.POSES`.
+      poses: shares of `bodies.POSES`.
       pitches: shares of a camera that is level, above, below.
       turn_deg: how far people turn away from the camera at most, either way.
       stature: of the picture's height, at least and at most.
@@ -94,10 +90,23 @@ class Scenes:
     clutter: tuple[float, ...]
 
 
+# One person, upright, whole and seen from the front: what a small network learns to place
+# within a pixel or two in minutes.
+_EASY = Scenes(
+    people=(1, 0, 0, 0),
+    poses=(0.6, 0.4, 0, 0, 0, 0, 0),
+    pitches=(1, 0, 0),
+    turn_deg=60,
+    stature=(0.5, 0.85),
+    across=(0.3, 0.7),
+    down=0.04,
+    joints_seen=17,
+    clutter=(1, 0, 0, 0),
+)
 DIFFICULTIES = {
     "hard": Scenes(
         people=(0.4, 0.3, 0.18, 0.12),
-        poses=people_lib.POSE_SHARES,
+        poses=bodies.POSE_SHARES,
         pitches=(0.4, 0.4, 0.2),
         turn_deg=180,
         stature=(0.3, 1.2),
@@ -106,30 +115,14 @@ DIFFICULTIES = {
         joints_seen=7,
         clutter=(0.25, 0.35, 0.25, 0.15),
     ),
-    # One person, upright, whole and seen from the front: what a small network learns to
-    # place within a pixel or two in minutes.
-    "easy": Scenes(
-        people=(1, 0, 0, 0),
-        poses=(0.6, 0.4, 0, 0, 0, 0, 0),
-        pitches=(1, 0, 0),
-        turn_deg=60,
-        stature=(0.5, 0.85),
-        across=(0.3, 0.7),
-        down=0.04,
-        joints_seen=17,
-        clutter=(1, 0, 0, 0),
-    ),
+    "easy": _EASY,
     # Such people, mostly several, who stand before one another: what two CPU cores learn to
     # find and to tell apart in minutes.
-    "crowd": Scenes(
+    "crowd": dataclasses.replace(
+        _EASY,
         people=(0.15, 0.3, 0.3, 0.25),
-        poses=(0.6, 0.4, 0, 0, 0, 0, 0),
-        pitches=(1, 0, 0),
-        turn_deg=60,
         stature=(0.45, 0.85),
         across=(0.15, 0.85),
-        down=0.04,
-        joints_seen=17,
         clutter=(0.7, 0.3, 0, 0),
     ),
 }
@@ -137,7 +130,7 @@ DIFFICULTIES = {
 
 
 def draw(
-    background: np.ndarray, actors: list[people_lib.Actor], clutter: list[tuple], *,
+    background: np.ndarray, actors: list[bodies.Actor], clutter: list[tuple], *,
     focal: float, light: np.ndarray,
 ) -> tuple[np.ndarray, list[Person]]:  # fmt: skip
     """Draws a scene and labels everybody of whom a pixel is seen.
@@ -155,15 +148,13 @@ def draw(
     canvas = raster.Canvas(background, focal, light)
     shapes = [raster.Limb(255, *thing) for thing in clutter]
     for number, actor in enumerate(actors, 1):
-        shapes += people_lib.shapes_of(actor, number)
+        shapes += bodies.shapes_of(actor, number)
     canvas.draw(shapes)
     people = [_label(canvas, actor, number) for number, actor in enumerate(actors, 1)]
     return canvas.rgb.reshape(background.shape), [p for p in people if p is not None]
 
 
-def _label(
-    canvas: raster.Canvas, actor: people_lib.Actor, number: int
-) -> Person | None:
+def _label(canvas: raster.Canvas, actor: bodies.Actor, number: int) -> Person | None:
     mask = canvas.owner >> 1 == number
     area = int(np.count_nonzero(mask))
     if not area:
@@ -177,14 +168,14 @@ def _label(
     covered = canvas.depth[row, column] < joints[:, 2] - _TOLERANCE * body.height
     # Behind the own head: the way to the camera meets the skull, shrunk a little.
     way = -joints[:5] @ (actor.rotation @ body.frames["head"] / body.head_radii)
-    along = (people_lib.FACE * way).sum(1) / np.linalg.norm(way, axis=1)
-    behind = (along < 0) & ((people_lib.FACE**2).sum(1) - along**2 < 0.8)
+    along = (bodies.FACE * way).sum(1) / np.linalg.norm(way, axis=1)
+    behind = (along < 0) & ((bodies.FACE**2).sum(1) - along**2 < 0.8)
     behind |= covered[:5] & (canvas.owner[row, column] == 2 * number + 1)[:5]
     labelled = inside & (area >= max(30, 0.01 * np.ptp(xy, axis=0).prod()))
     labelled[:5] &= ~behind
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     (y0, y1), (x0, x1) = rows[[0, -1]].tolist(), columns[[0, -1]].tolist()
-    chest = actor.rotation @ body.frames["chest"] @ people_lib.AHEAD
+    chest = actor.rotation @ body.frames["chest"] @ bodies.AHEAD
     cosine = -chest @ actor.position / np.linalg.norm(actor.position)
     return Person(
         points_xy=np.where(labelled[:, None], xy, 0.0),
@@ -209,13 +200,13 @@ def render(
         return np.array([(x - 0.5) * w / focal, (y - 0.5) * h / focal, 1.0])
 
     pitches = (0.0, rng.uniform(8, 32), rng.uniform(-18, -6))  # Level, above, below.
-    pitch = people_lib.pick(rng, pitches, scenes.pitches)
-    view = people_lib.turn(z=rng.normal(0, 4)) @ people_lib.turn(pitch) @ _TO_CAMERA
-    count = min(max_people, people_lib.pick(rng, (1, 2, 3, 4), scenes.people))
+    pitch = bodies.pick(rng, pitches, scenes.pitches)
+    view = bodies.turn(z=rng.normal(0, 4)) @ bodies.turn(pitch) @ _TO_CAMERA
+    count = min(max_people, bodies.pick(rng, (1, 2, 3, 4), scenes.people))
     actors, boxes = [], []
     for _ in range(count):
-        body = people_lib.sample_skeleton(rng, scenes.poses)
-        look = people_lib.sample_look(rng)
+        body = bodies.sample_skeleton(rng, scenes.poses)
+        look = bodies.sample_look(rng)
         middle = np.mean(list(body.joints.values()), 0)
         points = np.stack([body.joints[name] for name in COCO.names]) - middle
         for _ in range(30):
@@ -223,12 +214,10 @@ def render(
             high = high if count < 3 else min(high, 0.9)
             share = np.exp(rng.uniform(np.log(low), np.log(high)))
             depth = focal * body.height / (share * h)
-            rotation = view @ people_lib.turn(
-                y=rng.uniform(-scenes.turn_deg, scenes.turn_deg)
-            )
-            centre = depth * ray(
-                rng.uniform(*scenes.across), rng.normal(0.5, scenes.down)
-            )
+            yaw = rng.uniform(-scenes.turn_deg, scenes.turn_deg)
+            rotation = view @ bodies.turn(y=yaw)
+            across, down = rng.uniform(*scenes.across), rng.normal(0.5, scenes.down)
+            centre = depth * ray(across, down)
             joints = points @ rotation.T + centre
             xy = joints[:, :2] * (focal / joints[:, 2:]) / size  # -1/2 to 1/2 is seen.
             seen = (np.abs(xy) < 0.49).all(1).sum()
@@ -240,13 +229,12 @@ def render(
                 good &= shared.prod() < 0.6 * farther.prod()
                 good &= shared.prod() == 0 or abs(depth - z) > 0.5
             if good:
-                actors.append(
-                    people_lib.Actor(body, look, rotation, centre - rotation @ middle)
-                )
+                at = centre - rotation @ middle
+                actors.append(bodies.Actor(body, look, rotation, at))
                 boxes.append((depth, low, high))
                 break
     clutter = []
-    for _ in range(people_lib.pick(rng, (0, 1, 2, 3), scenes.clutter)):
+    for _ in range(bodies.pick(rng, (0, 1, 2, 3), scenes.clutter)):
         depth = boxes[rng.integers(len(boxes))][0] * rng.uniform(0.5, 1.2)
         way = ray(rng.uniform(0, 1), rng.normal(0.65, 0.2))
         clutter += raster.clutter(rng, way, depth)
@@ -299,8 +287,8 @@ def write_coco(
     """
     folder = Path(out) / f"{split}2017"
     path = Path(out) / "annotations" / f"person_keypoints_{split}2017.json"
-    for directory in (folder, path.parent):
-        directory.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(exist_ok=True)
     images = [
         {"file_name": f"{i:012d}.jpg", "height": size[1], "width": size[0], "id": i}
         for i in range(first_id, first_id + count)
@@ -345,9 +333,8 @@ def write_dataset(
       ConfigError: no such difficulty.
     """
     if difficulty not in DIFFICULTIES:
-        raise ConfigError(
-            f"no difficulty {difficulty!r}; there are {', '.join(DIFFICULTIES)}."
-        )
+        known = ", ".join(DIFFICULTIES)
+        raise ConfigError(f"no difficulty {difficulty!r}; there are {known}.")
     out, counts = Path(out), {"train": n, "val": max(1, n // 8) if val is None else val}
     manifest = {"generator": __name__, "version": VERSION, "seed": seed}
     if difficulty != "hard":
@@ -357,7 +344,7 @@ def write_dataset(
     what = f"{n} + {counts['val']} images of synthetic people"
     if note.is_file():
         if (held := note.read_text()) != manifest:
-            held = " ".join(held.split())
+            held = one_line(held)
             raise InputError(
                 f"{out}: holds another set, {held}; choose another folder."
             )

@@ -2,6 +2,7 @@
 clean is clean; and the reader never breaks on what the check has told."""
 
 import copy
+import dataclasses
 import json
 import re
 
@@ -11,8 +12,10 @@ import scipy.io
 from PIL import Image
 
 from pose_jax import cli, keypoints
-from pose_jax.data import SourceConfig, canvas, coco
+from pose_jax.data import DATASETS, SourceConfig, canvas, coco
+from pose_jax.data.check import images
 from pose_jax.data.check import run as check
+from pose_jax.data.check.kinds import KINDS
 from pose_jax.data.synthetic import scenes
 from pose_jax.errors import ConfigError, InputError
 from pose_jax.keypoints import COCO, KeypointSet
@@ -369,7 +372,7 @@ CASES = [
      again("images", 1, id=7)),
     ("unknown-image", 1, f"{ID}: image_id 77", put(*ANN, "image_id", to=77)),
     ("unknown-category", 1, f"{ID}: category_id 9", put(*ANN, "category_id", to=9)),
-    ("nobody", 1, "24 annotations", other_category),
+    ("no-people", 1, "24 annotations", other_category),
     ("category-without-keypoints", 1, JSON, drop("categories", 0, "keypoints")),
     ("several-categories", 1, "category id 1, category id 2", two_categories),
     ("keypoint-count", 1, "category id 1: 16; set coco has 17", fewer_keypoints),
@@ -385,7 +388,7 @@ CASES = [
      label(lambda t: np.minimum(t[..., 2], 1, out=t[..., 2]))),
     ("unlabelled-coordinates", 1, ID, set_points((3, 5, 2), 0)),
     ("num-keypoints", 1, f"{ID}: .* 99, not 16", put(*ANN, "num_keypoints", to=99)),
-    ("nobody-labelled", 1, "24 people", set_points(slice(None), 0)),
+    ("no-labels", 1, "24 people", set_points(slice(None), 0)),
     ("points-normalised", 24, "annotation id 100", scale(1 / WIDTH, 1 / HEIGHT)),
     ("points-swapped", 24, "annotation id 100", swap_xy),
     ("points-outside", 1, rf"{ID}: left_shoulder \(500, ", set_points((3, 5, 0), 500)),
@@ -440,8 +443,8 @@ CASES = [
     ("json-missing", 1, r"boxes\.json", raw_boxes(ABSENT)),
     ("json-broken", 1, r"boxes\.json", raw_boxes(b'[{"image_id": 1')),
     ("json-kind", 1, r"boxes\.json: .*dict", raw_boxes(b'{"images": []}')),
-    ("detections-nobody", 1, r"boxes\.json: the list is empty", raw_boxes(b"[]")),
-    ("detections-nobody", 24, f"{DETECTION[:-1]}0", all_boxes("category_id", 3)),
+    ("detections-no-people", 1, r"boxes\.json: the list is empty", raw_boxes(b"[]")),
+    ("detections-no-people", 24, f"{DETECTION[:-1]}0", all_boxes("category_id", 3)),
     ("detections-all-unknown", 24, f"{DETECTION[:-1]}0", all_boxes("image_id", 77)),
     ("detection-unknown-image", 1, rf"{DETECTION} \(image id 77\)",
      put_box(3, "image_id", 77)),
@@ -466,7 +469,7 @@ SILENT = {
     "duplicate-annotation-id", "points-normalised", "points-swapped",
     "points-mostly-outside", "bbox-empty", "bbox-outside", "bbox-xyxy",
     "bbox-normalised", "area-not-positive",
-    "detections-all-unknown", "detections-nobody",
+    "detections-all-unknown", "detections-no-people",
 }  # fmt: skip
 """Errors of meaning: a reader that looks at one row at a time takes them."""
 
@@ -479,14 +482,14 @@ def test_damage_is_told_once_with_its_count_and_an_example(case, folder):
     assert set(found) == {kind, *follow}, report.text()
     assert "\n" not in "".join(f.text() for f in report.findings)
     assert found[kind].count == count
-    assert found[kind].severity == check.KINDS[kind].severity
+    assert found[kind].severity == KINDS[kind].severity
     (line,) = [li for li in report.text().splitlines() if f"  {kind}  " in li]
     assert re.match(rf"(error  |warning)  {kind}  {count}: .+ -> .+  \[.+\]$", line)
     assert re.search(shown, line), line
 
 
 def test_every_kind_has_a_case():
-    assert {case[0] for case in CASES} | ELSEWHERE == set(check.KINDS)
+    assert {case[0] for case in CASES} | ELSEWHERE == set(KINDS)
     assert len(CASES) >= 40
 
 
@@ -501,9 +504,9 @@ def test_the_reader_refuses_in_one_line_what_is_an_error(case, folder):
             canvas.decode(table, i)
     except InputError as error:
         assert "\n" not in str(error)
-        assert check.KINDS[kind].severity == "error"
+        assert KINDS[kind].severity == "error"
     else:
-        assert check.KINDS[kind].severity == "warning" or kind in SILENT
+        assert KINDS[kind].severity == "warning" or kind in SILENT
 
 
 # -------------------------------------------------------------------------------- clean
@@ -603,7 +606,7 @@ def test_labels_without_images_are_a_warning_where_they_were_not_asked_for(folde
 
 
 def test_a_sample_is_decoded_and_on_demand_all(folder, monkeypatch):
-    monkeypatch.setattr(check, "SAMPLE", 1)
+    monkeypatch.setattr(images, "SAMPLE", 1)
 
     def spoil(b):
         middle = len(b) // 2  # In the pixels; header and end stay.
@@ -622,17 +625,23 @@ def test_what_the_check_did_not_think_of_the_reader_tells(folder, monkeypatch):
     source = folder.save()
 
     def refuse(*args, **options):
-        raise InputError("nobody thought of this")
+        raise InputError("this was not thought of")
 
     def fail(*args, **options):
         raise KeyError("oops")
 
-    monkeypatch.setitem(check.data_lib.DATASETS, "coco", refuse)
+    def read_by(load):
+        monkeypatch.setitem(
+            DATASETS, "coco", dataclasses.replace(coco.DATA_SET, load=load)
+        )
+
+    read_by(refuse)
     found, report = findings(source)
-    assert list(found) == ["reader-refuses"] and "nobody thought" in report.text()
-    monkeypatch.setitem(check.data_lib.DATASETS, "coco", fail)
+    assert list(found) == ["reader-refuses"] and "not thought" in report.text()
+    read_by(fail)
     found, report = findings(source)
     assert list(found) == ["reader-fails"] and "KeyError: 'oops'" in report.text()
+    assert "please report it" in report.text()
 
 
 def test_pairs_of_a_set_must_join_left_and_right(folder):
@@ -714,6 +723,27 @@ def test_where_the_reader_refuses_all_images_are_still_looked_at(tmp_path):
     (tmp_path / "images" / "im0001.jpg").write_bytes(b"none")
     found, _ = findings(*check.sources(tmp_path))
     assert set(found) == {"reader-refuses", "image-empty", "image-unreadable"}
+
+
+def test_a_reader_of_your_own_is_checked_and_its_crashes_are_yours(
+    tmp_path, monkeypatch
+):
+    write_lsp(tmp_path)
+    (tmp_path / "own_reader.py").write_text(
+        "from pose_jax.data import lsp\n\n\ndef load(root, split):\n"
+        "    return lsp.load(root, {'everything': 'all'}[split])\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ConfigError, match="say with --split which split of own_reader"):
+        check.sources(tmp_path, format="own_reader:load")
+    for split in ("everything", "nothing"):
+        (source,) = check.sources(tmp_path, format="own_reader:load", split=split)
+        if split == "everything":
+            found, report = findings(source)
+            assert not found and report.counts["people"] == 4, report.text()
+        else:
+            with pytest.raises(KeyError):
+                check.check(source)
 
 
 def test_people_with_too_few_joints_for_a_box_are_told(tmp_path):

@@ -1,0 +1,123 @@
+"""Image files: all by their headers and ends, a sample of them (or all) by decoding."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import IO, Literal
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from pose_jax.data.check.findings import File
+from pose_jax.data.table import ImageRef, encoded
+
+Depth = Literal["headers", "full"]
+
+SAMPLE = 50
+"""Images that are decoded whole where all others are read by header and end."""
+
+ImageFile = tuple[ImageRef, str, tuple[int, int] | None]
+"""A file or record, what it is called in the annotations, and its size there."""
+
+
+def check_images(files: Sequence[ImageFile], file: File, depth: Depth) -> str:
+    """Looks at all images; returns how it was done."""
+    sample = np.linspace(0, len(files) - 1, min(len(files), SAMPLE)).astype(int)
+    full = np.full(len(files), depth == "full")
+    full[sample] = True
+    with warnings.catch_warnings(), ThreadPoolExecutor(8) as pool:
+        warnings.simplefilter("ignore")  # Pillow's, of large images and of broken EXIF.
+        seen = pool.map(_look_at, files, full, chunksize=16)
+        for (image, where, _), kinds in zip(files, seen, strict=True):
+            is_file = isinstance(image, Path)
+            shown = os.path.relpath(image, file.path) if is_file else str(image)
+            for kind, detail in kinds:
+                file.add(kind, f"{shown} ({where}){detail and ': '}{detail}")
+    if depth == "full":
+        return f"{len(files)} images decoded"
+    return (
+        f"{len(files)} images: headers and ends read, {len(sample)} of them decoded "
+        "(--images full decodes all)"
+    )
+
+
+def _look_at(file: ImageFile, full: bool) -> list[tuple[str, str]]:
+    """Kinds of findings of one image, each with a detail."""
+    source, _, listed = file
+    wrong = "image-unreadable"
+    try:
+        opened = open(source, "rb") if isinstance(source, Path) else encoded(source)
+        with opened as data:
+            end = _end(data)
+            if not end:
+                return [("image-empty", "")]
+            image = Image.open(data)
+            seen = _of_header(image, listed)
+            # A file that does not end as its format does: decoding it must tell.
+            if full or _ENDS.get(image.format or "", b"?") not in end:
+                wrong = "image-truncated"
+                image.load()
+            return seen
+    except FileNotFoundError:
+        return [("image-missing", "")]
+    except UnidentifiedImageError:
+        return [("image-unreadable", "")]
+    except Exception as error:  # Pillow has no common class for these.
+        return [(wrong, str(error))]
+
+
+def _of_header(
+    image: Image.Image, listed: tuple[int, int] | None
+) -> list[tuple[str, str]]:
+    found = []
+    turned = _orientation(image)
+    if listed is not None and image.size != listed:
+        detail = "{}x{}, listed as {}x{}".format(*image.size, *listed)
+        if image.size == listed[::-1]:
+            detail += ": turned by its EXIF orientation?" if turned > 4 else ": turned?"
+        found.append(("image-size", detail))
+    if kind := _kind_of_mode(image):
+        found.append((kind, image.mode))
+    if turned != 1:
+        found.append(("image-turned", f"orientation {turned}"))
+    if getattr(image, "is_animated", False):
+        found.append(("image-animated", str(image.format)))
+    return found
+
+
+def _kind_of_mode(image: Image.Image) -> str | None:
+    mode = image.mode
+    if mode == "RGB":
+        return "image-alpha" if "transparency" in image.info else None
+    if mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+        return "image-alpha"
+    if mode.startswith("I;16"):
+        return "image-16-bit"
+    known = {"L": "grey", "1": "grey", "P": "palette", "CMYK": "cmyk"}
+    return f"image-{known.get(mode, 'mode')}"
+
+
+def _orientation(image: Image.Image) -> int:
+    """EXIF's, 1 if there is none. A PNG without EXIF would be decoded for it."""
+    if "exif" not in image.info:
+        return 1
+    try:
+        return int(image.getexif().get(0x0112, 1))
+    except Exception:  # Broken EXIF: no reader looks at it.
+        return 1
+
+
+_ENDS = {"JPEG": b"\xff\xd9", "MPO": b"\xff\xd9", "PNG": b"IEND"}
+
+
+def _end(data: IO[bytes]) -> bytes:
+    """The last bytes of a file, which is then at its beginning again."""
+    data.seek(0, os.SEEK_END)
+    data.seek(max(0, data.tell() - 64))
+    end = data.read()
+    data.seek(0)
+    return end

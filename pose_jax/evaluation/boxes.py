@@ -1,0 +1,242 @@
+"""What a detector's boxes are worth: the functions of `poses`, for boxes.
+
+A detector makes its boxes itself, so that a metric's NAME is all of its name: `box_AP`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pose_jax import metrics as metrics_lib
+from pose_jax.data import canvas
+from pose_jax.data.table import Table
+from pose_jax.drawing import people as drawing
+from pose_jax.drawing import sheet as sheet_lib
+from pose_jax.metrics.coco import why_no_box_ap
+from pose_jax.types import Boxes
+
+FORMULAS = {
+    "box_AP": "mean precision of boxes over IoU thresholds 0.50:0.05:0.95 and 101 recalls, "
+    "at most 100 boxes an image, over all images, also those without people (COCO); the "
+    "boxes are the detector's own, so its name has no source of them",
+    "box_AP50": "box_AP at IoU 0.50 alone",
+    "box_AP75": "box_AP at IoU 0.75 alone",
+    "box_APs": "box_AP of people of an area below 32^2 pixels",
+    "box_APm": "box_AP of people of an area from 32^2 to 96^2 pixels",
+    "box_APl": "box_AP of people of an area above 96^2 pixels",
+    "box_AR": "mean recall of boxes over the same thresholds, at most 100 boxes an image",
+}
+"""What each NAME is."""
+
+OPTIONS = ()
+RESULTS, FILES = "detections.json", {}
+DRAWN_BY_EVAL = True
+SURE = 0.5
+"""The score from which on a box counts, in pictures and in `box_errors`."""
+_DRAWN = 3
+"""So many boxes of an image are drawn at least, whatever their scores."""
+_AP = {
+    "box_AP": "AP", "box_AP50": "AP50", "box_AP75": "AP75", "box_APs": "APs",
+    "box_APm": "APm", "box_APl": "APl", "box_AR": "AR100",
+}  # fmt: skip
+"""The metrics, and what `coco_box_ap` calls them."""
+
+
+def to_results(table: Table, boxes: Boxes) -> list[dict[str, Any]]:
+    """Boxes in COCO's result form."""
+    row, slot = np.nonzero(boxes.valid)
+    xyxy = boxes.boxes_xyxy[row, slot].astype(np.float64)
+    xywh = np.concatenate([xyxy[:, :2], xyxy[:, 2:] - xyxy[:, :2]], -1)
+    columns = (
+        table.image_ids[boxes.row[row]].tolist(),
+        np.round(xywh, 3).tolist(),
+        boxes.scores[row, slot].astype(np.float64).tolist(),
+    )
+    return [
+        {"image_id": image_id, "category_id": 1, "bbox": bbox, "score": score}
+        for image_id, bbox, score in zip(*columns, strict=True)
+    ]
+
+
+def measure(
+    table: Table, boxes: Boxes, results: Sequence[Mapping[str, Any]] | None = None
+) -> dict[str, float]:
+    """Box AP against all people of the images, whichever were predicted.
+
+    Args:
+      table: the images.
+      boxes: the predictions, NumPy leaves.
+      results: of `to_results`, where they have been made already.
+
+    Returns:
+      Values by name; none where there is no ground truth.
+    """
+    if table.ground_truth is None:
+        return {}
+    found = to_results(table, boxes) if results is None else results
+    values = metrics_lib.coco_box_ap(table.ground_truth.coco_ground_truth(), found)
+    return {name: values[theirs] for name, theirs in _AP.items()}
+
+
+def names(table: Table) -> list[str]:
+    """Names of what `measure` finds on a table."""
+    return list(_AP) if table.ground_truth is not None else []
+
+
+def suppress(table: Table, boxes: Boxes, config: Any) -> Boxes:
+    """The boxes as they are: a detector has suppressed overlaps itself."""
+    del table, config
+    return boxes
+
+
+def per_keypoint(table: Table, boxes: Boxes) -> list[dict[str, Any]]:
+    """Nothing: boxes have no keypoints."""
+    del table, boxes
+    return []
+
+
+def notes(
+    table: Table,
+    boxes: Boxes,
+    metrics: Mapping[str, float],
+    results: Sequence[Mapping[str, Any]] | None = None,
+) -> list[str]:
+    """What a reader must know beside the numbers: why AP is missing, -1 or 0."""
+    if table.ground_truth is None:
+        return ["box AP not computed: the images have no annotations"]
+    if metrics["box_AP"] > 0:
+        return []
+    truth = table.ground_truth.coco_ground_truth()
+    reasons = why_no_box_ap(truth, results or to_results(table, boxes))
+    return [f"box_AP is {metrics['box_AP']:g}: {reason}" for reason in reasons]
+
+
+def folder(table: Table, decoder: str) -> str:
+    """Where an evaluation is written, below RUN/eval."""
+    del table, decoder
+    return "images"
+
+
+def written(run: Path, table: Table, results: Sequence[Mapping[str, Any]]) -> str:
+    """Where `pose-jax eval` has written, and what may come next."""
+    out = run / "eval" / folder(table, "")
+    return (
+        f"{len(results)} boxes of {len(table.images)} images, metrics and pictures: {out}\n"
+        f"people in them: pose-jax eval --run RUN --boxes {out / RESULTS}"
+    )
+
+
+def draw(
+    table: Table, boxes: Boxes, image: int, *, side: int | None = None
+) -> np.ndarray:
+    """One image of a table with its boxes, uint8 [h, w, 3].
+
+    Boxes scored 0.5 and above are drawn, and thinly the best few of the others and those
+    of the ground truth.
+
+    Args:
+      table: the images.
+      boxes: the predictions.
+      image: number of the image.
+      side: the picture's longer side; None: that of the image.
+    """
+    pixels = canvas.decode(table, image)
+    (place,) = np.flatnonzero(boxes.row == image)
+    scores = np.where(boxes.valid[place], boxes.scores[place], -np.inf)
+    order = np.argsort(-scores, kind="stable")
+    drawn = order[
+        np.isfinite(scores[order])
+        & ((scores[order] >= SURE) | (np.arange(len(order)) < _DRAWN))
+    ]
+    marks = {}
+    if (truth := table.ground_truth) is not None:
+        people = truth.people_of_image(int(image))
+        marks = {"truth_xyxy": truth.boxes_xyxy[people], "crowd": truth.crowd[people]}
+    return drawing.draw_boxes(
+        pixels,
+        boxes.boxes_xyxy[place, drawn],
+        scores=scores[drawn],
+        threshold=SURE,
+        # Lines and scores are drawn after scaling, to be seen in a small picture.
+        scale=1.0 if side is None else side / max(pixels.shape[:2]),
+        **marks,
+    )
+
+
+def images(table: Table, boxes: Boxes) -> np.ndarray:
+    """Numbers of the images that were predicted."""
+    del table
+    return boxes.row
+
+
+def worst(table: Table, boxes: Boxes, count: int = 12) -> np.ndarray | None:
+    """The images with the most false negatives and false positives at IoU 0.5."""
+    if table.ground_truth is None:
+        return None
+    missed, false = box_errors(table, boxes)
+    cells, titles = [], []
+    for place in np.argsort(-(missed + false), kind="stable")[:count]:
+        image = boxes.row[place]
+        cells.append(draw(table, boxes, image, side=320))
+        titles.append(
+            f"image {table.image_ids[image]}: {missed[place]} missed, {false[place]} false"
+        )
+    return sheet_lib.sheet(cells, columns=6, titles=titles)
+
+
+def box_errors(
+    table: Table, boxes: Boxes, *, score: float = SURE, iou: float = 0.5
+) -> tuple[np.ndarray, np.ndarray]:
+    """False negatives and false positives of each image, of the boxes above a score.
+
+    A box is matched to the person that it overlaps the most, of those that no better box is
+    matched to. A box without a match is no false positive where its area lies in a crowd
+    region.
+
+    Args:
+      table: the images that were predicted on, with their people.
+      boxes: the predictions, NumPy leaves.
+      score: boxes below it do not count.
+      iou: the least overlap of a match.
+
+    Returns:
+      Counts [b] of false negatives and of false positives, in the order of `boxes`.
+    """
+    truth = table.ground_truth
+    assert truth is not None
+    missed, false = (np.zeros(len(boxes.row), int) for _ in range(2))
+    for i, image in enumerate(boxes.row):
+        people = truth.people_of_image(int(image))
+        crowd = truth.crowd[people]
+        regions = truth.boxes_xyxy[people][crowd]
+        left = truth.boxes_xyxy[people][~crowd]
+        said = boxes.valid[i] & (boxes.scores[i] >= score)
+        for place in np.argsort(-boxes.scores[i], kind="stable"):
+            if not said[place]:
+                continue
+            box = boxes.boxes_xyxy[i, place].astype(np.float64)
+            shared, own, theirs = _overlaps(box, left)
+            ious = shared / np.maximum(own + theirs - shared, 1e-9)
+            if len(left) and ious.max() >= iou:
+                left = np.delete(left, int(np.argmax(ious)), axis=0)
+                continue
+            shared, own, _ = _overlaps(box, regions)
+            false[i] += not (shared >= iou * max(own, 1e-9)).any()
+        missed[i] = len(left)
+    return missed, false
+
+
+def _overlaps(box: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, float, Any]:
+    """[n] areas that a box shares with others, its own area, and [n] theirs."""
+    low = np.maximum(box[:2], others[:, :2])
+    high = np.minimum(box[2:], others[:, 2:])
+    shared = np.maximum(high - low, 0).prod(-1)
+    return (
+        shared,
+        float((box[2:] - box[:2]).prod()),
+        (others[:, 2:] - others[:, :2]).prod(-1),
+    )

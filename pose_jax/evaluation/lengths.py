@@ -1,0 +1,79 @@
+"""The lengths that errors are divided by, for every metric, table and picture."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from pose_jax.data.table import Table
+
+PCK_THRESHOLDS = (0.05, 0.1, 0.2)
+PCKH_THRESHOLDS = (0.5, 0.1, 0.11)
+_NOT_IN_PCKH = ("pelvis", "thorax")
+
+
+class Length(NamedTuple):
+    """A length per person.
+
+    Attributes:
+      metric: what the fraction of keypoints within a threshold times the length is called.
+      words: what the length is.
+      pixels: [n] float32, image pixels; NaN, or at most 0, where a person has none.
+      thresholds: of the metric, as they are reported.
+      counts: [k] bool, the keypoints that the metric counts.
+    """
+
+    metric: str
+    words: str
+    pixels: np.ndarray
+    thresholds: tuple[float, ...]
+    counts: np.ndarray
+
+    @property
+    def usable(self) -> np.ndarray:
+        """`pixels`, NaN where a person has no length."""
+        return np.where(self.pixels > 0, self.pixels, np.nan)
+
+
+def metrics(table: Table) -> dict[str, tuple[float, ...]]:
+    """The metrics of a table that have a length, and their thresholds; the data set's own
+    comes first."""
+    has = {
+        "PCKh": (table.head_sizes is not None, PCKH_THRESHOLDS),
+        "PCK": (table.keypoints.torso is not None, PCK_THRESHOLDS),
+    }
+    return {name: thresholds for name, (there, thresholds) in has.items() if there}
+
+
+def length(table: Table, rows: np.ndarray, metric: str = "") -> Length:
+    """The length of a metric for some people.
+
+    Args:
+      table: with labels.
+      rows: [n] of the table.
+      metric: a key of `metrics(table)`. "": the first; where there is none, the longer side
+        of the box, whose metric is called "PCK_box".
+    """
+    metric = metric or next(iter(metrics(table)), "PCK_box")
+    names, counts = table.keypoints.names, np.ones(len(table.keypoints), bool)
+    if metric == "PCKh":
+        assert table.head_sizes is not None
+        pixels, words = table.head_sizes[rows], "0.6 of the head box's diagonal"
+        counts = np.array([name not in _NOT_IN_PCKH for name in names])
+        thresholds = PCKH_THRESHOLDS
+    elif metric == "PCK":
+        i, j = table.keypoints.torso
+        words = f"the torso, from {names[i]} to {names[j]}"
+        ends = table.points_xy[rows][:, [i, j]].astype(np.float32)
+        pixels = np.sqrt(np.sum((ends[:, 0] - ends[:, 1]) ** 2, -1))
+        labelled = (table.visibility[rows][:, [i, j]] > 0).all(1)
+        pixels, thresholds = np.where(labelled, pixels, np.nan), PCK_THRESHOLDS
+    else:
+        boxes = table.boxes_xyxy[rows]
+        pixels, words = (
+            (boxes[:, 2:] - boxes[:, :2]).max(-1),
+            "the longer side of the box",
+        )
+        thresholds = (0.05, 0.2)
+    return Length(metric, words, pixels.astype(np.float32), thresholds, counts)

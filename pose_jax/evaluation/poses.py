@@ -1,0 +1,492 @@
+"""What poses are worth: metrics by full name, a table per keypoint, pictures.
+
+A metric's full name: NAME[@threshold]@source of boxes[@PC|OC], for example
+`AP@detections`, `PCK@0.2@joint_boxes@PC`. FORMULAS says what each NAME is. `boxes` has the
+same functions for a detector's boxes; `evaluation.of` says which of the two it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from PIL import Image
+
+from pose_jax import metrics as metrics_lib
+from pose_jax.data import canvas
+from pose_jax.data.table import Table
+from pose_jax.drawing import people as drawing
+from pose_jax.drawing import sheet as sheet_lib
+from pose_jax.evaluation import lengths
+from pose_jax.evaluation.lengths import PCK_THRESHOLDS
+from pose_jax.evaluation.suppress import suppress as suppress
+from pose_jax.keypoints import LIMBS
+from pose_jax.metrics.coco import why_no_ap
+from pose_jax.types import Poses
+
+FORMULAS = {
+    "AP": "mean precision over OKS thresholds 0.50:0.05:0.95 and 101 recalls, at most 20 "
+    "poses an image (COCO); OKS = mean exp(-d^2 / (2 area (2 sigma)^2))",
+    "AP50": "AP at OKS 0.50 alone",
+    "AP75": "AP at OKS 0.75 alone",
+    "AR": "mean recall over the same thresholds",
+    "pixel_error": "mean distance of labelled keypoints to the truth, image pixels",
+    "box_error": "mean distance of labelled keypoints to the truth, in longer sides of the "
+    "person's box",
+    "PCK": "share of keypoints with distance <= t * torso, torso = left shoulder to right "
+    "hip (FLIC: right shoulder to left hip); people without both are left out",
+    "PCK_AUC": "area under PCK(t), t = 0:0.01:0.2, over 0.2",
+    "PDJ": "DeepPose's name of PCK with that torso: the same number",
+    "PCKh": "share of keypoints with distance <= t * head, head = 0.6 * diagonal of the "
+    "head box; pelvis and thorax left out; @0.11 is what published code prints as @0.1",
+    "PCKh_AUC": "area under PCKh(t), t = 0:0.01:0.5, over 0.5",
+    "PCK_people_without_torso": "people left out: an end of the torso is not labelled",
+    "PCK_people_with_torso_of_length_zero": "people left out: both ends at one point",
+    "PCK_people_with_tiny_torso": "people whose torso is at most 0.05 of the longer side "
+    "of their labelled keypoints' extent: so little is within t * torso that they count "
+    "against any prediction (those of length zero are left out)",
+    "PCP": "share of sticks with both ends within 0.5 of the stick's length (strict), over "
+    "all sticks of all people; one of true length 0 counts as wrong",
+    "PCP_loose": "the same with the mean of both ends' distances",
+    "PCP_limbs": "mean of PCP of upper arms, lower arms, upper legs and lower legs, those "
+    "that the set has; no head, no torso (the mean of DeepPose's table)",
+    "PCP_loose_limbs": "the same mean of PCP_loose",
+    "PCP_sticks_of_length_zero": "labelled sticks whose ends are one point: wrong in PCP",
+    "flipped_people": "share of people whose mean error, over the labelled keypoints that "
+    "have a left and a right, is at least 20% smaller with left and right of the whole "
+    "prediction exchanged; people with fewer than 4 such keypoints are left out",
+    "flipped_people_upper_body": "the same of the upper body's pairs alone",
+    "flipped_people_lower_body": "the same of the other pairs alone",
+    "flipped_people_left_out": "people with too few labelled keypoints for flipped_people",
+    "flipped_people_upper_body_left_out": "the same of the upper body",
+    "flipped_people_lower_body_left_out": "the same of the lower body",
+    "PDJ_unflipped": "PDJ if the flipped people had their left and right exchanged",
+    "PCP_unflipped": "PCP if the flipped people had their left and right exchanged",
+}
+"""What the NAMEs mean, normalizers included."""
+
+OPTIONS = ("decoder", "flip", "boxes", "nms", "nms-threshold")
+"""Options of `pose-jax eval` that poses have."""
+RESULTS, FILES = "predictions.json", {"keypoints.json": "per_keypoint"}
+"""The file of results in RUN/eval, and what else of an `Evaluation` is written there."""
+DRAWN_BY_EVAL = False
+PDJ_THRESHOLDS = tuple(i / 100 for i in range(51))
+"""Of the curves in the literature."""
+TINY_TORSO = 0.05
+"""Of the longer side of a person's extent; the median of LSP's people is 0.36."""
+_AP = ("AP", "AP50", "AP75", "APm", "APl", "AR", "AR50", "AR75", "ARm", "ARl")
+_AUC = {"PCK": np.arange(21) / 100, "PCKh": np.arange(51) / 100}
+"""The thresholds of each area under a curve."""
+_TORSO_COUNTS = (
+    "PCK_people_without_torso",
+    "PCK_people_with_torso_of_length_zero",
+    "PCK_people_with_tiny_torso",
+)
+_flipped = jax.jit(metrics_lib.flipped, static_argnames="flip_pairs")
+
+
+def full_name(name: str, table: Table, threshold: float | None = None) -> str:
+    """NAME[@threshold]@source of boxes[@PC|OC] of a metric on a table."""
+    parts = [name] if threshold is None else [name, f"{threshold:g}"]
+    return "@".join([*parts, table.box_source, *filter(None, [table.centric])])
+
+
+def to_results(table: Table, poses: Poses) -> list[dict[str, Any]]:
+    """Poses in COCO's result form; a keypoint's third number is its score."""
+    keypoints = np.concatenate([poses.points_xy, poses.keypoint_scores[..., None]], -1)
+    keypoints = keypoints.reshape(len(keypoints), -1).astype(np.float64)
+    columns = (
+        table.image_ids[table.image[poses.row]].tolist(),
+        # A float32 times 1000 is exact in float64: these are the digits of `round`.
+        np.round(keypoints, 3).tolist(),
+        poses.score.astype(np.float64).tolist(),
+    )
+    return [
+        {"image_id": image_id, "category_id": 1, "keypoints": points, "score": score}
+        for image_id, points, score in zip(*columns, strict=True)
+    ]
+
+
+def measure(
+    table: Table, poses: Poses, results: Sequence[Mapping[str, Any]] | None = None
+) -> dict[str, float]:
+    """All metrics that the labels and the keypoint set allow.
+
+    Where the table has labels, a pose belongs to its row's. AP, and AP alone where boxes
+    come from a detector, matches poses to the people of `table.ground_truth` by OKS.
+
+    Args:
+      table: the boxes that were predicted on.
+      poses: the predictions, NumPy leaves.
+      results: of `to_results`, where they have been made already.
+
+    Returns:
+      Values by full name. AP is left out where the keypoint set has no sigmas.
+    """
+    values = {}
+    if table.keypoints.sigmas is not None:
+        values = metrics_lib.coco_keypoint_ap(
+            (table.ground_truth or table).coco_ground_truth(),
+            to_results(table, poses) if results is None else results,
+            sigmas=table.keypoints.sigmas,
+        )
+    found = {full_name(name, table): float(value) for name, value in values.items()}
+    if table.labelled:
+        for name, threshold, value in _measured(table, poses):
+            found[full_name(name, table, threshold)] = float(value)
+    return found
+
+
+def names(table: Table) -> list[str]:
+    """Full names of what `measure` finds on a table, in its order."""
+    found = [
+        full_name(name, table) for name in _AP if table.keypoints.sigmas is not None
+    ]
+    if not table.labelled:
+        return found
+    keypoints, parts = table.keypoints, []
+    parts += [("pixel_error", None), ("box_error", None)]
+    for metric, thresholds in reversed(lengths.metrics(table).items()):
+        parts += [(metric, threshold) for threshold in thresholds]
+        parts += [("PDJ", 0.2)] * (metric == "PCK") + [(f"{metric}_AUC", None)]
+        counts = _TORSO_COUNTS if metric == "PCK" else ("PCKh_people_without_head_box",)
+        parts += [(name, None) for name in counts]
+    if keypoints.sticks:
+        kinds = list(dict.fromkeys(name for name, _, _ in keypoints.sticks))
+        limbs = [] if set(LIMBS).isdisjoint(kinds) else ["limbs"]
+        for name in ("PCP", "PCP_loose"):
+            parts += [
+                (name, 0.5),
+                *((f"{name}_{kind}", 0.5) for kind in (*limbs, *kinds)),
+            ]
+        parts.append(("PCP_sticks_of_length_zero", None))
+    flips = _flip_pairs(table)
+    parts += [(name, None) for name in flips]
+    parts += [(f"{name}_left_out", None) for name in flips]
+    if flips and keypoints.torso is not None:
+        parts.append(("PDJ_unflipped", 0.2))
+    if flips and keypoints.sticks:
+        parts.append(("PCP_unflipped", 0.5))
+    return found + [full_name(name, table, threshold) for name, threshold in parts]
+
+
+def _measured(
+    table: Table, poses: Poses
+) -> Iterator[tuple[str, float | None, float | np.ndarray]]:
+    """Names, thresholds and values of what is measured row by row."""
+    true_xy, visibility = table.points_xy[poses.row], table.visibility[poses.row]
+    labelled, distance = visibility > 0, _distance(table, poses)
+    yield "pixel_error", None, _mean(distance[labelled])
+    boxes = table.boxes_xyxy[poses.row]
+    side = np.maximum((boxes[:, 2:] - boxes[:, :2]).max(-1, keepdims=True), 1)
+    yield "box_error", None, _mean((distance / side)[labelled])
+    data = poses.points_xy.astype(np.float32), true_xy.astype(np.float32), visibility
+    for metric in reversed(lengths.metrics(table)):
+        yield from _by_length(table, poses, data, metric)
+    if table.keypoints.sticks:
+        yield from _by_stick(data, table.keypoints.sticks)
+    yield from _flips(table, *data)
+
+
+def _by_length(table: Table, poses: Poses, data, metric: str):
+    """PCK or PCKh, the area under its curve, and who is left out."""
+    length, grid = lengths.length(table, poses.row, metric), _AUC[metric]
+    correct, counted = map(
+        np.asarray,
+        metrics_lib.pck(*data, length.pixels, thresholds=(*length.thresholds, *grid)),
+    )
+    counted = counted[length.counts].sum()
+    fraction = correct[:, length.counts].sum(1) / max(int(counted), 1)
+    for threshold, value in zip(length.thresholds, fraction, strict=False):
+        yield metric, threshold, value
+    if metric == "PCK":
+        yield "PDJ", 0.2, fraction[PCK_THRESHOLDS.index(0.2)]
+    yield f"{metric}_AUC", None, np.trapezoid(fraction[-len(grid) :], grid) / grid[-1]
+    pixels = length.pixels
+    if metric == "PCKh":
+        yield "PCKh_people_without_head_box", None, (pixels <= 0).sum()
+        return
+    labelled = (data[2] > 0)[..., None]
+    low = np.where(labelled, data[1], np.inf).min(1)
+    extent = (np.where(labelled, data[1], -np.inf).max(1) - low).max(-1)
+    counts = np.isnan(pixels), pixels == 0, pixels <= TINY_TORSO * extent
+    for name, people in zip(_TORSO_COUNTS, counts, strict=True):
+        yield name, None, people.sum()
+
+
+def _by_stick(data, sticks):
+    """PCP in both definitions: of all sticks, of the limbs, of each kind."""
+    kinds = [name for name, _, _ in sticks]
+    for strict, name in ((True, "PCP"), (False, "PCP_loose")):
+        correct, counted = map(
+            np.asarray, metrics_lib.pcp(*data, sticks, strict=strict)
+        )
+        yield name, 0.5, _fraction(correct, counted)
+        of_kind, limbs = {}, []
+        for kind in dict.fromkeys(kinds):
+            which = [k == kind for k in kinds]
+            of_kind[kind] = _fraction(correct[which], counted[which])
+            if kind in LIMBS and counted[which].any():
+                limbs.append(of_kind[kind])
+        if not set(LIMBS).isdisjoint(kinds):
+            yield f"{name}_limbs", 0.5, sum(limbs) / max(len(limbs), 1)
+        for kind, value in of_kind.items():
+            yield f"{name}_{kind}", 0.5, value
+    # The labels themselves are right about all sticks but those.
+    correct, counted = metrics_lib.pcp(data[1], *data[1:], sticks, threshold=0.0)
+    yield "PCP_sticks_of_length_zero", None, np.sum(counted) - np.sum(correct)
+
+
+def _flip_pairs(table: Table) -> dict[str, tuple[tuple[int, int], ...]]:
+    """The pairs of each metric of flipped people: all, then those of half a body."""
+    pairs = tuple(map(tuple, table.keypoints.flip_pairs))
+    if len(pairs) < 2:  # No person could have four keypoints of them.
+        return {}
+    upper = set(table.keypoints.upper_body)
+    parts = {
+        "flipped_people_upper_body": tuple(p for p in pairs if upper.issuperset(p)),
+        "flipped_people_lower_body": tuple(p for p in pairs if upper.isdisjoint(p)),
+    }
+    parts = {name: p for name, p in parts.items() if 2 <= len(p) < len(pairs)}
+    return {"flipped_people": pairs, **parts}
+
+
+def _flips(table: Table, pred_xy, true_xy, visibility):
+    """What is said about left and right."""
+    keypoints, people = table.keypoints, (pred_xy, true_xy, visibility)
+    found = {
+        name: tuple(map(np.asarray, _flipped(*people, flip_pairs=pairs)))
+        for name, pairs in _flip_pairs(table).items()
+    }
+    if not found:
+        return
+    for name, counts in found.items():
+        yield name, None, _fraction(*counts)
+    for name, (_, judged) in found.items():
+        yield f"{name}_left_out", None, (~judged).sum()
+    who, _ = found["flipped_people"]
+    exchanged = pred_xy[:, keypoints.permutation]
+    people = (np.where(who[:, None, None], exchanged, pred_xy), true_xy, visibility)
+    if keypoints.torso is not None:
+        counts = metrics_lib.pdj(*people, keypoints.torso, thresholds=(0.2,))
+        yield "PDJ_unflipped", 0.2, _fraction(*counts)
+    if keypoints.sticks:
+        counts = metrics_lib.pcp(*people, keypoints.sticks)
+        yield "PCP_unflipped", 0.5, _fraction(*counts)
+
+
+def pdj_curve(
+    table: Table, poses: Poses, thresholds: Sequence[float] = PDJ_THRESHOLDS
+) -> dict[str, np.ndarray]:
+    """Percentage of detected joints over the threshold, left and right together.
+
+    Args:
+      table: the boxes that were predicted on.
+      poses: the predictions, NumPy leaves.
+      thresholds: fractions of the torso's diameter, t of them.
+
+    Returns:
+      Fractions [t] in [0, 1] by joint ("wrist"), in the order of the keypoint set, then
+      "mean", over all labelled keypoints: PDJ@t. Joints without a label are not in it.
+      Empty for a table without labels, and for a set without a torso.
+    """
+    keypoints = table.keypoints
+    if not table.labelled or keypoints.torso is None:
+        return {}
+    correct, counted = metrics_lib.pdj(
+        poses.points_xy.astype(np.float32),
+        table.points_xy[poses.row].astype(np.float32),
+        table.visibility[poses.row],
+        keypoints.torso,
+        thresholds=thresholds,
+    )
+    correct, counted = np.asarray(correct), np.asarray(counted)
+    groups = {**keypoints.groups, "mean": range(len(keypoints))}
+    indices = {group: np.array(members) for group, members in groups.items()}
+    return {
+        group: correct[:, members].sum(1) / counted[members].sum()
+        for group, members in indices.items()
+        if counted[members].any()
+    }
+
+
+def per_keypoint(table: Table, poses: Poses) -> list[dict[str, Any]]:
+    """One row a keypoint: how many, how far, how often right, how sure.
+
+    Returns:
+      name; labelled and hidden (counts); median_error, mean_error (image pixels);
+      PCK@t or PCKh@t by the length that the data set has; score (the mean).
+      Empty for a table without labels.
+    """
+    if not table.labelled:
+        return []
+    true_xy, visibility = table.points_xy[poses.row], table.visibility[poses.row]
+    labelled, distance = visibility > 0, _distance(table, poses)
+    data = poses.points_xy.astype(np.float32), true_xy.astype(np.float32), visibility
+    fractions: dict[str, np.ndarray] = {}
+    if lengths.metrics(table):
+        length = lengths.length(table, poses.row)
+        counts = metrics_lib.pck(*data, length.pixels, thresholds=length.thresholds)
+        correct, counted = map(np.asarray, counts)
+        for t, row in zip(length.thresholds, correct, strict=True):
+            fractions[f"{length.metric}@{t:g}"] = row / np.maximum(counted, 1)
+    rows = []
+    for k, keypoint in enumerate(table.keypoints.names):
+        errors = distance[labelled[:, k], k]
+        rows.append(
+            {
+                "name": keypoint,
+                "labelled": int(labelled[:, k].sum()),
+                "hidden": int((visibility[:, k] == 1).sum()),
+                "median_error": float(np.median(errors)) if len(errors) else None,
+                "mean_error": float(errors.mean()) if len(errors) else None,
+                **{name: float(values[k]) for name, values in fractions.items()},
+                "score": float(poses.keypoint_scores[:, k].mean()),
+            }
+        )
+    return rows
+
+
+def notes(
+    table: Table,
+    poses: Poses,
+    metrics: Mapping[str, float],
+    results: Sequence[Mapping[str, Any]] | None = None,
+) -> list[str]:
+    """What a reader must know beside the numbers: why AP is missing, -1 or 0."""
+    found, ap = [], full_name("AP", table)
+    if ap not in metrics:
+        found.append(
+            f"no AP: keypoint set {table.keypoints.name!r} has no sigmas, so OKS is not "
+            "defined for it"
+        )
+    elif metrics[ap] <= 0:
+        reasons = why_no_ap(
+            (table.ground_truth or table).coco_ground_truth(),
+            results or to_results(table, poses),
+        )
+        found += [f"{ap} is {metrics[ap]:g}: {reason}" for reason in reasons]
+    for name in (*_TORSO_COUNTS[1:], "PCP_sticks_of_length_zero"):
+        full = full_name(name, table)
+        if metrics.get(full, 0) > 0:
+            found.append(f"{full} is {metrics[full]:g}: {FORMULAS[name]}")
+    return found
+
+
+def folder(table: Table, decoder: str) -> str:
+    """Where an evaluation is written, below RUN/eval."""
+    return f"{table.box_source}/{decoder}"
+
+
+def written(run: Path, table: Table, results: Sequence[Mapping[str, Any]]) -> str:
+    """Where `pose-jax eval` has written."""
+    del results
+    return f"metrics and predictions: {run / 'eval' / table.box_source}"
+
+
+def relative_errors(table: Table, poses: Poses) -> np.ndarray:
+    """[n] mean error of each person over the root of the box's area; what "worst" means."""
+    labelled = table.visibility[poses.row] > 0
+    mean = np.where(labelled, _distance(table, poses), 0).sum(1) / np.maximum(
+        labelled.sum(1), 1
+    )
+    boxes = table.boxes_xyxy[poses.row]
+    return mean / np.maximum(np.sqrt((boxes[:, 2:] - boxes[:, :2]).prod(1)), 1)
+
+
+def draw(
+    table: Table, poses: Poses, image: int, *, side: int | None = None
+) -> np.ndarray:
+    """One image of a table with all people predicted in it, uint8 [h, w, 3].
+
+    Args:
+      table: the images.
+      poses: the predictions.
+      image: number of the image.
+      side: the picture's longer side; None: that of the image.
+    """
+    which = table.image[poses.row] == image
+    drawn = drawing.draw_people(
+        canvas.decode(table, image),
+        poses.points_xy[which],
+        table.keypoints,
+        scores=poses.keypoint_scores[which],
+    )
+    if side is None:
+        return drawn
+    scale = side / max(drawn.shape[:2])
+    size = [max(1, round(length * scale)) for length in drawn.shape[1::-1]]
+    resized = Image.fromarray(drawn).resize(size, Image.Resampling.BICUBIC)
+    return np.asarray(resized)
+
+
+def images(table: Table, poses: Poses) -> np.ndarray:
+    """Numbers of the images that have predictions."""
+    return np.unique(table.image[poses.row])
+
+
+def worst(table: Table, poses: Poses, count: int = 12) -> np.ndarray | None:
+    """The people of the largest `relative_errors`, ground truth and prediction."""
+    if not table.labelled:
+        return None
+    distance, cells, titles = _distance(table, poses), [], []
+    for i in np.argsort(-relative_errors(table, poses))[:count]:
+        row = poses.row[i]
+        labelled = table.visibility[row] > 0
+        cells += person(table, poses, i, side=160)
+        error = distance[i][labelled].mean() if labelled.any() else np.nan
+        titles += [f"id {table.ids[row]}: ground truth", f"error {error:.1f} px"]
+    return sheet_lib.sheet(cells, columns=8, titles=titles)
+
+
+def person(table: Table, poses: Poses, i: int, side: int) -> list[np.ndarray]:
+    """Close-ups of one prediction: the ground truth where there is one, the prediction.
+
+    Args:
+      table: the people.
+      poses: the predictions.
+      i: which of them.
+      side: the longer side of each picture.
+    """
+    row = poses.row[i]
+    visibility, points = table.visibility[row], table.points_xy[row]
+    image = canvas.decode(table, table.image[row])
+    window, low = crop(image, table.boxes_xyxy[row], points[visibility > 0])
+    scale = side / max(window.shape[:2])
+    shown = [(poses.points_xy[i], {"scores": poses.keypoint_scores[i]})]
+    if table.labelled:
+        shown.insert(0, (points, {"visibility": visibility}))
+    return [
+        drawing.draw_pose(window, xy - low, table.keypoints, scale=scale, **marks)
+        for xy, marks in shown
+    ]
+
+
+def crop(
+    image: np.ndarray, box_xyxy: np.ndarray, points_xy: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """The part of an image around a box and some points, and its corner [2]."""
+    corners = np.concatenate([box_xyxy.reshape(2, 2), points_xy])
+    low, high = corners.min(0), corners.max(0)
+    margin = 4 + 0.1 * (high - low).max()
+    h, w = image.shape[:2]
+    low = np.clip(np.floor(low - margin).astype(int), 0, [w - 1, h - 1])
+    high = np.clip(np.ceil(high + margin).astype(int), low + 1, [w, h])
+    return image[low[1] : high[1], low[0] : high[0]], low
+
+
+def _distance(table: Table, poses: Poses) -> np.ndarray:
+    """[n, k] pixels from the labels; whatever there is no label."""
+    return np.linalg.norm(poses.points_xy - table.points_xy[poses.row], axis=-1)
+
+
+def _fraction(correct, counted) -> float:
+    """Of all that was counted; 0 where nothing was."""
+    return float(np.sum(correct)) / max(int(np.sum(counted)), 1)
+
+
+def _mean(values: np.ndarray) -> float:
+    return float(values.mean()) if values.size else float("nan")

@@ -1,0 +1,124 @@
+"""What a run directory holds, finished or not."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pose_jax.errors import InputError
+from pose_jax.evaluation import text
+from pose_jax.report import html
+from pose_jax.runs import log as log_lib
+from pose_jax.runs import states
+
+
+@dataclasses.dataclass(frozen=True)
+class Files:
+    """A run directory, read.
+
+    Attributes:
+      run: the directory.
+      config: RUN/config.json; of a model without one, what its manifest has of it.
+      given: whether there is a RUN/config.json.
+      manifest: of RUN/model, if there is a model.
+      log: the lines of metrics.jsonl.
+      evaluations: of RUN/eval: metrics by (source of boxes, decoder); a detector has one,
+        ("images", "pose-jax eval").
+      notes: what could not be read.
+    """
+
+    run: Path
+    config: dict[str, Any]
+    given: bool
+    manifest: dict[str, Any] | None
+    log: list[dict[str, Any]]
+    evaluations: dict[tuple[str, str], dict[str, Any]]
+    notes: tuple[str, ...]
+
+    def data(self, use: str) -> Mapping[str, Any]:
+        """The section of the data to "train" on or to "eval" on; {} if not known."""
+        if use == "eval" and self.manifest is not None:
+            return self.manifest.get("data") or {}
+        return self.config.get("data", {}).get(use, {})
+
+    def steps(self, phase: str) -> int | None:
+        """The number of steps of a phase in the config."""
+        own = self.config.get("phases", {}).get(phase, {}).get("train", {})
+        return {**self.config.get("train", {}), **own}.get("steps")
+
+    def scores(self) -> tuple[str, Mapping[str, Any]]:
+        """When the training evaluated last, in words, and the metrics."""
+        if self.manifest is not None:
+            return "end of training", self.manifest.get("scores", {})
+        for line in reversed(self.log):
+            scores = {name: line[name] for name in line if text.is_metric(name)}
+            if scores:
+                return f"step {line['step']} of phase {line['phase']!r}", scores
+        return "", {}
+
+    def why_no_model(self) -> str:
+        """How far a run without a readable model is, in a sentence or two."""
+        if (self.run / "model").is_dir():
+            return "The model cannot be read: scores and predictions are missing."
+        what = "There is no model yet: training has not finished."
+        if not self.log:
+            return f"{what} No metrics logged yet."
+        last = self.log[-1]
+        total = self.steps(last["phase"])
+        of = "" if total is None else f" of {total}"
+        when = f", at {html.clock(last['time'])}" if "time" in last else ""
+        step = f"step {last['step']}{of} of phase {last['phase']!r}"
+        return f"{what} The log ends at {step}{when}."
+
+
+def read(run: Path) -> Files:
+    """Reads a run directory.
+
+    Raises:
+      InputError: there is none, or it holds neither a config nor a model.
+    """
+    if not run.is_dir():
+        raise InputError(f"{run}: no such run directory.")
+    path, notes, manifest, config = run / "config.json", [], None, {}
+    if (run / "model").is_dir():
+        try:
+            manifest = states.load_manifest(run / "model")
+        except InputError as error:
+            notes.append(str(error))
+    elif not path.is_file():
+        raise InputError(f"{run}: not a run: it has neither config.json nor a model.")
+    if path.is_file():
+        config = _json_object(path, notes) or {}
+    elif manifest is not None:
+        config = {key: manifest[key] for key in ("method", "input") if key in manifest}
+        config["data"] = {"eval": manifest.get("data") or {}}
+    evaluations = {}
+    for file in sorted(run.glob("eval/*/**/metrics.json")):
+        found = _json_object(file, notes)
+        source, *decoder = file.parent.relative_to(run / "eval").parts
+        if found is not None:
+            evaluations[source, "/".join(decoder) or "pose-jax eval"] = found
+    return Files(
+        run=run,
+        config=config,
+        given=path.is_file(),
+        manifest=manifest,
+        log=log_lib.read_metrics(run),
+        evaluations=evaluations,
+        notes=tuple(notes),
+    )
+
+
+def _json_object(path: Path, notes: list[str]) -> dict[str, Any] | None:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(found, dict):
+            return found
+        reason = "not a JSON object"
+    except (OSError, ValueError) as error:
+        reason = str(error)
+    notes.append(f"{path} cannot be read and is left out: {reason}.")
+    return None
