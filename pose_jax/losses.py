@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Shaped
 
@@ -181,6 +182,40 @@ def keypoint_smooth_l1(
     weight = jnp.asarray(weight, pred_xy.dtype)
     error = _where((weight != 0)[..., None], pred_xy - true_xy)
     return weight * jnp.sum(_huber(jnp.square(error), beta), axis=-1) / beta
+
+
+def bins_divergence(
+    logits: Float[Array, "*b k n"],
+    target: Float[Array, "*b k n"],
+    *,
+    weight: Shaped[Array, "*b k"],
+) -> Float[Array, "*b k"]:
+    """Mean over bins of target * (log target - log softmax(logits)), times the weight.
+
+    The loss of SimCC (arXiv:2107.03332) for one axis: the Kullback-Leibler divergence
+    KL(target || softmax(logits)) over the number of bins.
+
+    Args:
+      logits: of n bins, before the softmax.
+      target: density at each bin, >= 0; a bin of density 0 adds nothing.
+      weight: of each keypoint.
+
+    Returns:
+      >= 0 where each target sums to 1 and the weight is >= 0.
+
+    Raises:
+      ValueError: shapes do not match.
+    """
+    logits, target = _pair("logits", logits, "target", target, 2)
+    _check_shape("weight [*b, k]", weight, logits.shape[:-1])
+    weight = jnp.asarray(weight, logits.dtype)
+    counted = (weight != 0)[..., None]
+    logits, target = _where(counted, logits), _where(counted, target)
+    log_prob = jax.nn.log_softmax(logits, axis=-1)
+    used = target > 0
+    log_target = jnp.log(jnp.where(used, target, 1))
+    each = jnp.where(used, target * (log_target - log_prob), 0)
+    return weight * jnp.mean(each, axis=-1)
 
 
 def masked_mean(

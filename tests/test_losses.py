@@ -265,3 +265,42 @@ def test_what_broadcasting_would_hide_is_refused():
     ):
         with pytest.raises(ValueError, match="got"):
             call()
+
+
+def test_bins_divergence_by_definition():
+    rng = np.random.default_rng(0)
+    logits, target = rng.normal(0, 3, (B, K, W)), rng.random((B, K, W))
+    target[0, 0, :3] = 0
+    weight = np.float32([[1, 0, 2], [0, 1, 0.5]])
+    expected = np.zeros((B, K))
+    for b, k in np.ndindex(B, K):
+        log_prob = logits[b, k] - np.log(np.exp(logits[b, k]).sum())
+        for i in range(W):
+            t = target[b, k, i]
+            expected[b, k] += weight[b, k] * (
+                t * (np.log(t) - log_prob[i]) / W if t > 0 else 0
+            )
+    target[weight == 0] = np.nan
+    logits[0, 1] = np.inf
+    run = both(lambda p, t, *, weight: losses.bins_divergence(p, t, weight=weight))
+    (_, value), gradient = run(np.float32(logits), np.float32(target), weight)
+    np.testing.assert_allclose(value, expected, rtol=1e-5)
+    assert np.isfinite(gradient).all()
+    # d/d logits of -sum(t log softmax) / n
+    prob = np.exp(logits[1, 1]) / np.exp(logits[1, 1]).sum()
+    slope = (target[1, 1].sum() * prob - target[1, 1]) / W
+    np.testing.assert_allclose(gradient[1, 1], slope, rtol=1e-4, atol=1e-6)
+
+
+def test_bins_divergence_is_zero_at_the_target_alone():
+    target = jax.nn.softmax(jnp.arange(12.0).reshape(1, 2, 6) ** 0.5, -1)
+    weight = jnp.ones((1, 2))
+    value = losses.bins_divergence(jnp.log(target), target, weight=weight)
+    np.testing.assert_allclose(value, 0, atol=1e-7)
+    other = losses.bins_divergence(-target, target, weight=weight)
+    assert (other > 1e-3).all()
+    with pytest.raises(ValueError, match="one shape"):
+        bare = inspect.unwrap(
+            losses.bins_divergence
+        )  # Without the tests' shape checks.
+        bare(target, target[..., 1:], weight=weight)

@@ -18,6 +18,7 @@ from pose_jax.methods.dark import Dark
 from pose_jax.methods.deeppose import DeepPose
 from pose_jax.methods.detector import Detector
 from pose_jax.methods.multipose import MultiPose
+from pose_jax.methods.simcc import SimCC
 from pose_jax.types import Decoder, Method
 
 METHODS: dict[str, Any] = {
@@ -25,6 +26,7 @@ METHODS: dict[str, Any] = {
     "deeppose": DeepPose,
     "detector": Detector,
     "multipose": MultiPose,
+    "simcc": SimCC,
 }
 
 

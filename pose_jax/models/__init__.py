@@ -11,6 +11,7 @@ output is, and the stride s of its maps:
                           auxiliary logits come before the pair
     coordinates           [b, k, 2], (x, y) in units of the image, 0 at its centre, +-0.5
                           at its edges
+    coordinate bins       logits of x [b, k, split * w] and of y [b, k, split * h]
     boxes                 two halves, see `faster_rcnn`; what is said above of `train` is
                           not of them
 
@@ -44,6 +45,7 @@ from pose_jax.models.layers import NormKind
 from pose_jax.models.multipose import MultiPose, MultiPosePocket
 from pose_jax.models.pocket import Pocket
 from pose_jax.models.resnet_regression import ResNetRegression
+from pose_jax.models.simcc import SimCC
 from pose_jax.models.simple_baseline import SimpleBaseline
 
 Outputs: TypeAlias = str
@@ -90,6 +92,7 @@ MODELS: dict[str, Network] = {
     "multipose_pocket": Network("heatmaps and offsets", 1, MultiPosePocket),
     "pocket": Network("heatmaps", 4, Pocket),
     **_by_depth("resnet_regression", "coordinates", None, ResNetRegression),
+    "simcc_pocket": Network("coordinate bins", None, SimCC),
     **_by_depth("simple_baseline", "heatmaps", 4, SimpleBaseline),
 }
 

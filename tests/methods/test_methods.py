@@ -7,7 +7,7 @@ import pytest
 from pose_jax import methods, models
 from pose_jax.errors import ConfigError
 from pose_jax.keypoints import COCO
-from pose_jax.methods import dark, deeppose, detector, multipose
+from pose_jax.methods import dark, deeppose, detector, multipose, simcc
 from pose_jax.types import Phase
 
 SECTIONS = {
@@ -15,12 +15,14 @@ SECTIONS = {
     "deeppose": {"model": {"name": "deeppose"}},
     "detector": {"model": {"name": "faster_rcnn_pocket"}},
     "multipose": {"model": {"name": "multipose_pocket"}},
+    "simcc": {"model": {"name": "simcc_pocket"}, "input_size": (64, 96)},
 }
 CLASSES = {
     "dark": dark.Dark,
     "deeppose": deeppose.DeepPose,
     "detector": detector.Detector,
     "multipose": multipose.MultiPose,
+    "simcc": simcc.SimCC,
 }
 
 
@@ -81,7 +83,7 @@ def test_another_decoder_of_the_same_network():
         (
             {"name": "darkk"},
             "config.method.name: no method 'darkk'; there are dark, deeppose, detector, "
-            "multipose",
+            "multipose, simcc",
         ),
         ({"name": "darkk"}, "Did you mean 'dark'? A method of your own is named"),
         ({}, "config.method.name: no method None"),
@@ -135,6 +137,7 @@ def test_what_needs_no_training_is_what_the_way_back_depends_on():
         "detector": {
             *("test_pre_nms", "test_post_nms", "score_threshold", "box_nms", "slots"),
         },
+        "simcc": {"decoder", "flip_test", "padding"},
     }
     found = {name: methods.without_retraining(cls) for name, cls in CLASSES.items()}
     assert {name: set(fields) for name, fields in found.items()} == expected

@@ -45,6 +45,7 @@ SMALL = {
     "multipose_pocket": {"width": 8},
     "pocket": {"width": 8},
     "resnet_regression_18": {"width": 8},
+    "simcc_pocket": {},
     "simple_baseline_18": {"width": 8, "deconv_features": 8},
 }
 SHAPES = [
