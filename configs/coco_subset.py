@@ -1,8 +1,8 @@
-r"""Proof of correctness on real photographs: learn a few people of COCO by heart.
+r"""Correctness check on real images: overfits a few people of COCO.
 
-Trains on a small subset of COCO train2017 and evaluates on those same people: AP@gt_boxes
-near 1 says that reading, cropping, targets, decoding and the way back to the image fit
-together. It says nothing about people it has not seen.
+Trains on a small subset of COCO train2017 and evaluates on the same people: AP@gt_boxes
+near 1 shows that reading, cropping, targets, decoding and the mapping back to the image are
+consistent. It does not measure generalization.
 
   pose-jax train --config configs/coco_subset.py --run runs/coco_subset \
     --config.data.train.root=COCO --config.data.eval.root=COCO

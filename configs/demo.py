@@ -1,12 +1,12 @@
-r"""People seen from the front, the small network, two CPU cores: what `make demo` runs.
+r"""Front-facing synthetic people, the small network, two CPU cores: run by `make demo`.
 
   pose-jax data synth --difficulty easy --size 192x160 --n 3000 --val 250 --seed 0 \
     --out data/synthetic
   pose-jax train --config configs/demo.py --run runs/demo
   ... --config configs/demo.py:smoke       # two steps, on data/smoke
-  ... --config.seed=1                      # any leaf
+  ... --config.seed=1                      # overrides any value
 
-`configs/demo_hard.py` is the same on people made to be hard.
+`configs/demo_hard.py` trains on harder people.
 """
 
 from ml_collections import ConfigDict
@@ -25,7 +25,7 @@ def get_config(variant: str = "") -> ConfigDict:
             "loss": "mse",
             "decoder": "dark",
             "reach": 1.5,
-            # Little augmentation: a few minutes see each person a dozen times only.
+            # Weak augmentation: in a few minutes each person is seen only a dozen times.
             "augment": {"flip": 0.5, "scale": 0.15},
         }
     )

@@ -1,14 +1,14 @@
-r"""Hard people, the small network, two CPU cores: what `make demo-hard` runs.
+r"""Hard synthetic people, the small network, two CPU cores: run by `make demo-hard`.
 
   pose-jax data synth --n 2000 --val 250 --seed 0 --out data/synthetic-hard
   pose-jax train --config configs/demo_hard.py --run runs/demo-hard
-  ... --config configs/demo_hard.py:long        # what `make demo-long` runs
+  ... --config configs/demo_hard.py:long        # run by `make demo-long`
   ... --config configs/demo_hard.py:smoke       # two steps, on data/smoke
-  ... --config.optimizer.lr=1e-3                # any leaf
+  ... --config.optimizer.lr=1e-3                # overrides any value
 
-They stand, sit, squat, bend and lie, are seen from all sides, partly hidden, and cut by
-the frame. The long variant's data: `pose-jax data synth --n 6000 --val 250 --seed 0 --out
-data/synthetic-long`. `configs/demo.py` has upright people seen from the front.
+People stand, sit, squat, bend and lie, are seen from all sides, partly occluded, and
+truncated by the image. Data of the long variant: `pose-jax data synth --n 6000 --val 250
+--seed 0 --out data/synthetic-long`. `configs/demo.py` has upright, front-facing people.
 """
 
 from ml_collections import ConfigDict
@@ -27,7 +27,7 @@ def get_config(variant: str = "") -> ConfigDict:
             "loss": "mse",
             "decoder": "dark",
             "reach": 1.5,
-            # Little augmentation: a few minutes see each person a dozen times only.
+            # Weak augmentation: in a few minutes each person is seen only a dozen times.
             "augment": {"flip": 0.5, "scale": 0.15},
         }
     )

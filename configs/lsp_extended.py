@@ -1,9 +1,9 @@
 r"""Real people: LSP-extended, the small network, two CPU cores.
 
-Trains on images 1 to 5500 and validates on 5501 to 6000, a split of our own: all of
+Trains on images 1 to 5500 and validates on 5501 to 6000. This split is our own: all of
 LSP-extended is training data of LSP. Its labels are crowd-sourced, and some are wrong.
-Boxes are the extent of the labelled joints, which the metrics' names say: @joint_boxes.
-DeepPose's rule is the whole image: --config.data.train.options.boxes=image, and eval alike.
+Boxes are the extent of the labeled joints (@joint_boxes in metric names). DeepPose uses the
+complete image instead: --config.data.train.options.boxes=image, and the same for eval.
 
   pose-jax train --config configs/lsp_extended.py --run runs/lsp_extended \
     --config.data.train.root=LSPET --config.data.eval.root=LSPET
@@ -12,13 +12,13 @@ DeepPose's rule is the whole image: --config.data.train.options.boxes=image, and
   pose-jax eval --run runs/lsp_fine --decoder argmax,shift,dark --flip none,shift
   ... --config configs/lsp_extended.py:smoke     # two steps, on data/smoke
 
-The second run goes on from the first at 128x128: at 96x96 the strictest thresholds are
-a fraction of a heatmap cell, and three quarters of the training are cheaper there.
+The second run fine-tunes the first at 128x128: at 96x96 the strictest thresholds are
+a fraction of a heatmap cell, but three quarters of the training are cheaper there.
 
 LSPET is a folder with joints.mat and images/im00001.jpg to im06000.jpg.
 
-Fine-tuning a network of other keypoints, here that of `make demo-long`: its last layer
-starts from scratch.
+Fine-tuning a network with other keypoints, here that of `make demo-long`; the last layer
+is randomly initialized:
 
   pose-jax train --config configs/lsp_extended.py --run runs/lsp_finetuned \
     --config.train.init_from=runs/demo-long --config.train.init_skip='("head",)'

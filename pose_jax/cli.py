@@ -1,9 +1,9 @@
-"""The command line: `pose-jax VERB`, one thin function a verb.
+"""The command line: `pose-jax VERB`, with one thin function per verb.
 
-A verb's function declares its options and returns what runs; that imports the verb's
-module, so that help, version and mistakes cost nothing. What the user can fix is
-one line on stderr: exit code 2 for the command line or a config, 1 for data. Anything
-else keeps its traceback.
+The function of a verb declares its options and returns the function to run. The latter
+imports the verb's module, so that help, version and usage errors stay fast. Errors that the
+user can fix are one line on stderr, with exit code 2 for the command line or a config and 1
+for data. All other errors keep their traceback.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Run = Callable[[argparse.Namespace], int | None]
 
 
 class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line, with the nearest option that there is."""
+    """An argument parser that reports errors in one line, with the closest known option."""
 
     def __init__(self, **kwargs: Any) -> None:
         self.options: list[str] = []
@@ -36,30 +36,30 @@ class _Parser(argparse.ArgumentParser):
     def option(
         self, name: str, words: str, kind: Any = str, default: Any = None, **rest: Any
     ) -> None:
-        """`add_argument`, with its help text in second place."""
+        """Calls `add_argument`; the help text is the second argument."""
         self.add_argument(name, help=words, type=kind, default=default, **rest)
 
     def error(self, message: str) -> NoReturn:
         raise ConfigError(f"{message}; see `{self.prog} --help`.")
 
     def parse(self, words: Sequence[str]) -> argparse.Namespace:
-        """Like parse_args; `overrides` takes the words of config overrides."""
+        """Like `parse_args`; config overrides are stored in `overrides`."""
         words, overrides = list(words), []
         if "--config" in self.options:
             words, overrides = split_overrides(words)
         for word in words:
             name = word.split("=")[0]
             if name.startswith("--") and len(name) > 2 and name not in self.options:
-                self.error(f"no option {name}.{did_you_mean(name, self.options)}")
+                self.error(f"unknown option {name}.{did_you_mean(name, self.options)}")
         args = self.parse_args(words)
         args.overrides = overrides
         return args
 
 
 def split_overrides(words: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Parts the words of config overrides from all others; nothing is checked here.
+    """Separates config overrides from all other arguments, without checking them.
 
-    An override is "--config.a.b=VALUE", or "--config.a.b" and then "VALUE".
+    An override is "--config.a.b=VALUE", or "--config.a.b" followed by "VALUE".
     """
     rest, overrides = [], []
     value_follows = False
@@ -76,14 +76,14 @@ def split_overrides(words: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def _size(text: str) -> tuple[int, int]:
-    """WIDTHxHEIGHT to (width, height)."""
+    """Parses WIDTHxHEIGHT as (width, height)."""
     width, height = (int(part) for part in text.lower().split("x"))
     if min(width, height) < 1:
         raise ValueError
     return width, height
 
 
-_size.__name__ = "WIDTHxHEIGHT"  # argparse's word for it: "invalid WIDTHxHEIGHT value".
+_size.__name__ = "WIDTHxHEIGHT"  # argparse prints it: "invalid WIDTHxHEIGHT value".
 
 
 def _names(text: str) -> tuple[str, ...]:
@@ -94,7 +94,7 @@ def _config_option(parser: _Parser, required: bool = True) -> None:
     parser.option(
         "--config",
         "config file, FILE.py or FILE.py:ARGUMENT; --config.KEY=VALUE overrides one "
-        "value, for example --config.optimizer.lr=3e-4",
+        "value, e.g. --config.optimizer.lr=3e-4",
         required=required,
     )
 
@@ -106,21 +106,21 @@ def _config(args: argparse.Namespace) -> Any:
 
 
 def _given(args: argparse.Namespace, *names: str, unset: bool = True) -> dict[str, Any]:
-    """Some options as keyword arguments; `unset`: also those that were not given."""
-    found = {name: getattr(args, name) for name in names}
-    return {n: value for n, value in found.items() if unset or value is not None}
+    """Returns some options as keyword arguments; `unset` includes those not given."""
+    options = {name: getattr(args, name) for name in names}
+    return {n: value for n, value in options.items() if unset or value is not None}
 
 
 # -------------------------------------------------------------------------------- verbs
 
 
 def _data_synth(parser: _Parser) -> Run:
-    """make a data set of synthetic people, in COCO's format"""
+    """generate a data set of synthetic people in COCO format"""
     parser.option("--out", "folder to write", Path, required=True)
     parser.option("--n", "number of training images (default: 200)", int, 200)
     parser.option("--val", "number of validation images (default: n / 8)", int)
-    parser.option("--seed", "seed of the random people (default: 0)", int, 0)
-    parser.option("--size", "image size, for example 320x256", _size)
+    parser.option("--seed", "random seed (default: 0)", int, 0)
+    parser.option("--size", "image size, e.g. 320x256", _size)
     parser.option(
         "--difficulty",
         "easy: one upright, fully visible, front-facing person per image; crowd: several "
@@ -134,7 +134,7 @@ def _data_synth(parser: _Parser) -> Run:
 
         options = _given(args, "n", "seed", "val", "difficulty")
         options |= _given(args, "size", unset=False)
-        # A process is worth its start for a hundred pictures or more.
+        # Starting a process pays off from about a hundred images on.
         options["workers"] = min(os.cpu_count() or 1, 1 + args.n // 100)
         print(scenes.write_dataset(args.out, **options))
 
@@ -142,9 +142,9 @@ def _data_synth(parser: _Parser) -> Run:
 
 
 def _data_show(parser: _Parser) -> Run:
-    """draw what a config trains on: augmented inputs, keypoints, targets"""
+    """draw the training inputs of a config: augmented images, keypoints, targets"""
     _config_option(parser)
-    parser.option("--out", "PNG to write", Path, required=True)
+    parser.option("--out", "PNG file to write", Path, required=True)
     parser.option("--rows", "number of training inputs to draw (default: 24)", int, 24)
 
     def run(args: argparse.Namespace) -> None:
@@ -157,43 +157,41 @@ def _data_show(parser: _Parser) -> Run:
 
 
 def _data_check(parser: _Parser) -> Run:
-    """look for everything that is wrong with a data set: files, labels, images"""
-    parser.option("root", "folder of the data set", Path, nargs="?", metavar="ROOT")
+    """check the files, labels and images of a data set for errors"""
+    parser.option("root", "data set folder", Path, nargs="?", metavar="ROOT")
     _config_option(parser, required=False)
-    parser.option("--split", "one split, for example val2017 (default: all there are)")
-    parser.option(
-        "--format", "kind of data set, as in a config (default: by the files in ROOT)"
-    )
-    parser.option("--keypoints", "name of the keypoint set that a COCO json follows")
-    parser.option("--annotations", "file of labels", Path)
-    parser.option("--detections", "COCO detections json", Path)
+    parser.option("--split", "split to check, e.g. val2017 (default: all splits)")
+    parser.option("--format", "data set format (default: inferred from files in ROOT)")
+    parser.option("--keypoints", "name of the keypoint set of a COCO annotation file")
+    parser.option("--annotations", "annotation file", Path)
+    parser.option("--detections", "COCO detections JSON file", Path)
     parser.option(
         "--images",
-        "read headers and ends of images (the default), or decode all",
+        "headers: read the start and end of each image (default); full: decode all images",
         default="headers",
         choices=("headers", "full"),
     )
 
     def run(args: argparse.Namespace) -> int:
-        said = _given(args, "split", "format", "annotations", "detections")
-        said["keypoint_set"] = args.keypoints
+        options = _given(args, "split", "format", "annotations", "detections")
+        options["keypoint_set"] = args.keypoints
         if (args.config is None) == (args.root is None):
             raise ConfigError("give either ROOT or --config.")
-        if args.config is not None and any(said.values()):
+        if args.config is not None and any(options.values()):
             raise ConfigError(
-                "--config says all but --images; the rest goes with ROOT."
+                "--config allows only --images; use all others with ROOT."
             )
         config = None if args.config is None else _config(args)
         from pose_jax.data.check import run as check
 
         if config is not None:
-            found, need_images = check.config_sources(config), True
+            sources, need_images = check.config_sources(config), True
         else:
-            # A split that was not asked for may be labels alone.
-            found = check.sources(args.root, **said)
+            # A split that was not requested may have labels without images.
+            sources = check.sources(args.root, **options)
             need_images = args.split is not None
         exit_code = 0
-        for source in found:
+        for source in sources:
             report = check.check(source, images=args.images, need_images=need_images)
             print(report.text())
             exit_code = max(exit_code, report.exit_code)
@@ -203,18 +201,18 @@ def _data_check(parser: _Parser) -> Run:
 
 
 def _data_prepare(parser: _Parser) -> Run:
-    """pack data sets into a store of checked records: a few large files"""
+    """pack data sets into a store of a few large files with checked records"""
     _config_option(parser, required=False)
-    parser.option("--format", "instead of --config: kind of data set, as in a config")
-    parser.option("--root", "folder of the data set")
-    parser.option("--split", "split to pack, for example val2017")
+    parser.option("--format", "data set format, as in a config (instead of --config)")
+    parser.option("--root", "data set folder")
+    parser.option("--split", "split to pack, e.g. val2017")
     parser.option("--name", "data set name inside the store (default: the format)")
-    parser.option("--out", "folder of the store", Path, required=True)
+    parser.option("--out", "store folder", Path, required=True)
 
     def run(args: argparse.Namespace) -> None:
         single = (args.format, args.root, args.split)
         if not (all(single) if args.config is None else not any(single)):
-            raise ConfigError("give either --config or --format, --root and --split.")
+            raise ConfigError("give either --config, or --format, --root and --split.")
         from pose_jax import config
         from pose_jax import data as data_lib
 
@@ -231,7 +229,7 @@ def _data_prepare(parser: _Parser) -> Run:
 
 
 def _train(parser: _Parser) -> Run:
-    """train a config in a run directory; resumes a run that was stopped"""
+    """train a config in a run directory, or resume a stopped run"""
     _config_option(parser)
     parser.option("--run", "run directory", Path, required=True)
 
@@ -245,36 +243,34 @@ def _train(parser: _Parser) -> Run:
 
 
 def _eval(parser: _Parser) -> Run:
-    """measure a trained model; writes RUN/eval"""
+    """evaluate a trained model and write RUN/eval"""
     parser.option("--run", "run directory", Path)
     parser.option(
         "--decoder",
-        "decoders of the network's output, for example argmax,shift,dark (default: the "
-        "config's)",
+        "comma-separated decoders, e.g. argmax,shift,dark (default: from the config)",
         _names,
         (),
     )
     parser.option(
         "--flip",
-        "flip tests, for example none,shift (default: the config's)",
+        "comma-separated flip tests, e.g. none,shift (default: from the config)",
         _names,
         (),
     )
-    parser.option("--data", "another folder of the evaluation data")
-    parser.option("--split", "another split, for example val2017")
+    parser.option("--data", "evaluation data folder (default: from the run's config)")
+    parser.option("--split", "evaluation split (default: from the run's config)")
     parser.option(
-        "--boxes", '"gt" (the default) or a COCO detections json', default="gt"
+        "--boxes", '"gt" (default) or a COCO detections JSON file', default="gt"
     )
     parser.option(
         "--nms",
-        "suppression of poses on a detector's boxes (default: the config's, oks)",
+        "pose NMS, used with detected boxes only (default: from the run's config, oks)",
         choices=("none", "oks", "soft_oks"),
     )
     parser.option("--nms-threshold", "OKS threshold of --nms (default: 0.9)", float)
     parser.option(
         "--compare",
-        "instead of --run: differences of two runs on the same people, with 95%% "
-        "intervals",
+        "two runs to compare on the same people, with 95%% intervals (instead of --run)",
         nargs=2,
         metavar=("RUN_A[:DECODER]", "RUN_B[:DECODER]"),
     )
@@ -292,40 +288,40 @@ def _eval(parser: _Parser) -> Run:
 
         options = {"decoders": args.decoder, "flips": args.flip, **where}
         options |= _given(args, "nms", "nms_threshold")
-        found = evaluate.evaluate_run(args.run, **options)
-        print(evaluate.described(args.run, found))
+        evaluations = evaluate.evaluate_run(args.run, **options)
+        print(evaluate.described(args.run, evaluations))
 
     return run
 
 
 def _predict(parser: _Parser) -> Run:
-    """find poses in images; writes pictures and predictions.json"""
+    """predict poses in images; write annotated images and predictions.json"""
     parser.option("images", "image files", Path, nargs="+", metavar="IMAGE")
     parser.option("--run", "run directory", Path, required=True)
     parser.option(
-        "--boxes", "json of person boxes: COCO detections or annotations", Path
+        "--boxes", "JSON file of person boxes: COCO detections or annotations", Path
     )
     parser.option(
         "--detector",
-        "run directory of a person detector, instead of --boxes",
+        "run directory of a person detector (instead of --boxes)",
         Path,
         metavar="RUN",
     )
     detected = {
-        "slots": ("most people per image (default: 32)", int),
-        "box_nms": ("IoU threshold of box NMS (default: 0.6)", float),
-        "oks_nms": ("OKS threshold of pose NMS (default: 0.5)", float),
+        "slots": ("maximum number of detections per image (default: 32)", int),
+        "box_nms": ("IoU threshold for box NMS (default: 0.6)", float),
+        "oks_nms": ("OKS threshold for pose NMS (default: 0.5)", float),
     }
     for name, (words, kind) in detected.items():
         option = f"--{name.replace('_', '-')}"
-        parser.option(option, f"with --detector: {words}", kind)
+        parser.option(option, f"{words}, with --detector", kind)
     parser.option(
         "--rescoring",
-        "with --detector: score that ranks people, the mean of the keypoints', the box's "
-        "or their product (default: the run's)",
+        "score used to rank people: keypoint mean, box score, or their product (default: "
+        "from the run's config), with --detector",
         choices=("pose", "box", "product"),
     )
-    parser.option("--out", "folder to write (default: RUN/predictions)", Path)
+    parser.option("--out", "output folder (default: RUN/predictions)", Path)
 
     def run(args: argparse.Namespace) -> int:
         from pose_jax import predict
@@ -343,15 +339,15 @@ def _predict(parser: _Parser) -> Run:
 
 
 def _report(parser: _Parser) -> Run:
-    """write RUN/report.html: scores, people, errors, curves, config, in one file"""
+    """write RUN/report.html: scores, people, errors, curves and config in one file"""
     parser.option("run", "run directory", Path, metavar="RUN")
     parser.option(
         "--people",
-        "most people, or images of a detector, to predict, evenly spaced (default: 500)",
+        "maximum number of evenly spaced people (detectors: images) (default: 500)",
         int,
         500,
     )
-    parser.option("--data", "another folder of the evaluation data")
+    parser.option("--data", "evaluation data folder (default: from the run's config)")
 
     def run(args: argparse.Namespace) -> None:
         from pose_jax.report import run as report
@@ -362,7 +358,7 @@ def _report(parser: _Parser) -> Run:
 
 
 def _info(parser: _Parser) -> Run:
-    """say what a run or a config is: model, cost, data, scores"""
+    """describe a run or a config: model, cost, data, scores"""
     parser.option("target", "run directory or config file", metavar="RUN|CONFIG.py")
 
     def run(args: argparse.Namespace) -> None:
@@ -374,42 +370,42 @@ def _info(parser: _Parser) -> Run:
 
 
 def _weights_convert(parser: _Parser) -> Run:
-    """make a run directory of published PyTorch weights"""
-    parser.option("file", ".safetensors, or .pth of torch.save", Path, metavar="FILE")
-    parser.option("--model", "network, for example hrnet_w32", required=True)
-    parser.option("--out", "run directory to make", Path, required=True)
+    """convert published PyTorch weights to a run directory"""
+    parser.option("file", ".safetensors or torch.save file", Path, metavar="FILE")
+    parser.option("--model", "network name, e.g. hrnet_w32", required=True)
+    parser.option("--out", "run directory to create", Path, required=True)
     parser.add_argument(
         "--backbone",
         action="store_true",
-        help="FILE is torchvision's ResNet or HRNet's network for ImageNet: a start for "
-        "train.init_from. Taken by simple_baseline_*, hrnet_*, and by resnet_regression_* "
-        "and multipose_*, for which no whole network is published",
+        help="convert an ImageNet backbone (torchvision's ResNet or HRNet's classifier) "
+        "for train.init_from. Supported by simple_baseline_*, hrnet_*, and by "
+        "resnet_regression_* and multipose_*, which have no complete published checkpoint",
     )
     parser.option(
-        "--keypoints", "keypoint set (default: the one with as many keypoints)"
+        "--keypoints", "keypoint set (default: the set with this number of keypoints)"
     )
     parser.option(
         "--input-size",
-        "size of the network's input (default: 192x256, for mpii 256x256, for hourglass "
-        "96x128, for multipose 257x353)",
+        "network input size (default: 192x256, mpii 256x256, hourglass 96x128, multipose "
+        "257x353)",
         _size,
     )
     parser.option(
         "--sigma",
         "Gaussian sigma of the training targets, in heatmap pixels (default: 1 at 96x128, "
-        "for hourglass_8 2; 3 at 288x384; else 2)",
+        "except hourglass_8: 2; 3 at 288x384; otherwise 2)",
         float,
     )
     parser.option(
         "--alignment",
-        "alignment of crops and heatmaps: \"stride\" for HRNet's and SimpleBaseline's own "
-        'weights (the default), "aligned" for DarkPose\'s (the default for hourglass)',
+        'alignment of crops and heatmaps: "stride" (default) for the HRNet and '
+        'SimpleBaseline checkpoints, "aligned" for DarkPose (default for hourglass)',
         choices=("stride", "aligned"),
     )
     parser.option(
         "--channels",
-        "order of the colors in training (default: as published, rgb for hrnet and "
-        "backbones, else bgr)",
+        "color order used in training (default: rgb for hrnet and backbones, otherwise "
+        "bgr)",
         choices=("rgb", "bgr"),
     )
 
@@ -426,16 +422,16 @@ def _weights_convert(parser: _Parser) -> Run:
 
 
 def _export(parser: _Parser) -> Run:
-    """write a decoder as one file that JAX runs without pose_jax"""
+    """export a decoder to one file that JAX runs without pose_jax"""
     parser.option(
-        "--decoder", "decoder, for example dark, argmax (default: the run's, else dark)"
+        "--decoder", "decoder, e.g. dark, argmax (default: the run's decoder, or dark)"
     )
-    parser.option("--out", "folder to make", Path, required=True)
-    parser.option("--run", "run directory whose sigma and kernel size are used", Path)
+    parser.option("--out", "folder to create", Path, required=True)
+    parser.option("--run", "run directory that sets sigma and kernel size", Path)
     parser.option("--sigma", "Gaussian blur sigma, in heatmap pixels", float)
     parser.option(
         "--kernel-size",
-        "size of the blur's kernel, in heatmap pixels (without --sigma: OpenCV's kernel)",
+        "blur kernel size, in heatmap pixels (without --sigma: OpenCV's sigma)",
         int,
     )
 
@@ -451,35 +447,35 @@ def _export(parser: _Parser) -> Run:
 def _study_options(parser: _Parser) -> None:
     parser.option(
         "--study",
-        "folder of the study, or an Optuna storage: postgresql://, mysql://, sqlite:///, "
+        "study folder, or Optuna storage URL: postgresql://, mysql://, sqlite:///, "
         "redis://, grpc://HOST:PORT",
         required=True,
         metavar="DIR_OR_URL",
     )
-    parser.option("--name", "study name (required with a storage)")
+    parser.option("--name", "study name (required with a storage URL)")
     parser.option(
         "--out",
-        "with a storage: folder of the runs, shared by all machines (default: runs/NAME)",
+        "run folder shared by all machines, with a storage URL (default: runs/NAME)",
         Path,
     )
 
 
 def _sweep_run(parser: _Parser) -> Run:
-    """train a config with many values of its settings; resumes a study"""
+    """run a hyperparameter sweep, or resume a study"""
     _config_option(parser, required=False)
-    parser.option("--sweep", "file with get_sweep", required=True)
+    parser.option("--sweep", "sweep file, which defines get_sweep", required=True)
     _study_options(parser)
-    parser.option("--trials", "trials of the whole study (default: all of a grid)", int)
-    parser.option("--workers", "trainings at the same time (default: 1)", int, 1)
+    parser.option("--trials", "total number of trials (default: complete grid)", int)
+    parser.option("--workers", "number of parallel trainings (default: 1)", int, 1)
     parser.option(
         "--eval-only",
-        "instead of --config: evaluate a trained run under different decoding settings, "
-        "without training",
+        "evaluate a trained run under different decoding settings instead of training "
+        "(instead of --config)",
         metavar="RUN",
     )
     parser.option(
         "--boxes",
-        'with --eval-only: "gt" (the default) or a COCO detections json',
+        'boxes for --eval-only: "gt" (default) or a COCO detections JSON file',
         default="gt",
     )
 
@@ -494,10 +490,10 @@ def _sweep_run(parser: _Parser) -> Run:
 
 
 def _sweep_report(parser: _Parser) -> Run:
-    """write the leaderboard of a sweep: ranks, curves, importances, in one file"""
+    """write a sweep report: leaderboard, learning curves and importances in one file"""
     _study_options(parser)
     parser.option(
-        "--html", "file to write (default: report.html in the study's folder)", Path
+        "--html", "HTML file to write (default: report.html in the study folder)", Path
     )
 
     def run(args: argparse.Namespace) -> None:
@@ -510,7 +506,7 @@ def _sweep_report(parser: _Parser) -> Run:
 
 def _doctor(parser: _Parser) -> Run:
     """check this machine: versions, devices, memory, data folders"""
-    parser.option("data", "data folders to look at", Path, nargs="*")
+    parser.option("data", "data folders to check", Path, nargs="*")
 
     def run(args: argparse.Namespace) -> int:
         from pose_jax import doctor
@@ -549,23 +545,23 @@ def _help() -> str:
             "",
             *verbs,
             "",
-            "pose-jax VERB --help   the options of a verb",
+            "pose-jax VERB --help   show the options of a verb",
             "pose-jax --version",
         ]
     )
 
 
 def _find_verb(words: Sequence[str]) -> tuple[str, Sequence[str]]:
-    """The verb that `words` begin with, and what follows it."""
+    """Returns the verb that `words` start with, and the remaining words."""
     for count in (2, 1):
         if " ".join(words[:count]) in VERBS:
             return " ".join(words[:count]), words[count:]
     group = [name for name in VERBS if name.startswith(f"{words[0]} ")]
     if group and (len(words) == 1 or words[1].startswith("-")):
-        raise ConfigError(f"{words[0]}: say which one: {', '.join(group)}.")
+        raise ConfigError(f"{words[0]} is incomplete: use one of {', '.join(group)}.")
     given = " ".join(words[:2]) if group else words[0]
     near = did_you_mean(given, group or VERBS)
-    raise ConfigError(f"no verb {given!r}.{near} See pose-jax --help.")
+    raise ConfigError(f"unknown verb {given!r}.{near} See pose-jax --help.")
 
 
 def _run(words: Sequence[str]) -> int:

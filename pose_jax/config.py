@@ -1,8 +1,8 @@
-"""Configs: python files of plain values, turned into frozen dataclasses.
+"""Configs: Python files of plain values, converted to frozen dataclasses.
 
-`load` reads a file and applies overrides; `build` turns a section into the dataclass
-that its reader has declared. What is unknown, missing or of the wrong type is one line
-that names the whole path of the key. No section is known here.
+`load` reads a file and applies overrides; `build` converts a section to the dataclass that
+declares its keys. Unknown keys, missing keys and wrong types are reported in one line with
+the full path of the key. This module knows no specific section.
 """
 
 from __future__ import annotations
@@ -34,34 +34,34 @@ T = TypeVar("T")
 def build(
     cls: type[T], section: Any, path: str = "config", default: T | None = None
 ) -> T:
-    """Makes a dataclass of a section, laid over the defaults.
+    """Builds a dataclass from a section; omitted keys keep their defaults.
 
-    A key that is left out has the default of the field, also in a section of a section:
-    where a field's own default is an instance, it is that instance's value.
+    This holds for nested sections too: where the default of a field is an instance,
+    omitted keys have the values of that instance.
 
     Args:
-      cls: a dataclass; its annotations say what is wanted. Nested dataclasses, tuples,
-        `Literal`, optional values and mappings are understood. An int passes for a
+      cls: a dataclass whose annotations give the types. Nested dataclasses, tuples,
+        `Literal`, optional values and mappings are supported. An int is accepted for a
         float, a list for a tuple.
       section: a mapping of plain values, or an instance of `cls`.
-      path: what the section is called in messages, such as "config.optimizer".
-      default: what keys that are left out are taken from; None: the fields' defaults.
+      path: name of the section in messages, e.g. "config.optimizer".
+      default: instance that provides omitted keys; None: the defaults of the fields.
 
     Raises:
-      ConfigError: a key is unknown, missing, or of the wrong type, or `cls` refuses the
+      ConfigError: a key is unknown, missing, or of the wrong type, or `cls` rejects the
         values (ValueError in its `__post_init__`).
     """
     if isinstance(section, cls):
         return section
     if not _is_mapping(section):
-        raise ConfigError(f"{path} must be a section of keys; got {section!r}.")
+        raise ConfigError(f"{path} must be a section (a mapping); got {section!r}.")
     assert dataclasses.is_dataclass(cls)
     fields = {f.name: f for f in dataclasses.fields(cls) if f.init}
     for key in section:
         if key not in fields:
             raise ConfigError(
                 f"{path}.{key}: no such key.{did_you_mean(key, fields, cutoff=0.5)}"
-                f" Known: {', '.join(fields)}."
+                f" Known keys: {', '.join(fields)}."
             )
     hints = typing.get_type_hints(cls)
     values = {}
@@ -92,7 +92,7 @@ def _default_of(field: dataclasses.Field) -> Any:
 
 
 def _convert(hint: Any, value: Any, path: str, default: Any = None) -> Any:
-    """`value` as the type `hint`, or a ConfigError."""
+    """Converts `value` to the type `hint`; raises ConfigError if it does not fit."""
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if hint is Any:
         return _plain(value)
@@ -127,7 +127,7 @@ def _convert(hint: Any, value: Any, path: str, default: Any = None) -> Any:
         if type(value) is hint:
             return value
     else:
-        raise TypeError(f"{path}: a config cannot hold a {hint!r}.")
+        raise TypeError(f"{path}: type {hint!r} is not supported in a config.")
     raise _wrong_type(path, hint, value)
 
 
@@ -137,7 +137,7 @@ def _convert_union(args: tuple[Any, ...], value: Any, path: str, default: Any) -
     arms = [arm for arm in args if arm is not type(None)]
     if len(arms) == 1:
         return _convert(arms[0], value, path, default)
-    # The exact type first, so that an int stays one where a float would do as well.
+    # The exact type first, so that an int stays an int where a float is allowed too.
     for arm in sorted(arms, key=lambda arm: arm is not type(value)):
         try:
             return _convert(arm, value, path, default)
@@ -153,7 +153,7 @@ def _convert_tuple(args: Any, value: Any, path: str, wanted: str) -> tuple[Any, 
         items = [args[0] if args else Any] * len(value)
     elif len(args) != len(value):
         raise ConfigError(
-            f"{path} must have {len(args)} values, {wanted}; got {_plain(value)!r}."
+            f"{path} must have {len(args)} values ({wanted}); got {_plain(value)!r}."
         )
     else:
         items = args
@@ -171,7 +171,7 @@ def _wrong_type(path: str, hint: Any, value: Any) -> ConfigError:
 
 
 def _name_of(hint: Any) -> str:
-    """A type as a user would say it."""
+    """Returns a readable name of a type for messages."""
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin is Literal:
         return "one of " + ", ".join(map(repr, args))
@@ -193,7 +193,7 @@ def _is_mapping(value: Any) -> bool:
 
 
 def _plain(value: Any) -> Any:
-    """Sections as dicts, all the way down."""
+    """Converts sections to dicts, recursively."""
     if _is_mapping(value):
         return {key: _plain(value[key]) for key in value}
     if isinstance(value, list | tuple):
@@ -207,22 +207,22 @@ def _plain(value: Any) -> Any:
 def load(file: str | Path, overrides: Sequence[str] = ()) -> ConfigDict:
     """Reads a config file and applies overrides.
 
-    A config file may import other files of its own folder by name, such as
-    `from _recipes import coco`; nothing of that is left behind, and two folders may have
-    files of the same name. Files whose names begin with "_" are not configs.
+    A config file may import other files of its folder by name, e.g.
+    `from _recipes import coco`. These imports are undone afterward, so two folders may have
+    files of the same name. Files whose names start with "_" are not configs.
 
     Args:
-      file: a python file with `get_config`; what follows a colon is its argument:
+      file: a Python file with `get_config`; the part after a colon is its argument:
         "configs/x.py:small".
-      overrides: as on the command line: "--config.optimizer.lr=3e-4", or the value as a
-        word of its own. A value is read as the type of the one it replaces; a key that
-        the file does not have is added, for `build` to accept or refuse.
+      overrides: as on the command line: "--config.optimizer.lr=3e-4", or key and value as
+        separate words. A value is parsed as the type of the value it replaces; a key that
+        the file does not have is added, and `build` accepts or rejects it.
 
     Returns:
       The config, locked.
 
     Raises:
-      ConfigError: always one line, whatever goes wrong.
+      ConfigError: one line, for every kind of failure.
     """
     name, _, argument = str(file).partition(".py:")
     path = Path(name + ".py" if argument else str(file).removesuffix(":"))
@@ -236,16 +236,16 @@ def load(file: str | Path, overrides: Sequence[str] = ()) -> ConfigDict:
 
 
 def run_file(path: Path, function: str, argument: str | None = None) -> Any:
-    """What a function of a python file returns, "get_config" or "get_sweep".
+    """Runs "get_config" or "get_sweep" of a Python file and returns its result.
 
     Raises:
-      ConfigError: always one line, whatever goes wrong.
+      ConfigError: one line, for every kind of failure.
     """
     kind = function.removeprefix("get_")
     if path.suffix != ".py" or not path.is_file():
         configs = [p.stem for p in path.parent.glob("*.py") if p.stem[0] != "_"]
         raise ConfigError(
-            f"{path}: no such {kind} file; a {kind} is a python file."
+            f"{path}: no such {kind} file; a {kind} is a Python file (.py)."
             + did_you_mean(path.stem, configs, cutoff=0.5)
         )
     file = path.absolute()
@@ -257,9 +257,9 @@ def run_file(path: Path, function: str, argument: str | None = None) -> Any:
             spec.loader.exec_module(module)
             get = getattr(module, function, None)
             if not callable(get):
-                raise ConfigError(f"it defines no function {function}.")
+                raise ConfigError(f"the file defines no function {function}.")
             if argument is not None and not inspect.signature(get).parameters:
-                raise ConfigError(f"takes no argument; got {argument!r}.")
+                raise ConfigError(f"{function} takes no argument; got {argument!r}.")
             return get(*([] if argument is None else [argument]))
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
@@ -271,10 +271,10 @@ def run_file(path: Path, function: str, argument: str | None = None) -> Any:
 
 @contextlib.contextmanager
 def _imports_from(folder: Path) -> Iterator[None]:
-    """While it lasts, `import` looks in a folder first.
+    """Searches a folder first for imports inside the `with` block.
 
-    Afterwards `sys.path` and `sys.modules` hold what they did, for modules of the names
-    that the folder has; what else was imported meanwhile stays.
+    On exit `sys.path` is restored, and so are the entries of `sys.modules` whose names
+    occur in the folder; other modules imported meanwhile stay.
     """
     path, names = list(sys.path), {entry.stem for entry in folder.iterdir()}
     names -= set(sys.stdlib_module_names)
@@ -285,7 +285,7 @@ def _imports_from(folder: Path) -> Iterator[None]:
 
     before = take()
     sys.path.insert(0, str(folder))
-    importlib.invalidate_caches()  # A file may have been written a moment ago.
+    importlib.invalidate_caches()  # A file may be newer than the finder's cache.
     try:
         yield
     finally:
@@ -295,7 +295,7 @@ def _imports_from(folder: Path) -> Iterator[None]:
 
 
 def _line_of(error: Exception, file: Path) -> str:
-    """Where the error arose, in the file and in what it imports of its folder:
+    """Returns the location of an error in the file and in its imports from the folder:
     ", line 3" or ", line 3 (_recipes.py, line 12)"."""
     frames = traceback.extract_tb(error.__traceback__)
     places = [(Path(frame.filename), frame.lineno) for frame in frames]
@@ -312,7 +312,7 @@ def _line_of(error: Exception, file: Path) -> str:
 
 
 def _importable(file: Path, folder: Path) -> bool:
-    """Whether an import finds the file from the folder: not in an environment there."""
+    """Returns whether the file can be imported from the folder (excludes a venv in it)."""
     if not file.is_relative_to(folder):
         return False
     parts = file.relative_to(folder).with_suffix("").parts
@@ -320,15 +320,14 @@ def _importable(file: Path, folder: Path) -> bool:
 
 
 def _split_overrides(overrides: Sequence[str]) -> list[tuple[str, str]]:
-    """[("optimizer.lr", "3e-4")]"""
+    """Splits overrides into keys and values: [("optimizer.lr", "3e-4")]."""
     words, pairs = list(overrides), []
     while words:
         word = words.pop(0)
         match = re.fullmatch(r"--?config\.([^=]+)(=.*)?", word, re.DOTALL)
         if not match:
             raise ConfigError(
-                f"{word!r}: not understood; an override is written "
-                "--config.section.key=value."
+                f"{word!r} is not a valid override: write --config.section.key=value."
             )
         key, value = match.groups()
         if value is not None:
@@ -342,8 +341,8 @@ def _split_overrides(overrides: Sequence[str]) -> list[tuple[str, str]]:
 
 
 def _override(config: ConfigDict, key: str, text: str) -> None:
-    """Sets one leaf. One that the file leaves at its default is added: whether there is
-    such a key is for `build` to say, which knows all of them."""
+    """Sets one value. Keys that the file omits are added: only `build` knows which keys
+    exist and reports unknown ones."""
     *parents, name = key.split(".")
     section, path = config, "config"
     for part in parents:
@@ -351,25 +350,25 @@ def _override(config: ConfigDict, key: str, text: str) -> None:
             section[part] = ConfigDict()
         section, path = section[part], f"{path}.{part}"
         if not isinstance(section, ConfigDict):
-            raise ConfigError(f"--config.{key}: {path} is a value, not a section.")
+            raise ConfigError(f"--config.{key}: {path} is a value and has no keys.")
     old = section.get(name)
     if isinstance(old, ConfigDict):
         raise ConfigError(
-            f"--config.{key}: a section; set one of its keys: {', '.join(old)}."
+            f"--config.{key} is a section: set one of its keys ({', '.join(old)})."
         )
     try:
         value = _parse(text, old)
     except (ValueError, SyntaxError) as error:
         raise ConfigError(
             f"--config.{key}={text}: must be {_article(type(old).__name__)}, "
-            f"such as {old!r}."
+            f"for example {old!r}."
         ) from error
     with section.ignore_type():
         section[name] = value
 
 
 def _parse(text: str, old: Any) -> Any:
-    """The text of an override as the type of the value it replaces."""
+    """Parses the text of an override as the type of the value it replaces."""
     if isinstance(old, str):
         return text
     if text == "None":
@@ -381,7 +380,7 @@ def _parse(text: str, old: Any) -> Any:
     if isinstance(old, int | float):
         return type(old)(text)
     try:
-        # JSON's words too.
+        # JSON spelling of booleans is accepted too.
         value = _BOOLS[text] if text in ("true", "false") else ast.literal_eval(text)
     except (ValueError, SyntaxError):
         if old is None:
@@ -406,12 +405,12 @@ _BOOLS = {"true": True, "1": True, "false": False, "0": False}
 
 
 def to_json(config: Any) -> str:
-    """The config as JSON text; `from_json` reads it back."""
+    """Serializes the config as JSON text; `from_json` is the inverse."""
     return json.dumps(_plain(config), indent=2) + "\n"
 
 
 def from_json(text: str) -> ConfigDict:
-    """A locked config from JSON text; lists become the tuples they were.
+    """Reads a locked config from JSON text; lists become tuples.
 
     Raises:
       ConfigError: the text is not a JSON object.
@@ -421,12 +420,12 @@ def from_json(text: str) -> ConfigDict:
     except json.JSONDecodeError as error:
         raise ConfigError(f"the config is not JSON: {one_line(error)}") from error
     if not isinstance(values, dict):
-        raise ConfigError("the config is not a JSON object.")
+        raise ConfigError("the config must be a JSON object.")
     return ConfigDict(_tuples(values)).lock()
 
 
 def differences(config: Any, default: Any) -> dict[str, tuple[Any, Any]]:
-    """What a config changes: {"optimizer.lr": (default, value)}; None where absent."""
+    """Returns changed values: {"optimizer.lr": (default, value)}; None where absent."""
     old, new = _leaves(default), _leaves(config)
     return {
         key: (old.get(key), new.get(key))
@@ -436,7 +435,7 @@ def differences(config: Any, default: Any) -> dict[str, tuple[Any, Any]]:
 
 
 def _leaves(value: Any, prefix: str = "") -> dict[str, Any]:
-    """Values by dotted key; an empty section is a value."""
+    """Returns values by dotted key; an empty section counts as a value."""
     if not _is_mapping(value) or (prefix and not len(value)):
         return {prefix: _tuples(_plain(value))}
     leaves = {}

@@ -1,6 +1,6 @@
-"""`pose-jax doctor`: does this machine have what pose_jax needs?
+"""`pose-jax doctor`: checks that this machine meets the requirements of pose_jax.
 
-One line per thing: ok, old or missing, with the remedy. "optional" lines never fail.
+Prints one line per check: ok, old or missing, with the fix. "optional" lines never fail.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _GIGABYTE = 2**30
 
 
 class Line(NamedTuple):
-    """One finding. `state`: "ok", or what is wrong, or "optional" (absent and fine)."""
+    """The result of a check; `state` is "ok", a problem, or "optional" (not required)."""
 
     state: str
     what: str
@@ -37,14 +37,14 @@ class Line(NamedTuple):
 
 
 def doctor(data_roots: Sequence[Path] = ()) -> int:
-    """Prints all findings; returns an exit code, 1 if something required is wrong."""
+    """Prints all checks; returns an exit code, 1 if a requirement is not met."""
     lines = [_python(), *_packages(), *_devices(), *_extras(), *_machine()]
     lines += _data(data_roots)
     for line in lines:
         remedy = f"  -> {line.remedy}" if line.remedy else ""
         print(f"{line.state:8}  {line.what}{remedy}")
     wrong = sum(line.state not in ("ok", "optional") for line in lines)
-    print(f"{wrong} of {len(lines)} need attention" if wrong else "all is well")
+    print(f"{wrong} of {len(lines)} checks failed" if wrong else "all checks passed")
     return 1 if wrong else 0
 
 
@@ -56,7 +56,7 @@ def _python() -> Line:
 
 
 def version_tuple(version: str) -> tuple[int, ...]:
-    """The leading numbers of a version: "0.10.2rc1" is (0, 10, 2)."""
+    """Returns the leading numbers of a version: "0.10.2rc1" is (0, 10, 2)."""
     return tuple(int(n) for n in re.split(r"[^\d.]", version)[0].split(".") if n)
 
 
@@ -81,7 +81,7 @@ def _packages() -> Iterator[Line]:
     try:
         import jax
         import jaxlib.version
-    except (ImportError, RuntimeError) as error:  # RuntimeError: the two do not fit.
+    except (ImportError, RuntimeError) as error:  # RuntimeError: incompatible versions.
         yield Line("missing", f"jax cannot be imported: {error}", "pip install -U jax")
         return
     jaxlib_version = jaxlib.version.__version__
@@ -102,14 +102,14 @@ def _devices() -> Iterator[Line]:
     if devices[0].platform == "cpu" and shutil.which("nvidia-smi"):
         yield Line(
             "optional",
-            "an NVIDIA driver is here, but JAX computes on the CPU",
+            "NVIDIA driver found, but JAX is using the CPU",
             f"pip install 'jax[cuda12]=={jax.__version__}', or unset JAX_PLATFORMS",
         )
 
 
 def _extras() -> Iterator[Line]:
     for name, use in _EXTRAS.items():
-        # Found, not imported: TensorFlow alone takes seconds.
+        # Located, not imported: importing TensorFlow takes seconds.
         if importlib.util.find_spec(name) is None:
             extra = "log" if name == "tensorboardX" else "data"
             yield Line("optional", f"no {name}: {use}", f"pip install -e '.[{extra}]'")
@@ -119,7 +119,7 @@ def _extras() -> Iterator[Line]:
     if importlib.util.find_spec("tensorflow") is not None:
         # The reader hides the GPUs from it (tf.config.set_visible_devices).
         cpu_only = _distribution("tensorflow_cpu") is not None
-        why = "a CPU build" if cpu_only else "hidden from it before its first use"
+        why = "CPU build" if cpu_only else "GPUs are hidden before its first use"
         yield Line("ok", f"TensorFlow takes no GPU memory: {why}")
 
 
@@ -141,21 +141,21 @@ def _machine() -> Iterator[Line]:
     free = shutil.disk_usage(".").free / _GIGABYTE
     what = f"{free:.1f} GB free on this disk"
     if free < 1:
-        yield Line("low", what, "runs with checkpoints want a gigabyte or more")
+        yield Line("low", what, "runs with checkpoints need at least 1 GB")
     else:
         yield Line("ok", what)
 
 
 def _data(roots: Sequence[Path]) -> Iterator[Line]:
-    """What known data sets lie in $POSE_JAX_DATA/NAME and in the roots given."""
-    found = [(Path(root), True) for root in roots]
+    """Looks for known data sets in $POSE_JAX_DATA/NAME and in the given roots."""
+    folders = [(Path(root), True) for root in roots]
     if base := os.environ.get("POSE_JAX_DATA"):
         if not Path(base).is_dir():
-            what = f"$POSE_JAX_DATA: no folder {base}"
-            yield Line("missing", what, "fix or unset it")
+            what = f"$POSE_JAX_DATA: no such folder {base}"
+            yield Line("missing", what, "correct or unset the variable")
         else:
-            found += [(p, False) for p in sorted(Path(base).iterdir()) if p.is_dir()]
-    for root, asked in found:
+            folders += [(p, False) for p in sorted(Path(base).iterdir()) if p.is_dir()]
+    for root, asked in folders:
         if not root.is_dir():
             yield Line("missing", f"data {root}: no such folder", "check the path")
         elif files := sorted(root.glob("annotations/person_keypoints_*.json")):
@@ -166,9 +166,9 @@ def _data(roots: Sequence[Path]) -> Iterator[Line]:
                 f"data {root}: no annotations/person_keypoints_*.json",
                 "a COCO folder has annotations/, train2017/ and val2017/",
             )
-    if not found:
+    if not folders:
         yield Line(
-            "optional", "no data folder named", "pose-jax data synth --out data/people"
+            "optional", "no data folder given", "pose-jax data synth --out data/people"
         )
 
 

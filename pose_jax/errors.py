@@ -1,8 +1,8 @@
-"""The errors that a user can fix: one clear line each, no traceback.
+"""Errors that the user can fix: one line each, without traceback.
 
-The command line prints the message alone and exits with `exit_code`. A message names the
-file, field or id, the reason, and the remedy. Everything else that goes wrong is a bug of
-ours and keeps its traceback.
+The command line prints only the message and exits with `exit_code`. A message names the
+file, field or id, the reason, and the fix. All other exceptions are bugs in pose_jax and
+keep their traceback.
 """
 
 import difflib
@@ -12,19 +12,19 @@ from collections.abc import Iterable
 
 
 class InputError(ValueError):
-    """Something given to us (a file, an image, a run directory) cannot be used."""
+    """An input (a file, an image, a run directory) cannot be used."""
 
     exit_code = 1
 
 
 class ConfigError(InputError):
-    """A config, an override or an option of the command line is wrong."""
+    """A config, an override or a command line option is invalid."""
 
     exit_code = 2
 
 
 class Stopped(Exception):
-    """Training was asked to stop, and has: its state is saved, nothing went wrong."""
+    """Training was stopped by a signal and has saved its state; this is not a failure."""
 
     def __init__(self, message: str, exit_code: int) -> None:
         super().__init__(message)
@@ -32,20 +32,20 @@ class Stopped(Exception):
 
 
 def did_you_mean(name: object, known: Iterable[str], *, cutoff: float = 0.0) -> str:
-    """ " Did you mean 'x'?" with the nearest known name, as the end of a message.
+    """Returns " Did you mean 'x'?" with the closest known name, to append to a message.
 
     Args:
-      name: what was given.
-      known: what it may be.
-      cutoff: similarity in [0, 1] that the nearest must have; else, or where nothing is
-        known, the answer is empty.
+      name: the unknown name.
+      known: all valid names.
+      cutoff: minimum similarity in [0, 1] of the closest name; if no name reaches it, the
+        result is "".
     """
     near = difflib.get_close_matches(str(name), list(known), n=1, cutoff=cutoff)
     return f" Did you mean {near[0]!r}?" if near else ""
 
 
 def one_line(error: object, length: int | None = None) -> str:
-    """The message of another library's error without line breaks, cut at a length."""
+    """Returns the message of an error in one line, truncated to `length` characters."""
     return " ".join(str(error).split())[:length] or type(error).__name__
 
 
@@ -53,9 +53,10 @@ _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 def disk_full(error: BaseException | None) -> str | None:
-    """What a write failed of, in the system's words, if it was for lack of space.
+    """Returns the system's message if an error was caused by a lack of disk space.
 
-    Libraries wrap such errors, some as mere text: causes and messages are looked at too.
+    Some libraries wrap such errors, or keep only their text, so that causes and messages
+    are searched too.
     """
     while error is not None:
         if isinstance(error, OSError) and error.errno in _FULL:

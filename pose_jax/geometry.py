@@ -1,15 +1,15 @@
 """Boxes, affine transforms, bilinear warps and RoIAlign.
 
-Points are (x, y), in pixels with integer centres; every `size` is (width, height). A
-transform is a [2, 3] matrix that takes a point (x, y, 1) of one frame to (x, y) of
+Points are (x, y), in pixels with integer centers; every `size` is (width, height). A
+transform is a [2, 3] matrix that maps a point (x, y, 1) of one frame to (x, y) of
 another. Frames: *image*, *input* (of the network), *heatmap*.
 
 Two alignments of a box with a pixel grid exist in the literature, and a network has to
 be decoded with the one it was trained with:
 
-  stride:  the box [c - W/2, c + W/2] goes to [0, w]: its centre to w/2, factor w/W
+  stride:  the box [c - W/2, c + W/2] goes to [0, w]: its center to w/2, factor w/W
            (HRNet, SimpleBaseline).
-  aligned: the box's first and last pixel centre go to those of the grid: its centre to
+  aligned: the box's first and last pixel center go to those of the grid: its center to
            (w-1)/2, factor (w-1)/(W-1) (DARK's code, UDP, MultiPose).
 
 b rows, n points, h w rows and columns of pixels, c channels.
@@ -28,8 +28,8 @@ from jaxtyping import Array, Bool, Float, UInt8
 Alignment: TypeAlias = Literal["stride", "aligned"]
 
 _ROI_VALUES = 2**23
-"""Of the intermediate of `roi_align`, 32 MB. All 300 boxes of a map of 100x150x1024 at once
-have 860 MB, and take three times as long on a CPU."""
+"""Maximum number of values of the intermediate of `roi_align`, 32 MB: a larger one takes
+more memory and is slower on a CPU."""
 
 
 def person_box(
@@ -38,7 +38,7 @@ def person_box(
     aspect: float | None,
     padding: int | float | Float[Array, ""] | Float[Array, "*b"],
 ) -> tuple[Float[Array, "*b 2"], Float[Array, "*b 2"]]:
-    """The region to cut out for a person: the box, widened and padded about its centre.
+    """Returns the crop region of a person: the box, widened and padded about its center.
 
     First the width or the height grows until the aspect fits (nothing is ever cut off),
     then both are multiplied by the padding: the crop rule of MultiPose
@@ -48,14 +48,14 @@ def person_box(
       box_xyxy: (x, y, x + w, y + h), image pixels. An extent below 1 px, or negative,
         counts as 1 px.
       aspect: width over height of the result; None keeps the box's own.
-      padding: factor on both sides, one for all or one a row.
+      padding: factor of width and height, one for all or one per row.
 
     Returns:
       center_xy and size (w, h), image pixels; size is at least `padding` px.
 
     Raises:
       ValueError: box_xyxy is not [*b, 4], aspect or padding is not positive, or padding
-        is neither one factor nor one a row.
+        is neither one factor nor one per row.
     """
     box_xyxy = jnp.asarray(box_xyxy)
     batch = box_xyxy.shape[:-1]
@@ -87,25 +87,25 @@ def crop_transform(
     alignment: Alignment = "stride",
     flip: bool | Bool[Array, ""] | Bool[Array, "*b"] = False,
 ) -> Float[Array, "*b 2 3"]:
-    """The transform that cuts a region out of an image: image -> input.
+    """Returns the transform that crops a region of an image: image -> input.
 
-    The region is turned about its centre first and then scaled, each axis by its own
-    factor. `flip` comes last and mirrors the pixels of the output, x -> w - 1 - x, as
-    reversing the rows of the finished crop does: this is what a flip test sees. (In
-    "stride" alignment the centre of a flipped crop is therefore at w/2 - 1.)
+    The region is first rotated about its center and then scaled, each axis by its own
+    factor. `flip` comes last and mirrors the pixels of the output, x -> w - 1 - x, like
+    reversing the rows of the finished crop, as a flip test does. (In
+    "stride" alignment the center of a flipped crop is therefore at w/2 - 1.)
 
     Args:
-      center_xy: of the region, image pixels.
+      center_xy: center of the region, image pixels.
       size: (width, height) of the region, image pixels. Less than 1 px counts as 1 px,
         in "aligned" less than 2 px as 2 px, so that nothing is divided by zero.
-      rotation_deg: turns the picture counter-clockwise as seen on the screen (HRNet's
-        sign), degrees.
+      rotation_deg: rotation of the image, degrees, counter-clockwise as seen on the
+        screen (HRNet's sign).
       output_size: (width, height) of the network input, pixels.
       alignment: "stride" or "aligned", see the module.
       flip: mirror left and right.
 
     Returns:
-      Takes image pixels to input pixels.
+      The transform from image pixels to input pixels.
 
     Raises:
       ValueError: the shapes differ, the output is not at least 1x1 px (2x2 in
@@ -143,7 +143,7 @@ def crop_transform(
 def compose(
     outer: Float[Array, "*b 2 3"], inner: Float[Array, "*b 2 3"]
 ) -> Float[Array, "*b 2 3"]:
-    """One transform that does `inner` first and `outer` after it.
+    """Composes two transforms: first `inner`, then `outer`.
 
     Raises:
       ValueError: the shapes differ.
@@ -160,7 +160,7 @@ def compose(
 
 
 def invert(transform: Float[Array, "*b 2 3"]) -> Float[Array, "*b 2 3"]:
-    """The transform that leads back; all zeros where there is none (determinant 0)."""
+    """Inverts transforms; all zeros where the determinant is 0."""
     transform = _transform(transform)
     (a, b, c), (d, e, f) = ([transform[..., i, j] for j in range(3)] for i in range(2))
     det = a * e - b * d
@@ -179,15 +179,15 @@ def invert(transform: Float[Array, "*b 2 3"]) -> Float[Array, "*b 2 3"]:
 def transform_points(
     points_xy: Float[Array, "... 2"], transform: Float[Array, "*b 2 3"]
 ) -> Float[Array, "... 2"]:
-    """Takes points along.
+    """Transforms points.
 
     Args:
-      points_xy: [*b, ..., 2], the frame that the transform starts from; any axes may
-        stand between the rows of the transform and the coordinates.
+      points_xy: [*b, ..., 2], in the source frame of the transform; there may be any
+        axes between the rows of the transform and the coordinates.
       transform: one for each row.
 
     Returns:
-      The shape of points_xy, in the frame that the transform leads to.
+      Points in the target frame of the transform, with the shape of points_xy.
 
     Raises:
       ValueError: the leading axes of the points are not the transform's.
@@ -212,7 +212,7 @@ def heatmap_to_input(
     input_size: tuple[int, int],
     alignment: Alignment,
 ) -> Float[Array, "... 2"]:
-    """Heatmap pixels to input pixels: eq. (9) of DARK (arXiv:1910.06278), per axis.
+    """Converts heatmap pixels to input pixels: eq. (9) of DARK (arXiv:1910.06278).
 
     Args:
       points_xy: heatmap pixels.
@@ -238,9 +238,9 @@ def input_to_heatmap(
     input_size: tuple[int, int],
     alignment: Alignment,
 ) -> Float[Array, "... 2"]:
-    """Input pixels to heatmap pixels: the inverse of `heatmap_to_input`, eq. (9).
+    """Converts input pixels to heatmap pixels: the inverse of `heatmap_to_input`, eq. (9).
 
-    Not rounded: the unbiased encoding needs the true place.
+    Not rounded: the unbiased encoding needs the exact position.
 
     Args:
       points_xy: pixels of the network input.
@@ -265,16 +265,16 @@ def warp(
     *,
     size: tuple[int, int],
 ) -> Float[Array, "*b h2 w2 c"]:
-    """Resamples images bilinearly; outside of them the world is zero.
+    """Resamples images bilinearly, with zeros outside the image.
 
-    Each output pixel is the bilinear interpolation of the four pixels round the point
-    it comes from, and those that are outside the image count as zero. There is no
-    low-pass filter. Source points are exact to about 1e-6 px at any distance from the
-    origin (plain float32 is wrong by 1e-4 px at x = 1920, which noise images show).
+    Each output pixel is the bilinear interpolation of the four pixels around its source
+    point; pixels outside the image count as zero. There is no low-pass filter. Source
+    points are exact to about 1e-6 px at any distance from the origin (plain float32 is
+    off by 1e-4 px at x = 1920, which is measurable on noise images).
 
     Args:
       image: any range; uint8 is not scaled.
-      transform: takes pixels of the image to pixels of the output.
+      transform: maps image pixels to output pixels.
       size: (width, height) of the output, pixels.
 
     Returns:
@@ -309,30 +309,30 @@ def roi_align(
     samples: int = 2,
     offset: int | float = 0,
 ) -> Float[Array, "n h2 w2 c"]:
-    """What a feature map shows in each box: RoIAlign (Mask R-CNN, arXiv:1703.06870).
+    """Extracts features of fixed size for each box: RoIAlign (arXiv:1703.06870).
 
     A box is divided into as many cells as the output has; a cell is the mean of samples x
-    samples bilinear interpolations at regular places inside of it: in x at
+    samples bilinear interpolations at regular positions inside it: in x at
     x0 + (j + (s + 1/2) / samples) * (x1 - x0) / w2 for column j and sample s.
 
-    These are coordinates of the plane in which pixels have integer centres, and nothing
+    Coordinates are those of the plane in which pixels have integer centers, and nothing
     is rounded or moved by half a pixel: the box (10, 10, 14, 14) is sampled about the
-    pixel (12, 12). It is what torchvision's `aligned=False` samples (offset 0), except
-    that there a side counts as a feature at least. A place outside the map shows the
-    nearest feature of the border, however far it is; torchvision's are zero from one
-    feature on.
+    pixel (12, 12). This matches torchvision's `aligned=False` (offset 0) with two
+    exceptions: torchvision enlarges a side to at least one feature, and returns zeros
+    from one feature outside the map on, where this function returns the nearest feature
+    of the border.
 
-    Differentiable in the features; boxes get no gradient, they are given. One image:
-    `jax.vmap` over more.
+    Differentiable in the features; boxes get no gradient. One image: `jax.vmap` over
+    more.
 
     Args:
       features: feature i lies at input pixel stride * i + offset.
-      boxes_xyxy: (x, y, x + w, y + h), pixels of the network's input. An extent of zero,
-        or a negative one, shows one place.
+      boxes_xyxy: (x, y, x + w, y + h), pixels of the network's input. A zero or negative
+        extent samples one position.
       size: (width, height) of the output.
       stride: input pixels from one feature to the next.
-      samples: per cell and axis.
-      offset: of the first feature, input pixels.
+      samples: number of samples per cell and axis.
+      offset: position of the first feature, input pixels.
 
     Returns:
       In the features' dtype and range.
@@ -364,7 +364,7 @@ def roi_align(
         narrow = jnp.einsum("iw,hwc->hic", columns, features)
         return jnp.einsum("jh,hic->jic", rows, narrow)
 
-    # Few boxes at a time: what is between the products is as high as the map.
+    # Few boxes at a time: the intermediate of the two products is as high as the map.
     at_once = max(1, _ROI_VALUES // (h * size[0] * c))
     if len(boxes_xyxy) <= at_once:
         return jax.vmap(cut)((columns, rows))
@@ -390,11 +390,11 @@ def _warp_one(
 
 
 def _source_grid(transform, size):
-    """Where each output pixel comes from: x, its fraction, y, its fraction; all [h, w].
+    """Returns the sources of output pixels: x, its fraction, y, its fraction; all [h, w].
 
     The inverse map is a sum of a function of the column and one of the row, so the
     exact arithmetic is only done for w + h numbers. Whole pixels and fractions are
-    summed apart: that loses nothing, however far from the origin the point is.
+    summed separately, which is exact at any distance from the origin.
     """
     (a, b, c), (d, e, f) = transform
     products = _product(jnp.stack([a, b, c, -b, -c, -a]), jnp.stack([e, f, d, d, e, f]))
@@ -411,10 +411,7 @@ def _source_grid(transform, size):
     columns, rows = (np.arange(n, dtype=np.float32) for n in size)
     steps = columns[None, :], rows[:, None], np.ones((1, 1), np.float32)
     grid = []
-    for axis in (
-        0,
-        1,
-    ):  # apart: as one [2, h, w] array the warp takes 1.5 times as long
+    for axis in (0, 1):  # separately: one [2, h, w] array makes the warp slower
         (x, fx), (y, fy), (z, fz) = (
             _whole_and_fraction(high[axis, i], low[axis, i], steps[i]) for i in range(3)
         )
@@ -473,7 +470,7 @@ def _divide(x, y):
 
 
 def _roi_weights(low, high, cells, samples, features):
-    """How much each feature of an axis counts in each cell: [n, cells, features]."""
+    """Returns the weight of each feature of an axis in each cell: [n, cells, features]."""
     part = (np.arange(cells * samples) + 0.5) / (cells * samples)
     extent = jnp.maximum(high - low, 0)
     places = low[:, None] + extent[:, None] * jnp.asarray(part, low.dtype)[None]
@@ -496,14 +493,14 @@ def _lambda(heatmap_size, input_size, alignment):
 
 
 def _rows(values, like):
-    """A pair of constants in the type and shape of `like`."""
+    """Broadcasts a pair of constants to the type and shape of `like`."""
     return jnp.broadcast_to(jnp.asarray(values, like.dtype), like.shape)
 
 
 def _check_one_or_rows(what, value, batch):
     if jnp.shape(value) not in ((), batch):
         raise ValueError(
-            f"{what} is one value or one a row, {batch}; got {jnp.shape(value)}."
+            f"{what} is one value or one per row, {batch}; got {jnp.shape(value)}."
         )
 
 

@@ -1,6 +1,6 @@
-"""`pose-jax info`: what a run or a config is: model, cost, data, scores.
+"""`pose-jax info`: a description of a run or a config: model, cost, data, scores.
 
-Cost is read off the traced network; nothing is computed and no weight exists.
+The cost is derived from the traced network, without allocating weights or computing.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from pose_jax import keypoints, methods
 from pose_jax.errors import InputError
 from pose_jax.keypoints import KeypointSet
 from pose_jax.models import cost
-from pose_jax.runs import states
+from pose_jax.runs import model as model_lib
 from pose_jax.training import config as training_config
 from pose_jax.types import ImageView, Inputs, Method, Phase
 
 
 def _cost(phase: Phase) -> dict[str, Any]:
-    """Size and price of a phase's network, of one input.
+    """Returns the number of parameters and the cost per input of a phase's network.
 
-    A network's init runs it once on one input of its size: tracing that has both.
+    The init of a network applies it to one input, so that its trace gives both.
     """
     key = jax.random.key(0)
     true, charged = cost.multiply_adds(phase.init, key)
@@ -45,18 +45,18 @@ def _size(params: Any) -> int:
 def _network(
     section: Mapping[str, Any], keypoint_set: KeypointSet | None
 ) -> dict[str, Any]:
-    """Of a set that is not known, the cost with COCO's."""
+    """Describes the network; an unknown keypoint set is assumed to be COCO's."""
     method = methods.build(section, keypoint_set or keypoints.COCO)
-    found = {"method": method.name, "model": section["model"]["name"]}
+    entries = {"method": method.name, "model": section["model"]["name"]}
     if method.keypoints is None:
-        words = "none: it finds boxes"
-        return {**found, "keypoints": words, **_detector(method, method.view)}
+        words = "none: predicts boxes"
+        return {**entries, "keypoints": words, **_detector(method, method.view)}
     width, height = method.view.size
-    words = "unknown: the data are not there; counted with 17"
+    words = "unknown: data not found; 17 assumed"
     if keypoint_set is not None:
         words = f"{keypoint_set.name}, {len(keypoint_set)}"
     return {
-        **found,
+        **entries,
         "keypoints": words,
         "input": f"{height}x{width}",
         "phases": {phase.name: _cost(phase) for phase in method.phases},
@@ -64,9 +64,9 @@ def _network(
 
 
 def _detector(method: Method, view: ImageView) -> dict[str, Any]:
-    """Parameters of each phase, and size and price of an input of each bucket.
+    """Returns the parameters per phase, and input size and cost per canvas bucket.
 
-    A detector's init takes an input of any size: what `predict` does is counted.
+    The cost is that of `predict`: a detector's init does not depend on the input size.
     """
     key = jax.random.key(0)
     variables = {phase.name: jax.eval_shape(phase.init, key) for phase in method.phases}
@@ -82,20 +82,20 @@ def _detector(method: Method, view: ImageView) -> dict[str, Any]:
             valid=shape((1,), np.bool_),
             row=shape((1,), np.int32),
         )
-        seen = jax.eval_shape(method.inspect, variables, shapes)["input"].shape
+        resized = jax.eval_shape(method.inspect, variables, shapes)["input"].shape
         true, _ = cost.multiply_adds(method.predict, variables, shapes)
         inputs[f"{height}x{width}"] = {
-            "input": f"{seen[1]}x{seen[2]}",
+            "input": f"{resized[1]}x{resized[2]}",
             "multiply_adds": true,
         }
     return {"phases": phases, "inputs": inputs}
 
 
 def _data(sources: Mapping[str, data_lib.SourceConfig]):
-    """What the data of a config are, in words, and their keypoint set.
+    """Returns a description of each data set of a config, and their keypoint set.
 
-    Of data that are not there, the set that their kind usually has; None where that is not
-    known: several data sets as one, or one that was made by the user.
+    If the data are missing, this is the usual set of their format, or None if that is
+    unknown (joined and user-defined data sets).
     """
     words: dict[str, str] = {}
     usual = (data_lib.usual_keypoints(s.name, s.options) for s in sources.values())
@@ -129,7 +129,7 @@ def _of_model(manifest: Mapping[str, Any]) -> dict[str, Any]:
         "data": {
             "train": f"{trained['name']}, fingerprint {trained['fingerprint']}",
             "eval": f"{source['name']} {source['split']}"
-            + (f" in {source['root']}" if source["root"] else "; say where by --data"),
+            + (f" in {source['root']}" if source["root"] else "; give it by --data"),
         },
         "scores": manifest["scores"],
         "versions": manifest["versions"],
@@ -137,35 +137,35 @@ def _of_model(manifest: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def info(target: Path | str) -> dict[str, Any]:
-    """Describes a run directory or a config file in plain values.
+    """Describes a run directory or a config file as plain values.
 
     Args:
       target: RUN, finished or not, or a config file, FILE.py or FILE.py:ARGUMENT.
 
     Returns:
       method, model, keypoints, input ("height x width"), phases (name -> parameters,
-      multiply_adds, papers_gflops), data; of a finished run also scores and versions. Of a
-      detector phases say parameters alone, and instead of input there is inputs (canvas,
+      multiply_adds, papers_gflops), data; for a finished run also scores and versions. For
+      a detector, phases have only parameters, and input is replaced by inputs (canvas
       "height x width" -> input, multiply_adds).
 
     Raises:
-      InputError: neither a run nor a config.
+      InputError: `target` is neither a run nor a config.
     """
     run = Path(target)
     if not run.is_dir():
         return _of_config(config_lib.load(target))
     if (run / "model").is_dir():
-        return _of_model(states.load_manifest(run / "model"))
+        return _of_model(model_lib.load_manifest(run / "model"))
     if (run / "config.json").is_file():
         config = config_lib.from_json((run / "config.json").read_text())
         return {**_of_config(config), "scores": "training has not finished"}
     raise InputError(
-        f"{run}: neither a run (no model, no config.json) nor a config file."
+        f"{run} is neither a run (it has no model and no config.json) nor a config file."
     )
 
 
 def text(found: Mapping[str, Any]) -> str:
-    """An `info` for people to read."""
+    """Formats the result of `info` as text."""
     lines = []
     for name, value in found.items():
         if name == "phases":
@@ -173,8 +173,8 @@ def text(found: Mapping[str, Any]) -> str:
                 line = f"{cost['parameters']:,} parameters"
                 if "multiply_adds" in cost:
                     line += (
-                        f", {cost['multiply_adds'] / 1e9:.3g} G multiply-adds an input "
-                        f"({cost['papers_gflops']:.2f} as papers count GFLOPs)"
+                        f", {cost['multiply_adds'] / 1e9:.3g} G multiply-adds per input "
+                        f"({cost['papers_gflops']:.2f} GFLOPs as counted in papers)"
                     )
                 lines.append((f"phase {phase}", line))
         elif name == "inputs":

@@ -1,9 +1,8 @@
 """Keypoint sets: what the k channels of a data set mean.
 
-A set names its joints and says which swap under a mirror, what to draw, and what its
-metrics need. Sigmas (OKS fall-off per keypoint) exist only where they were measured:
-without them AP is refused, not guessed. To use your own set, make a `KeypointSet`; it
-checks itself.
+A set defines joint names, flip pairs, the skeleton to draw, and what its metrics need.
+Sigmas (OKS fall-off per keypoint) exist only where they were measured; without them AP
+is not computed. To use your own set, create a `KeypointSet`, which validates itself.
 
 k keypoints. Indices are 0-based.
 """
@@ -19,10 +18,10 @@ import numpy as np
 from jaxtyping import Array, Float, Shaped
 
 End = int | tuple[int, ...]
-"""One end of a stick: a keypoint, or several whose mean it is."""
+"""One end of a stick: a keypoint, or the mean of several."""
 
 LIMBS = ("upper_arm", "lower_arm", "upper_leg", "lower_leg")
-"""What sticks of arms and legs are called, so that tables can leave out head and torso."""
+"""Names of arm and leg sticks, so that tables can leave out head and torso."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,12 +29,12 @@ class KeypointSet:
     """Names and relations of k keypoints.
 
     Attributes:
-      name: of the set.
+      name: name of the set.
       names: k keypoint names.
-      flip_pairs: (i, j) that change places in a mirror image.
+      flip_pairs: (i, j) that are exchanged in a mirror image.
       skeleton: (i, j) to draw as a limb.
       sticks: limbs that PCP counts: (name, end, end); left and right share a name.
-      torso: the opposing pair whose distance normalises PDJ and PCK.
+      torso: the opposing pair whose distance normalizes PDJ and PCK.
       upper_body: keypoints of the upper half, for half-body augmentation.
       sigmas: OKS sigma per keypoint (papers write k = 2 sigma), or None.
       joint_weights: loss weight per keypoint, or None for ones.
@@ -60,7 +59,7 @@ class KeypointSet:
             raise ValueError(f"{self.name}: keypoint names repeat.")
         paired = [i for pair in self.flip_pairs for i in pair]
         if len(set(paired)) != len(paired):
-            raise ValueError(f"{self.name}: a keypoint stands in two flip pairs.")
+            raise ValueError(f"{self.name}: a keypoint is in two flip pairs.")
         sticks = [
             i for _, a, b in self.sticks for e in (a, b) for i in np.atleast_1d(e)
         ]
@@ -87,7 +86,7 @@ class KeypointSet:
 
     @property
     def permutation(self) -> tuple[int, ...]:
-        """[k]: which keypoint takes each place in a mirror image. Its own inverse."""
+        """[k]: the order of keypoints in a mirror image; its own inverse."""
         order = list(range(len(self)))
         for i, j in self.flip_pairs:
             order[i], order[j] = j, i
@@ -95,15 +94,15 @@ class KeypointSet:
 
     @property
     def groups(self) -> dict[str, tuple[int, ...]]:
-        """Left and right together: "wrist" to the indices of both, in order of `names`.
+        """Groups left and right: "wrist" to the indices of both, in order of `names`.
 
-        The name decides: left_ and right_ in front of it are dropped.
+        Groups are found by name, without a prefix left_ or right_.
         """
-        found: dict[str, tuple[int, ...]] = {}
+        groups: dict[str, tuple[int, ...]] = {}
         for i, name in enumerate(self.names):
             bare = name.removeprefix("left_").removeprefix("right_")
-            found[bare] = (*found.get(bare, ()), i)
-        return found
+            groups[bare] = (*groups.get(bare, ()), i)
+        return groups
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, for manifests and metadata."""
@@ -127,13 +126,13 @@ def remap(
     source: KeypointSet,
     target: KeypointSet,
 ) -> tuple[Float[Array, "*b t 2"], Shaped[Array, "*b t"]]:
-    """Reorders keypoints to another set by name; what the source lacks is not labelled.
+    """Reorders keypoints to another set by name; missing ones become unlabeled.
 
     Args:
       points_xy: any frame.
       visibility: 0, 1, 2.
-      source: the set that both follow.
-      target: the set wanted, of t keypoints.
+      source: the keypoint set of the input.
+      target: the keypoint set of the output, with t keypoints.
 
     Returns:
       points and visibility in target's order: (0, 0) and 0 where source has no such name.
@@ -150,15 +149,15 @@ def remap(
     index = np.array([at.get(name, -1) for name in target.names])
     if (index < 0).all():
         raise ValueError(f"{source.name} and {target.name} share no keypoint name.")
-    found = index >= 0
-    points_xy = jnp.where(found[:, None], points_xy[..., index, :], 0)
-    return points_xy, jnp.where(found, visibility[..., index], 0)
+    known = index >= 0
+    points_xy = jnp.where(known[:, None], points_xy[..., index, :], 0)
+    return points_xy, jnp.where(known, visibility[..., index], 0)
 
 
 def swap(
     values: Shaped[Array, ...], keypoint_set: KeypointSet, *, axis: int
 ) -> Shaped[Array, ...]:
-    """Exchanges left and right along the keypoint axis; twice gives the input back.
+    """Exchanges left and right along the keypoint axis; it is its own inverse.
 
     Raises:
       ValueError: the axis does not have one entry per keypoint.
@@ -228,7 +227,7 @@ LSP = KeypointSet(
     torso=(9, 2),
     upper_body=(6, 7, 8, 9, 10, 11, 12, 13),
 )  # fmt: skip
-"""Leeds Sports Pose and its extension: 14 joints. Nobody measured sigmas for it."""
+"""Leeds Sports Pose and its extension: 14 joints. It has no measured sigmas."""
 
 MPII = KeypointSet(
     name="mpii",

@@ -1,9 +1,9 @@
-"""Losses per keypoint, and the one reduction that makes a number of them.
+"""Losses per keypoint, and `masked_mean`, which reduces them to a scalar.
 
 Maps are [*b, h, w, k], points (x, y) [*b, k, 2]; each loss returns [*b, k]. A weight of
-exactly 0 removes its element, whatever stands there: not even a NaN in the target
-reaches the value or the gradient. bfloat16 is computed in float32. Shapes have to be
-equal: nothing is broadcast.
+exactly 0 removes its element: not even a NaN in the target reaches the value or the
+gradient. bfloat16 inputs are computed in float32. Shapes must be equal; nothing is
+broadcast.
 
 b rows, h w rows and columns of a map, k keypoints.
 """
@@ -23,7 +23,7 @@ def heatmap_mse(
     *,
     weight: Shaped[Array, "*b k"],
 ) -> Float[Array, "*b k"]:
-    """Mean over the pixels of a map of (pred - target)^2, times its weight.
+    """Mean of (pred - target)^2 over the pixels of each map, times its weight.
 
     HRNet (arXiv:1902.09212) and DARK (arXiv:1910.06278) train with half of its mean
     over rows and keypoints. Their code multiplies the maps by the weight, so that a
@@ -32,7 +32,7 @@ def heatmap_mse(
     Args:
       pred: heatmaps.
       target: heatmaps.
-      weight: of each map.
+      weight: per map.
 
     Returns:
       >= 0 where the weight is.
@@ -53,17 +53,17 @@ def heatmap_sigmoid_cross_entropy(
     *,
     weight: Shaped[Array, ...],
 ) -> Float[Array, "*b k"]:
-    """Sum over the pixels of a map of the logistic loss, times the weight.
+    """Sum of the logistic loss over the pixels of each map, times the weight.
 
-    The L_h of MultiPose (arXiv:1701.01779). A sum, as there, and as `offset_huber` is:
-    the factors of eq. (6) only mean what they say if both are sums over pixels. Logits
-    of 0 give h * w * ln 2.
+    The L_h of MultiPose (arXiv:1701.01779). A sum, as in the paper and in `offset_huber`:
+    the factors of eq. (6) assume that both are sums over pixels. Logits of 0 give
+    h * w * ln 2.
 
     Args:
       logits: before the sigmoid.
       target: probabilities in [0, 1].
-      weight: of each map, [*b, k], or of each pixel, [*b, h, w, k] (MultiPose leaves
-        the discs of other people out of its auxiliary map).
+      weight: per map, [*b, k], or per pixel, [*b, h, w, k] (MultiPose excludes the discs
+        of other people from the loss of its auxiliary map).
 
     Returns:
       >= 0 where the weights are.
@@ -103,7 +103,7 @@ def offset_huber(
       pred: offsets (x, y), pixels.
       target: offsets (x, y), pixels; unused outside the mask.
       mask: bool, or 0 and 1: the disc of each keypoint.
-      delta: where the parabola turns into a line, pixels.
+      delta: length at which the loss turns from quadratic to linear, pixels.
 
     Returns:
       >= 0; 0 for an empty mask.
@@ -117,7 +117,7 @@ def offset_huber(
     _check_shape("mask [*b, h, w, k]", mask, pred.shape[:-1])
     counted = jnp.asarray(mask, bool)
     # Coordinate by coordinate: with a last axis of two, XLA's code for CPUs takes over ten
-    # times as long, which was half of a training step of MultiPose's small network.
+    # times as long.
     x, y = (_where(counted, pred[..., i] - target[..., i]) for i in (0, 1))
     return jnp.sum(_huber(jnp.square(x) + jnp.square(y), delta), axis=(-3, -2))
 
@@ -130,13 +130,13 @@ def keypoint_squared_error(
 ) -> Float[Array, "*b k"]:
     """Squared distance of each keypoint, times its weight: eqs. (2) and (3).
 
-    DeepPose (Toshev & Szegedy, CVPR 2014) sums it over the labelled keypoints, in
-    coordinates normalised by the box.
+    DeepPose (Toshev & Szegedy, CVPR 2014) sums it over the labeled keypoints, in
+    coordinates normalized by the box.
 
     Args:
       pred_xy: any frame.
       true_xy: the same frame; unused where the weight is 0.
-      weight: of each keypoint; 0 where it is not labelled.
+      weight: per keypoint; 0 where it is not labeled.
 
     Returns:
       >= 0 where the weight is, in the frame's unit squared.
@@ -158,7 +158,7 @@ def keypoint_smooth_l1(
     weight: Shaped[Array, "*b k"],
     beta: float = 1.0,
 ) -> Float[Array, "*b k"]:
-    """Smooth L1 of x and y, each by itself, added, times the weight of the keypoint.
+    """Sum of the smooth L1 losses of x and y, times the weight of the keypoint.
 
     u^2 / (2 beta) up to beta and |u| - beta / 2 beyond: the loss of the regression
     baselines that came after DeepPose (Fast R-CNN, arXiv:1504.08083, eq. 3).
@@ -166,8 +166,8 @@ def keypoint_smooth_l1(
     Args:
       pred_xy: any frame.
       true_xy: the same frame; unused where the weight is 0.
-      weight: of each keypoint; 0 where it is not labelled.
-      beta: where the parabola turns into a line, in the frame's unit.
+      weight: per keypoint; 0 where it is not labeled.
+      beta: error at which the loss turns from quadratic to linear, in the frame's unit.
 
     Returns:
       >= 0 where the weight is, in the frame's unit.
@@ -196,9 +196,9 @@ def bins_divergence(
     KL(target || softmax(logits)) over the number of bins.
 
     Args:
-      logits: of n bins, before the softmax.
+      logits: per bin, before the softmax.
       target: density at each bin, >= 0; a bin of density 0 adds nothing.
-      weight: of each keypoint.
+      weight: per keypoint.
 
     Returns:
       >= 0 where each target sums to 1 and the weight is >= 0.
@@ -224,13 +224,13 @@ def masked_mean(
     *,
     normalize_by: Literal["mask", "all"],
 ) -> Float[Array, ""]:
-    """The mean over all axes: the one reduction of a loss to a number.
+    """Reduces a loss to its mean over all axes.
 
     Args:
       values: e.g. the loss of each keypoint.
-      mask: bool, or 0 and 1: what counts. Weights belong into the loss, not here.
-      normalize_by: "mask": divide by how many count; "all": by how many there are, as
-        HRNet's code does, so that a row with few labels pulls less.
+      mask: bool, or 0 and 1: which values count. Weights belong in the loss, not here.
+      normalize_by: "mask": divide by the number that count; "all": by the total number, as
+        HRNet's code does, so that a row with few labels contributes less.
 
     Returns:
       The mean; 0 if nothing counts.
@@ -247,14 +247,14 @@ def masked_mean(
 
 
 def _huber(square, delta):
-    """Huber of u >= 0, given u^2; its gradient is 0 at 0, where that of sqrt is not."""
+    """Huber loss of u >= 0 given u^2; its gradient is 0 at 0, where sqrt has none."""
     far = square > delta**2
     length = jnp.sqrt(jnp.where(far, square, delta**2))
     return jnp.where(far, delta * (length - delta / 2), square / 2)
 
 
 def _where(counted, values):
-    """Zero where not counted, in the gradient too."""
+    """Sets values and their gradients to zero where not counted."""
     return jnp.where(counted, values, 0)
 
 
@@ -264,7 +264,7 @@ def _as_float(values):
 
 
 def _pair(name, pred, target_name, target, axes, *, xy=False):
-    """Both in float32 or better, of one shape with at least `axes` axes."""
+    """Checks for one shape of at least `axes` axes; casts to float32 or better."""
     if jnp.shape(pred) != jnp.shape(target):
         raise ValueError(
             f"{name} and {target_name} need one shape; got {jnp.shape(pred)} and "

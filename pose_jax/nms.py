@@ -1,9 +1,9 @@
 """Greedy non-maximum suppression of people in an image: boxes by IoU, poses by OKS.
 
 Every function takes the n candidates of ONE image (`jax.vmap` it for more) and has
-fixed shapes: slots that are not used are marked by `valid`. Candidates are taken in the
-order of their score, ties by the lower index; one that overlaps a better one *by more
-than* the threshold goes.
+fixed shapes: `valid` marks the slots in use. Candidates are processed by descending
+score, ties by the lower index; one that overlaps a better one *by more than* the
+threshold is dropped.
 
 n candidates, k keypoints. Boxes are (x0, y0, x1, y1), points (x, y), in pixels.
 """
@@ -26,18 +26,18 @@ def box_nms(
     threshold: int | float | Float[Array, ""],
     valid: Bool[Array, " n"] | None = None,
 ) -> Bool[Array, " n"]:
-    """Which boxes stay, by intersection over union of their areas in the plane.
+    """Suppresses boxes by intersection over union of their areas.
 
-    MultiPose (arXiv:1701.01779) runs it at 0.6.
+    MultiPose (arXiv:1701.01779) uses a threshold of 0.6.
 
     Args:
       boxes_xyxy: pixels; a box without extent overlaps nothing.
       scores: any range.
-      threshold: IoU in [0, 1] above which the worse box goes.
+      threshold: IoU in [0, 1] above which the box of lower score is dropped.
       valid: which slots hold a box; None: all.
 
     Returns:
-      True for the boxes that stay, in the order given; False for invalid slots.
+      True for the boxes to keep, in input order; False for invalid slots.
 
     Raises:
       ValueError: shapes do not match or the threshold is outside [0, 1].
@@ -50,8 +50,8 @@ def box_nms(
     rank = jnp.arange(scores.size)
 
     def drop_overlapping(i, keep):
-        # A row of the overlaps at a time: of a detector's thousands of candidates, the
-        # whole matrix takes over ten times as long.
+        # One row of overlaps at a time: for thousands of candidates, the whole matrix
+        # takes over ten times as long.
         too_close = _box_iou(ranked_xyxy[i], ranked_xyxy) > threshold
         return keep & ~(keep[i] & too_close & (rank > i))
 
@@ -68,22 +68,22 @@ def oks_nms(
     threshold: int | float | Float[Array, ""],
     valid: Bool[Array, " n"] | None = None,
 ) -> Bool[Array, " n"]:
-    """Which poses stay, by object keypoint similarity (MultiPose, arXiv:1701.01779).
+    """Suppresses poses by object keypoint similarity (MultiPose, arXiv:1701.01779).
 
     The overlap of poses p and q is mean_k exp(-d_k^2 / (2 s^2 (2 sigma_k)^2)) with d_k
     the distance of their keypoints k and s^2 the mean of both areas, as in HRNet's
-    code; the paper does not give the scale. It runs at 0.5, after `box_nms`.
+    code; the paper does not give the scale. It uses 0.5, after `box_nms`.
 
     Args:
       points_xy: pixels.
-      scores: of each pose, any range.
-      areas: of each person, e.g. of its unpadded box, square pixels.
+      scores: per pose, any range.
+      areas: per person, e.g. of the unpadded box, square pixels.
       sigmas: `KeypointSet.sigmas`.
-      threshold: OKS in [0, 1] above which the worse pose goes.
+      threshold: OKS in [0, 1] above which the pose of lower score is dropped.
       valid: which slots hold a pose; None: all.
 
     Returns:
-      True for the poses that stay, in the order given; False for invalid slots.
+      True for the poses to keep, in input order; False for invalid slots.
 
     Raises:
       ValueError: shapes do not match or the threshold is outside [0, 1].
@@ -104,27 +104,29 @@ def soft_oks_nms(
 ) -> Float[Array, " n"]:
     """Lowers the scores of overlapping poses instead of dropping them (HRNet's code).
 
-    The best pose of those left is taken, and the score of every other one left becomes
-    score * exp(-OKS^2 / threshold); then the best of these is taken, and so on
+    The best remaining pose is selected, and the score of every other remaining pose becomes
+    score * exp(-OKS^2 / threshold); then the best of these is selected, and so on
     (Soft-NMS with a Gaussian, arXiv:1704.04503). OKS as in `oks_nms`.
 
     Args:
       points_xy: pixels.
-      scores: of each pose, not negative.
-      areas: of each person, square pixels.
+      scores: per pose, not negative.
+      areas: per person, square pixels.
       sigmas: `KeypointSet.sigmas`.
-      threshold: of the Gaussian, in (0, 1]: the smaller, the harder.
+      threshold: divisor in the exponent, in (0, 1]; smaller values suppress more.
       valid: which slots hold a pose; None: all.
 
     Returns:
-      New scores, none above the old one, in the order given; 0 for invalid slots.
+      New scores, none above the old one, in input order; 0 for invalid slots.
 
     Raises:
       ValueError: shapes do not match or the threshold is outside (0, 1].
     """
     scores, valid = _candidates(scores, valid, threshold)
     if isinstance(threshold, (int, float)) and threshold == 0:
-        raise ValueError("threshold divides the squared OKS: positive; got 0.")
+        raise ValueError(
+            "threshold must be positive, since it divides the squared OKS; got 0."
+        )
     overlap = _pairwise_oks(points_xy, scores, areas, sigmas)
     decay = jnp.exp(-jnp.square(overlap) / threshold)
 
@@ -139,7 +141,7 @@ def soft_oks_nms(
 
 
 def _by_score(scores, valid):
-    """The best first, ties by the lower index, what is not valid last."""
+    """Returns the order by descending score: ties by the lower index, invalid last."""
     return jnp.argsort(jnp.where(valid, -scores, jnp.inf), stable=True)
 
 

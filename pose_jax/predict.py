@@ -1,7 +1,7 @@
-"""Images in, people out: `pose-jax predict`, and `pose_jax.load` for other programs.
+"""Prediction for images: `pose-jax predict`, and `pose_jax.load` for use from Python.
 
-The same Predictor, canvas and decoding as evaluation. EXIF rotation is applied, so that
-points lie on the picture as a viewer shows it.
+Uses the same Predictor, canvas and decoding as evaluation. EXIF rotation is applied, so
+that points refer to the image as displayed by a viewer.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ from pose_jax.drawing import sheet as sheet_lib
 from pose_jax.errors import ConfigError, InputError
 from pose_jax.evaluation.predictor import Predictor, System
 from pose_jax.keypoints import KeypointSet
-from pose_jax.runs import directory
+from pose_jax.runs import model as model_lib
 
 _EXIF_ORIENTATION = 0x0112
 
 
 @dataclasses.dataclass(frozen=True)
 class Person:
-    """One person found.
+    """A predicted person.
 
     Attributes:
-      points_xy: [k, 2] image pixels, integer centres.
+      points_xy: [k, 2] image pixels, integer centers.
       keypoint_scores: [k].
-      score: of the pose.
-      box_xyxy: the box it was found in.
+      score: score of the pose.
+      box_xyxy: the person box that the pose was predicted in.
     """
 
     points_xy: np.ndarray
@@ -50,20 +50,20 @@ class People(list[Person]):
     """The people of one image.
 
     Attributes:
-      dropped: how many detected boxes were left out for lack of slots.
+      dropped: number of detected boxes beyond the maximum number of detections (slots).
     """
 
     dropped: int = 0
 
 
 def read_image(path: Path) -> tuple[np.ndarray, int]:
-    """Reads an image as a viewer shows it: EXIF rotation applied.
+    """Reads an image and applies its EXIF rotation.
 
     Returns:
-      uint8 RGB [h, w, 3], the first frame where there are several; the number of frames.
+      uint8 RGB [h, w, 3], the first frame of an animated image, and the number of frames.
 
     Raises:
-      InputError: missing, or not an image.
+      InputError: the file is missing or not an image.
     """
     try:
         with Image.open(path) as image:
@@ -75,11 +75,11 @@ def read_image(path: Path) -> tuple[np.ndarray, int]:
         OSError, ValueError, SyntaxError, UnidentifiedImageError,
         Image.DecompressionBombError,
     ) as error:  # fmt: skip
-        raise InputError(f"{path}: not a readable image ({error}).") from None
+        raise InputError(f"{path} is not a readable image ({error}).") from None
 
 
 def _source(image: Path | str | np.ndarray) -> table_lib.ImageRef:
-    """A file where its pixels are upright already, pixels otherwise."""
+    """Returns the file if it needs no EXIF rotation, otherwise its pixels."""
     if isinstance(image, np.ndarray):
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
             raise InputError(
@@ -90,25 +90,25 @@ def _source(image: Path | str | np.ndarray) -> table_lib.ImageRef:
     path = Path(image)
     try:
         with Image.open(path) as opened:
-            turned = opened.getexif().get(_EXIF_ORIENTATION, 1) != 1
+            rotated = opened.getexif().get(_EXIF_ORIENTATION, 1) != 1
     except (OSError, UnidentifiedImageError):
-        turned = True  # read_image says what is wrong.
-    return read_image(path)[0] if turned else path
+        rotated = True  # read_image reports the problem.
+    return read_image(path)[0] if rotated else path
 
 
 class Estimator:
-    """Images in, people out: what `load` gives. Traced once for all its uses.
+    """Predicts the people of images; returned by `load`. Traced once for all calls.
 
     Attributes:
-      keypoints: what the points of a person are.
-      predictor: what is run on boxes.
-      system: what is run on whole images; None without a detector.
+      keypoints: the keypoint set.
+      predictor: predicts the poses in boxes.
+      system: detects people and predicts their poses; None without a detector.
     """
 
     def __init__(
         self,
-        loaded: directory.LoadedRun,
-        detector: directory.LoadedRun | None = None,
+        loaded: model_lib.LoadedRun,
+        detector: model_lib.LoadedRun | None = None,
         **options: Any,
     ) -> None:
         mesh = sharding_lib.make_mesh()
@@ -128,17 +128,17 @@ class Estimator:
         boxes: Sequence[np.ndarray] | None = None,
         scores: Sequence[np.ndarray] | None = None,
     ) -> list[People]:
-        """Finds poses.
+        """Predicts poses.
 
         Args:
           images: paths, or uint8 arrays [h, w, 3].
-          boxes: for each image [n, 4] (x, y, x + w, y + h). None: those of the detector;
-            without one, each image is taken as one person.
-          scores: of the boxes, [n] for each image; None: 1.
+          boxes: for each image [n, 4] (x, y, x + w, y + h). None: boxes of the detector;
+            without a detector, each image is one person.
+          scores: scores of the boxes, [n] for each image; None: 1.
 
         Returns:
-          A list for each image; with a detector, the best person first, and `dropped` says
-          how many boxes did not fit.
+          A list of people per image; with a detector, sorted by decreasing score, and
+          `dropped` is the number of detections beyond the maximum.
         """
         if not len(images):
             return []
@@ -150,13 +150,13 @@ class Estimator:
         )
         if self.system is not None and boxes is None:
             return self._people_of(table)
-        found = [People() for _ in images]
+        people = [People() for _ in images]
         rows = np.arange(len(table), dtype=np.int32)
         if len(rows) == 0:
-            return found
+            return people
         poses = self.predictor(self._loaded.variables, table, self._loaded.input, rows)
         for i, row in enumerate(poses.row):
-            found[table.image[row]].append(
+            people[table.image[row]].append(
                 Person(
                     points_xy=poses.points_xy[i],
                     keypoint_scores=poses.keypoint_scores[i],
@@ -164,7 +164,7 @@ class Estimator:
                     box_xyxy=table.boxes_xyxy[row],
                 )
             )
-        return found
+        return people
 
     def _people_of(self, table: table_lib.Table) -> list[People]:
         people, found = self.system(table), []
@@ -191,64 +191,62 @@ def load(
 
     Args:
       run: the run directory of a pose method.
-      detector: that of a detector; None: boxes are given, or each image is one person.
-      **options: of `methods.system.find_people`: slots, box_nms, oks_nms, rescoring.
+      detector: the run directory of a detector; None: boxes are given, or one person each.
+      **options: for `methods.system.find_people`: slots, box_nms, oks_nms, rescoring.
 
     Returns:
-      `people(images, boxes=None)`, which gives one list of Person per image; see
-      `Estimator`.
+      An `Estimator`: people(images, boxes=None) returns one list of Person per image.
 
     Raises:
-      InputError: no finished model there, or a detector in the place of a pose run or the
-        other way round.
-      ConfigError: an option that cannot be.
+      InputError: a run has no finished model, `run` is a detector, or `detector` is not.
+      ConfigError: an invalid option.
     """
-    loaded = directory.load(run)
+    loaded = model_lib.load(run)
     if loaded.keypoints is None:
         raise InputError(
-            f"{run} is a detector and gives no poses: give it as the detector of a pose "
+            f"{run} is a detector and predicts no poses: pass it as the detector of a pose "
             "run (pose-jax predict --detector)."
         )
     if detector is None:
         if options:
-            raise ConfigError(f"{sorted(options)} are options of a detector; give one.")
+            raise ConfigError(f"{', '.join(sorted(options))}: requires a detector.")
         return Estimator(loaded)
-    found = directory.load(detector)
-    if found.keypoints is not None:
+    loaded_detector = model_lib.load(detector)
+    if loaded_detector.keypoints is not None:
+        method = loaded_detector.manifest["method"]["name"]
         raise InputError(
-            f"{detector} is a run of method {found.manifest['method']['name']!r}, no "
-            "detector: give a run of method 'detector'."
+            f"{detector} is a run of method {method!r}: give a run of method 'detector'."
         )
-    return Estimator(loaded, found, **options)
+    return Estimator(loaded, loaded_detector, **options)
 
 
 def read_boxes(
     path: Path, images: Sequence[Path]
 ) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Reads boxes of some images from a COCO-style json: results, or annotations.
+    """Reads the boxes of images from a COCO-style JSON file: results or annotations.
 
-    Each entry (of the list, or of "annotations"; crowd regions are left out) has `bbox`
-    [x, y, w, h], optionally `score` and `category_id` (1 = person), and says its image by
-    `file_name`, or by `image_id` equal to the number in the file's name
+    Each entry (of the list, or of "annotations"; crowd regions are ignored) has `bbox`
+    [x, y, w, h], optionally `score` and `category_id` (1 = person), and refers to its image
+    by `file_name`, or by an `image_id` equal to the number in the file name
     ("000000000785.jpg" is 785).
 
     Returns:
-      Boxes [n, 4] (x, y, x + w, y + h) and scores [n], a pair of lists over images.
+      Boxes [n, 4] (x, y, x + w, y + h) and scores [n], as two lists over images.
 
     Raises:
-      InputError: unreadable, a broken entry, or no box for any image.
+      InputError: the file is unreadable, an entry is invalid, or no image has a box.
     """
     try:
         entries = json.loads(Path(path).read_text())
     except FileNotFoundError:
         raise InputError(f"{path}: no such file.") from None
     except (OSError, ValueError) as error:
-        raise InputError(f"{path}: not readable as json ({error}).") from None
+        raise InputError(f"{path} is not a readable JSON file ({error}).") from None
     if isinstance(entries, dict) and "annotations" in entries:
         entries = [e for e in entries["annotations"] if not e.get("iscrowd")]
     if not isinstance(entries, list):
         raise InputError(
-            f"{path}: must be a list of boxes, as COCO detections are, or an annotation "
+            f"{path} must be a COCO detections file (a list of boxes) or a COCO annotation "
             "file."
         )
     by_key: dict[Any, list] = {}
@@ -261,28 +259,28 @@ def read_boxes(
                 by_key.setdefault(key, []).append((x, y, x + w, y + h, score))
         except (KeyError, TypeError, ValueError, AttributeError):
             raise InputError(
-                f"{path}: entry {number} needs 'bbox' [x, y, w, h] and 'image_id' or "
+                f"{path}: entry {number} must have 'bbox' [x, y, w, h] and 'image_id' or "
                 f"'file_name'; got {str(entry)[:80]}."
             ) from None
     boxes, scores = [], []
     for image in images:
-        mine = list(by_key.get(image.name, []))
+        entries_of_image = list(by_key.get(image.name, []))
         if image.stem.isdigit():
-            mine += by_key.get(int(image.stem), [])
-        rows = np.array(mine, np.float64).reshape(-1, 5)
+            entries_of_image += by_key.get(int(image.stem), [])
+        rows = np.array(entries_of_image, np.float64).reshape(-1, 5)
         boxes.append(rows[:, :4])
         scores.append(rows[:, 4])
     if not any(len(b) for b in boxes):
         raise InputError(
-            f"{path}: none of its {len(entries)} boxes belongs to the images given "
-            f"(first image: {images[0].name}). Entries name images by 'file_name' or by "
-            "'image_id', the number in the file's name."
+            f"{path}: none of its {len(entries)} boxes refers to the given images (first "
+            f"image: {images[0].name}). Entries refer to images by 'file_name', or by "
+            "'image_id', the number in the file name."
         )
     return boxes, scores
 
 
 _AT_ONCE = 16
-"""Images that are held as pixels, for drawing."""
+"""Number of images whose pixels are kept in memory at a time, for drawing."""
 
 
 def predict_run(
@@ -294,25 +292,25 @@ def predict_run(
     detector: Path | None = None,
     **options: Any,
 ) -> int:
-    """Writes predictions.json (COCO's result form) and an overlay per image to `out`.
+    """Writes predictions.json (COCO result format) and an overlay per image to `out`.
 
-    Images that cannot be read are named on stderr, the others are still done.
+    Unreadable images are reported on stderr and skipped.
 
     Args:
       run: a run directory.
-      images: files.
-      boxes: json of person boxes, see `read_boxes`.
-      out: folder to write.
+      images: image files.
+      boxes: JSON file of person boxes, see `read_boxes`.
+      out: output folder.
       detector: the run directory of a detector, instead of `boxes`.
-      **options: of `methods.system.find_people`.
+      **options: for `methods.system.find_people`.
 
     Returns:
       An exit code: 0, or 1 if an image could not be read.
     """
     if boxes is not None and detector is not None:
-        raise ConfigError("boxes are given or come from a detector, not both.")
+        raise ConfigError("give either --boxes or --detector, not both.")
     people = load(run, detector, **options)
-    # Pillow warns of large images, and refuses those twice as large.
+    # Pillow warns about large images, and rejects those twice as large.
     large = {"action": "ignore", "category": Image.DecompressionBombWarning}
     with warnings.catch_warnings(**large):
         return _predict_files(
@@ -325,7 +323,7 @@ def _predict_files(
 ) -> int:
     detected = people.system is not None
     if boxes is None and not detected:
-        print("no --boxes: each image is taken as one person")
+        print("no --boxes and no --detector: each image is treated as one person")
     given = None
     if boxes is not None:
         given = dict(
@@ -357,7 +355,7 @@ def _predict_files(
         for path, image, persons in zip(readable, pixels, found, strict=True):
             if persons.dropped:
                 _note(
-                    f"{path}: {persons.dropped} detections were dropped; raise --slots."
+                    f"{path}: {persons.dropped} detections were dropped; increase --slots."
                 )
             boxed = given is not None or detected
             drawn = _drawn(image, persons, people.keypoints, boxed, detected)
@@ -396,7 +394,7 @@ def _drawn(
 
 
 def _result(path: Path, person: Person) -> dict[str, Any]:
-    """In COCO's form."""
+    """Returns a person in COCO result format."""
     xys = np.concatenate([person.points_xy, person.keypoint_scores[:, None]], axis=1)
     x0, y0, x1, y1 = person.box_xyxy
     return {

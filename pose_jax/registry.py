@@ -1,4 +1,4 @@
-"""Names in a config: one that is registered here, or `package.module:attribute`."""
+"""Resolution of names in a config: registered names and `package.module:attribute`."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from pose_jax.errors import ConfigError, did_you_mean, one_line
 
 
 def lookup(name: Any, registered: Mapping[str, Any], *, kind: str, where: str) -> Any:
-    """What a config means by a name.
+    """Returns the object that a config refers to by name.
 
     Args:
-      name: a key of `registered`, or "package.module:attribute": somebody's own, in a
-        module that Python finds, or that lies in the folder where the command was started.
-      registered: what has a name of its own.
-      kind: what it is called in messages, such as "method".
-      where: the config's key, for messages.
+      name: a key of `registered`, or "package.module:attribute" for a user-defined object;
+        the module must be importable from sys.path or the current directory.
+      registered: the built-in objects by name.
+      kind: name of this kind of object in messages, e.g. "method".
+      where: the key of the config, for messages.
 
     Raises:
-      ConfigError: there is no such thing.
+      ConfigError: no such object.
     """
     if isinstance(name, str) and name in registered:
         return registered[name]
@@ -30,18 +30,18 @@ def lookup(name: Any, registered: Mapping[str, Any], *, kind: str, where: str) -
         return _imported(name, where)
     raise ConfigError(
         f"{where}: no {kind} {name!r}; there are {', '.join(sorted(registered))}."
-        f"{did_you_mean(name, registered)} A {kind} of your own is named "
+        f"{did_you_mean(name, registered)} For a {kind} of your own, give "
         "'package.module:attribute'."
     )
 
 
 def _imported(name: str, where: str) -> Any:
     module_name, _, attribute = name.partition(":")
-    if os.getcwd() not in sys.path:  # A console script's path lacks it.
+    if os.getcwd() not in sys.path:  # Not included for console scripts.
         sys.path.append(os.getcwd())
     try:
         module = importlib.import_module(module_name)
-    except Exception as error:  # Whatever somebody else's module raises.
+    except Exception as error:  # User code may raise anything.
         reason = f"{type(error).__name__}: {one_line(error)}"
     else:
         if hasattr(module, attribute):

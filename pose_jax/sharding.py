@@ -1,8 +1,8 @@
-"""Devices: the mesh, where arrays live on it, and how they get there and back.
+"""Devices: the mesh, the placement of arrays on it, and transfers to and from the host.
 
 Data parallelism over one axis, "data": parameters are replicated, leading batch axes
-are split. Under `jax.jit` the compiler derives everything else, also that BatchNorm
-statistics are those of the whole batch. No other file names devices.
+are split. Under `jax.jit` the compiler derives everything else, including BatchNorm
+statistics over the global batch. No other module handles devices.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pose_jax.errors import ConfigError, one_line
 
 
 def make_mesh(devices: Sequence[Any] | None = None) -> Mesh:
-    """A mesh of one axis, "data", over `devices` (default: all of all processes)."""
+    """Makes a mesh with one axis, "data", over `devices` (default: of all processes)."""
     devices = jax.devices() if devices is None else list(devices)
     return jax.make_mesh(
         (len(devices),), ("data",), axis_types=(AxisType.Auto,), devices=devices
@@ -27,7 +27,7 @@ def make_mesh(devices: Sequence[Any] | None = None) -> Mesh:
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """Every device holds the whole array."""
+    """Returns the sharding in which every device holds the complete array."""
     return NamedSharding(mesh, PartitionSpec())
 
 
@@ -35,15 +35,15 @@ def put_batch(batch: Any, mesh: Mesh) -> Any:
     """Moves a host batch to the devices.
 
     Args:
-      batch: pytree of NumPy arrays; leaves with axes hold this process's rows along the
-        first, scalars are the same in all processes.
+      batch: pytree of NumPy arrays; the first axis of a leaf holds the rows of this
+        process, scalars are equal in all processes.
       mesh: from `make_mesh`.
 
     Returns:
       The same tree of global arrays: rows split over the devices, scalars replicated.
 
     Raises:
-      ConfigError: the rows of all processes do not divide by the number of devices.
+      ConfigError: the global batch size is not divisible by the number of devices.
     """
     split, whole = NamedSharding(mesh, PartitionSpec("data")), replicated(mesh)
 
@@ -56,7 +56,7 @@ def put_batch(batch: Any, mesh: Mesh) -> Any:
             below = rows - rows % mesh.size
             nearest = " or ".join(str(n) for n in (below, below + mesh.size) if n)
             raise ConfigError(
-                f"a batch of {rows} rows does not divide by {mesh.size} devices: set "
+                f"batch size {rows} is not divisible by {mesh.size} devices: set "
                 f"batch_size to {nearest}, or use fewer devices."
             )
         return jax.make_array_from_process_local_data(split, leaf)
@@ -65,12 +65,12 @@ def put_batch(batch: Any, mesh: Mesh) -> Any:
 
 
 def put_replicated(tree: Any, mesh: Mesh) -> Any:
-    """Copies every leaf (the same in all processes) to every device."""
+    """Copies every leaf (equal in all processes) to every device."""
     return jax.device_put(tree, replicated(mesh))
 
 
 def fetch(tree: Any) -> Any:
-    """Brings arrays to the host as NumPy, with the rows of all processes."""
+    """Transfers arrays to the host as NumPy arrays, with the rows of all processes."""
     if all(
         leaf.is_fully_addressable or leaf.is_fully_replicated
         for leaf in jax.tree.leaves(tree)
@@ -85,23 +85,28 @@ def initialize_distributed(
     num_processes: int | None = None,
     process_id: int | None = None,
 ) -> None:
-    """Joins the processes of several hosts; must precede every other use of JAX.
+    """Connects the processes of several hosts; must precede every other use of JAX.
 
-    On clusters that JAX recognises (Slurm, Cloud TPU, MPI) no argument is needed. Call
-    it only when several processes are wanted: a single one has none to join.
+    On clusters that JAX recognizes (Slurm, Cloud TPU, MPI) no argument is needed. Call
+    it only for runs of several processes.
     """
     try:
         jax.distributed.initialize(coordinator_address, num_processes, process_id)
     except (ValueError, RuntimeError) as error:
         raise ConfigError(
-            f"cannot join the other processes: {one_line(error).rstrip('.')}. Give the "
-            "address of the coordinator, the number of processes and the id of this one, "
+            f"cannot connect to the other processes: {one_line(error).rstrip('.')}. Give "
+            "the coordinator address, the number of processes and the id of this process, "
             "or start without the distributed option."
         ) from error
 
 
+def is_main_process() -> bool:
+    """Returns True in the process that writes files and prints."""
+    return jax.process_index() == 0
+
+
 def device_summary(mesh: Mesh | None = None) -> str:
-    """One line for logs: the devices of `mesh`, or all, and the number of processes."""
+    """Describes the devices of `mesh` (or all) and the number of processes in one line."""
     devices = jax.devices() if mesh is None else list(mesh.devices.flat)
     kinds = sorted({device.device_kind for device in devices})
     processes = jax.process_count()
@@ -112,12 +117,12 @@ def device_summary(mesh: Mesh | None = None) -> str:
 
 
 def agreed(requested: bool, step: int) -> bool:
-    """Whether all processes are to stop before `step`, the same answer in all of them.
+    """Returns whether all processes should stop before `step`; equal in all processes.
 
     Args:
-      requested: whether this process was asked to. With several processes the runtime
-        itself notices SIGTERM in any of them, and finds a step that none has passed.
-      step: that is about to be taken; every process asks at every step.
+      requested: whether this process received a stop request. With several processes the
+        runtime itself detects SIGTERM in any of them and chooses a common step.
+      step: the next step; every process must call this at every step.
     """
     if jax.process_count() == 1:
         return requested

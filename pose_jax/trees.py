@@ -1,7 +1,7 @@
-"""Leaves of nested arrays by name.
+"""Access to the leaves of pytrees by name.
 
-A *path* is a tuple of names, written "params/conv/kernel"; a *pattern* is matched against
-paths by `path_matches`.
+A *path* is a tuple of names, written "params/conv/kernel"; `path_matches` matches a
+*pattern* against a path.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ TreePath = tuple[str, ...]
 
 
 def flatten(tree: Any) -> dict[TreePath, Any]:
-    """The leaves of any pytree by path, in the order of `jax.tree.leaves`."""
+    """Returns the leaves of a pytree by path, in the order of `jax.tree.leaves`."""
     leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
     return {
         tuple(jax.tree_util.keystr((key,), simple=True) for key in path): leaf
@@ -28,9 +28,10 @@ def flatten(tree: Any) -> dict[TreePath, Any]:
 
 
 def path_matches(pattern: str, path: TreePath) -> bool:
-    """Whether the names of `pattern` follow each other somewhere in `path`.
+    """Returns whether the names of `pattern` occur consecutively anywhere in `path`.
 
-    Each name is a glob for one whole name of the path: "head", "stage_*/conv".
+    Each name is a glob that must match a complete name of the path: "head",
+    "stage_*/conv".
     """
     names = pattern.strip("/").split("/")
     return any(
@@ -40,13 +41,13 @@ def path_matches(pattern: str, path: TreePath) -> bool:
 
 
 def compare_trees(expected: Any, found: Any) -> list[str]:
-    """One line for each leaf missing, unexpected, or of another shape or dtype."""
+    """Returns one line per leaf that is missing, extra, or differs in shape or dtype."""
     expected, found = flatten(expected), flatten(found)
     lines = []
     for path in sorted(expected.keys() | found.keys()):
-        wanted, there = _described(expected.get(path)), _described(found.get(path))
-        if wanted != there:
-            lines.append(f"{'/'.join(path)}: expected {wanted}, found {there}")
+        a, b = _described(expected.get(path)), _described(found.get(path))
+        if a != b:
+            lines.append(f"{'/'.join(path)}: expected {a}, found {b}")
     return lines
 
 
@@ -57,6 +58,12 @@ def _described(leaf: Any) -> str:
 
 
 def nearest(pattern: str, paths: Sequence[TreePath]) -> str:
-    """'Did you mean "..."?' with the name or path nearest to a pattern of no match."""
+    """Returns 'Did you mean "..."?' with the name or path closest to a pattern."""
     names = sorted({name for path in paths for name in (*path, "/".join(path))})
-    return did_you_mean(pattern, names).strip() or "There are none."
+    return did_you_mean(pattern, names).strip() or "There are no parameters."
+
+
+def first(lines: Sequence[str], count: int = 3) -> str:
+    """Joins the first few lines, followed by the number of omitted ones."""
+    more = f"; and {len(lines) - count} more" if len(lines) > count else ""
+    return "; ".join(lines[:count]) + more

@@ -1,15 +1,15 @@
 """The types that pass between data, methods, trainer and evaluator.
 
-A *method* turns a canvas and a box into a pose (or a canvas into boxes). It is an object
+A *method* predicts a pose from a canvas and a box (or boxes from a canvas). It is an object
 with pure functions; it holds no parameters, no optimizer and no file. The trainer runs its
-phases one after the other without knowing what they learn, the evaluator calls `predict`.
+phases in order without knowing what they learn; the evaluator calls `predict`.
 
 Frames: everything here is in the *image* frame (pixels of the original image, integer
-centres, (x, y)), except `Inputs.images`, which are canvases: uint8 windows of an image,
-with the transform that takes canvas pixels to image pixels. The network's own frame does
-not leave a method.
+centers, (x, y)), except `Inputs.images`, which are canvases: uint8 windows of an image,
+with the transform from canvas pixels to image pixels. The network's own frame is only used
+inside a method.
 
-Axes: b rows, k keypoints, m other people in reach, n people of an image, H W canvas.
+Axes: b rows, k keypoints, m other people nearby, n people of an image, H W canvas.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from pose_jax.keypoints import KeypointSet
 Key: TypeAlias = jax.Array
 Params: TypeAlias = Mapping[str, Any]
 ModelState: TypeAlias = Mapping[str, Any]
-"""What a step changes beside the parameters: `{"batch_stats": ...}`."""
+"""State that a step updates besides the parameters: `{"batch_stats": ...}`."""
 Variables: TypeAlias = Mapping[str, Mapping[str, Any]]
 """`{phase name: {"params", "batch_stats", "constants"}}`: always an argument of a function,
 never closed over, so that nothing retraces when weights change."""
 Example: TypeAlias = Any
-"""What a phase's `prepare` makes of a batch: a registered dataclass of the method."""
+"""Output of a phase's `prepare` for a batch: a registered dataclass of the method."""
 Sums: TypeAlias = Any
 """A pytree of arrays that may be added, leaf by leaf, over batches and devices."""
 
@@ -40,9 +40,9 @@ Sums: TypeAlias = Any
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Mean:
-    """A weighted mean under way. Means add; dividing is left to the very end.
+    """A weighted mean as total and weight. Means add; `compute` divides at the end.
 
-    Correct under any batching, padding or sharding, because only sums travel.
+    Correct under any batching, padding or sharding, because only sums are combined.
     """
 
     total: Float[Array, ...]
@@ -52,7 +52,7 @@ class Mean:
         return Mean(self.total + other.total, self.weight + other.weight)
 
     def compute(self) -> float:
-        """The mean on the host; NaN where nothing was counted."""
+        """Returns the mean on the host; NaN if the weight is 0."""
         weight = float(self.weight)
         return float(self.total) / weight if weight else float("nan")
 
@@ -60,7 +60,7 @@ class Mean:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Inputs:
-    """What exists at prediction time. Rows with `valid` False are padding."""
+    """Inputs at prediction time. Rows with `valid` False are padding."""
 
     images: UInt8[Array, "b H W 3"]
     canvas_to_image: Float[Array, "b 2 3"]
@@ -76,11 +76,11 @@ class PersonLabels:
     """Labels of rows that are one person each.
 
     Attributes:
-      points_xy: keypoints; anything where they are not labelled.
-      visibility: COCO's: 0 not labelled, 1 hidden, 2 visible.
-      area: of the person, square pixels.
+      points_xy: keypoints; arbitrary where they are not labeled.
+      visibility: COCO's: 0 not labeled, 1 hidden, 2 visible.
+      area: area of the person, square pixels.
       others_xy: keypoints of other people in the same image, the nearest first.
-      others_visibility: theirs; 0 where there is no such person.
+      others_visibility: visibility of `others_xy`; 0 for padding.
     """
 
     points_xy: Float[Array, "b k 2"]
@@ -107,7 +107,7 @@ class ImageLabels:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Batch:
-    """Rows of one epoch. `epoch` and `row` are all that randomness may depend on."""
+    """Rows of one epoch. Randomness may depend on `epoch` and `row` only."""
 
     inputs: Inputs
     labels: PersonLabels | ImageLabels | None
@@ -120,11 +120,11 @@ class PersonView:
 
     Attributes:
       size: (width, height) of the network input.
-      padding: by how much the box is enlarged at evaluation.
-      keep_aspect: widen the box to the aspect of `size`; False squeezes it (DeepPose's N).
+      padding: factor by which the box is enlarged at evaluation.
+      keep_aspect: widen the box to the aspect of `size`; False stretches it (DeepPose's N).
       alignment: "stride" or "aligned", see `geometry.crop_transform`.
-      reach: training may look this many padded boxes wide around the person.
-      max_others: how many other people of the image come with each row.
+      reach: width of the canvas region that training uses, in padded boxes.
+      max_others: number of other people of the image in each row.
     """
 
     size: tuple[int, int]
@@ -136,7 +136,7 @@ class PersonView:
 
     @property
     def aspect(self) -> float | None:
-        """Width over height of the boxes that are cut; None leaves boxes as they are."""
+        """Width over height of the crops; None keeps the boxes' own."""
         return self.size[0] / self.size[1] if self.keep_aspect else None
 
 
@@ -147,7 +147,7 @@ class ImageView:
     Attributes:
       size: (short, long) side that the image is resized to fit in.
       buckets: canvas sizes (width, height); an image goes to the smallest it fits in.
-      max_people: room for this many boxes an image.
+      max_people: maximum number of boxes per image.
     """
 
     size: tuple[int, int]
@@ -162,7 +162,7 @@ View: TypeAlias = PersonView | ImageView
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Poses:
-    """A pose per row, in the image frame. `row` leads back to the Table."""
+    """A pose per row, in the image frame. `row` is the row of the Table."""
 
     points_xy: Float[Array, "b k 2"]
     keypoint_scores: Float[Array, "b k"]
@@ -174,7 +174,7 @@ class Poses:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Boxes:
-    """Boxes per image, in the image frame; `valid` marks the slots that are used."""
+    """Boxes per image, in the image frame; `valid` marks the slots in use."""
 
     boxes_xyxy: Float[Array, "b n 4"]
     scores: Float[Array, "b n"]
@@ -187,8 +187,8 @@ class Statistics:
     """A pass over the training set before a phase.
 
     Attributes:
-      measure: jitted over one batch; its sums add over batches and devices.
-      finish: turns all sums into the phase's "constants", kept in its checkpoint.
+      measure: sums of one batch (jitted); they add over batches and devices.
+      finish: computes the phase's "constants", kept in its checkpoint, from all sums.
     """
 
     measure: Callable[[Variables, Batch], Sums]
@@ -201,18 +201,18 @@ class Phase:
 
     Attributes:
       name: "pose"; "stage_1", "stage_2"; "detector".
-      init: a key to this phase's {"params", "batch_stats"}; `constants` come from
+      init: maps a key to this phase's {"params", "batch_stats"}; `constants` come from
         `statistics`.
-      prepare: augment (key None: do not), warp, normalise; labels into the input frame.
+      prepare: augments (unless key is None), warps, normalizes; labels in the input frame.
         The only place that resamples pixels. `variables` holds the finished phases and
         this one's constants.
-      loss: (params, model state, example, key) to the loss and (new model state, a Mean by
+      loss: (params, model state, example, key) to the loss and (new model state, Means by
         name). Renders its own targets.
-      preview: an example to pictures of it: "input" [b,h,w,3] in [0,1], "points_xy" and
+      preview: returns images of an example: "input" [b,h,w,3] in [0,1], "points_xy" and
         "visibility" in the input frame, and "targets" [b,h,w,k] where there are maps.
       statistics: what to measure before this phase, if anything.
-      starts_from: the earlier phase whose weights, averaged if there is an average, it
-        starts with instead of `init`'s; None: from scratch.
+      starts_from: the earlier phase whose weights (their average, if there is one)
+        initialize this phase; None: `init`.
     """
 
     name: str
@@ -229,12 +229,12 @@ class Phase:
 
 @dataclasses.dataclass(frozen=True)
 class Decoder:
-    """A way to read what a network outputs.
+    """A decoder of network outputs.
 
     Attributes:
-      fn: output arrays, and the settings by keyword, to points [b, k, 2] and scores [b, k].
-      uses: fields of the method's Config that are its settings.
-      inputs: its array arguments in order, name to axes.
+      fn: maps output arrays, and settings by keyword, to points [b, k, 2], scores [b, k].
+      uses: fields of the method's Config that are passed as settings.
+      inputs: the array arguments in order, name to axes.
     """
 
     fn: Callable[..., tuple[Array, Array]]
@@ -250,14 +250,14 @@ class Decoder:
 
 @dataclasses.dataclass(frozen=True)
 class Panel:
-    """A picture of what a network did with some inputs: for a PNG and for a report.
+    """A visualization of network outputs, for a PNG and a report.
 
     Attributes:
-      file: name of the PNG, without its ending.
-      title: its heading.
-      caption: what it shows, in whole sentences.
-      draw: what `Method.inspect` returned, NumPy with leading axis n, the keypoint set and
-        the alignment, to n lists of (title, uint8 picture), all of one length.
+      file: name of the PNG, without extension.
+      title: heading.
+      caption: description, in whole sentences.
+      draw: maps the output of `Method.inspect` (NumPy, leading axis n), the keypoint set
+        and the alignment to n lists of (title, uint8 image), all of one length.
     """
 
     file: str
@@ -270,7 +270,7 @@ class Panel:
 
 
 NO_RETRAINING: Mapping[str, Any] = {"retrain": False}
-"""Metadata of a Config's field that evaluation may vary without training again."""
+"""Metadata of a Config's field that can be changed without retraining."""
 
 
 class Method(Protocol):
@@ -280,14 +280,14 @@ class Method(Protocol):
     is neither a pytree nor a static argument: its owner jits a bound method once.
 
     Attributes:
-      name: what its results are called.
-      outputs: what its network has to give, as the registry of models says it.
-      config: its section of a config.
+      name: name of the method, used for its results.
+      outputs: kind of network outputs it needs, as in the registry of models.
+      config: the method's section of a config.
       keypoints: the keypoint set; None for a detector.
-      view: what one row is.
-      phases: one for most; one per stage for DeepPose.
-      decoders: the ways to read its network, by name.
-      panels: the pictures of `inspect`.
+      view: what one row is: a person or an image.
+      phases: one for most methods; one per stage for DeepPose.
+      decoders: decoders of the network's outputs, by name.
+      panels: the visualizations of `inspect`.
     """
 
     Config: Any
@@ -310,7 +310,7 @@ class Method(Protocol):
 
     @property
     def decoder_name(self) -> str:
-        """The decoder in use; only where there are any, as are the next two."""
+        """Name of the decoder in use; this and the next two need `decoders`."""
         ...
 
     @property
@@ -318,13 +318,13 @@ class Method(Protocol):
 
     @property
     def input_words(self) -> str:
-        """What of the network's output the decoder gets, in words."""
+        """Describes the decoder's input, in words."""
         ...
 
     def predict(self, variables: Variables, inputs: Inputs) -> Any:
-        """Weights and canvases to `Poses` or `Boxes` in the image frame."""
+        """Predicts `Poses` or `Boxes` in the image frame."""
         ...
 
     def inspect(self, variables: Variables, inputs: Inputs) -> dict[str, Array]:
-        """Input, maps, stages of a few rows, for pictures only."""
+        """Returns inputs, maps and stages of a few rows, for visualization only."""
         ...

@@ -20,7 +20,7 @@ import pose_jax
 from pose_jax import cli, doctor, info, keypoints, methods, models
 from pose_jax.errors import ConfigError, InputError
 from pose_jax.models import cost, ops
-from pose_jax.runs import states
+from pose_jax.runs import model as model_lib
 from tests.made_up import MadeUpDetector
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -83,12 +83,12 @@ def test_every_verb_has_help_of_its_own(verb, capsys):
         ("predict --box b.json", "Did you mean '--boxes'?"),
         ("eval", "--run"),
         ("train --config", "--config"),
-        ("doctor --config.a=1", "no option --config.a"),
+        ("doctor --config.a=1", "unknown option --config.a"),
         ("data synth --out x --size 3x", "WIDTHxHEIGHT"),
         ("data synth --out x --n many", "--n"),
         ("eval --run r stray", "stray"),
         ("data check", "give either ROOT or --config"),
-        ("data check --config c.py --split x", "goes with ROOT"),
+        ("data check --config c.py --split x", "others with ROOT"),
         ("data check r --format cocoo", "--format"),
     ],
 )
@@ -321,7 +321,7 @@ def finished_run(tmp_path):
         "train_data": {"name": "coco train2017", "fingerprint": "0123456789abcdef"},
         "versions": {"pose_jax": "0.1.0"},
     }
-    states.save_model(tmp_path / "model", {"pose": {"params": {}}}, manifest)
+    model_lib.save_model(tmp_path / "model", {"pose": {"params": {}}}, manifest)
     return tmp_path
 
 
@@ -378,7 +378,7 @@ def test_doctor_is_content_where_everything_is_there(packages, capsys):
     out = capsys.readouterr().out
     assert f"ok        numpy {np.__version__}" in out
     assert "JAX device" in out and "CPU cores" in out and "GB free" in out
-    assert out.endswith("all is well\n")
+    assert out.endswith("all checks passed\n")
 
 
 @pytest.mark.parametrize(
@@ -468,7 +468,7 @@ def test_info_of_a_detector_says_its_inputs_by_bucket(tmp_path, monkeypatch, cap
     }  # fmt: skip
     text = info.text(found)
     assert re.search(r"^canvas 256x320 +input 256x320, 0 G", text, re.MULTILINE)
-    assert "none: it finds boxes" in text
+    assert "none: predicts boxes" in text
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from pose_jax.codecs import gaussian
 from pose_jax.errors import InputError
 from pose_jax.keypoints import COCO
 from pose_jax.methods import dark
-from pose_jax.runs import states
+from pose_jax.runs import model as model_lib
 
 OPTIONS = {
     "argmax": {},
@@ -61,7 +61,7 @@ def open_sizes():
 def make_run(run, method=METHOD, **more):
     """A run as far as an export reads it: it needs no weights."""
     manifest = {"method": method, "keypoints": COCO.to_json(), **more}
-    states.save_model(run / "model", {"pose": {"params": {}}}, manifest)
+    model_lib.save_model(run / "model", {"pose": {"params": {}}}, manifest)
     return run
 
 
@@ -179,13 +179,13 @@ def test_the_manifest_says_what_it_is(exports):
         "scores": "float32[b,k]",
     }
     assert found["platforms"] == ["cpu", "cuda", "tpu"]
-    assert "points are (x, y) in heatmap pixels with integer centres" in found["frame"]
+    assert "points are (x, y) in heatmap pixels with integer centers" in found["frame"]
     assert found["versions"] == {
         "pose_jax": pose_jax.__version__,
         "jax": jax.__version__,
     }
     assert found["calling_convention_version"] >= 9
-    assert "six months" in found["compatibility"]
+    assert "6 months" in found["compatibility"]
     assert found["keypoints"] is None and found["to_input"]["input_size"] is None
     assert set(found["to_input"]["points_xy"]) == {"stride", "aligned"}
     assert set(found["sha256"]) == {"decoder.jax_export", "check.npz"}
@@ -221,7 +221,7 @@ def test_arrays_of_all_floating_types_are_read(argmax):
         (np.zeros((1, 4, 5, 2), np.int32), "floating point; got int32"),
         (np.zeros((1, 4, 5, 2), bool), "floating point; got bool"),
         (np.zeros((4, 5, 2)), r"\[b, h, w, k\].*\(4, 5, 2\)"),
-        (np.zeros((1, 0, 5, 2)), "no map empty"),
+        (np.zeros((1, 0, 5, 2)), "non-empty"),
     ],
 )
 def test_what_are_no_heatmaps_is_refused(argmax, maps, meant):
@@ -261,7 +261,7 @@ def test_sigma_and_keypoints_come_from_the_run(tmp_path, capsys):
     assert cli.main(["export", "--run", str(run), "--out", str(out)]) == 0
     printed = capsys.readouterr().out
     assert "decoder dark_paper, sigma 1.25, " in printed
-    assert printed.endswith("differs from the function by at most 0\n")
+    assert printed.endswith("maximum difference 0\n")
     assert sorted(path.name for path in out.parent.iterdir()) == ["out"]
     found = manifest_of(out)
     assert (found["decoder"], found["sigma"]) == ("dark_paper", 1.25)
@@ -308,28 +308,28 @@ def test_a_decoder_of_heatmaps_alone_is_exported_of_any_method(tmp_path):
     [
         ("--decoder drak", 2, "Did you mean 'dark'?"),
         ("--run RUN --decoder drak", 2, "Did you mean 'dark'?"),
-        ("--decoder argmax --sigma 2", 2, "--sigma: decoder 'argmax' has no use"),
+        ("--decoder argmax --sigma 2", 2, "--sigma: not used by decoder 'argmax'"),
         (
             "--decoder dark_unmodulated --sigma 2 --kernel-size 5",
             2,
-            "--sigma and --kernel-size: decoder 'dark_unmodulated' has no use",
+            "--sigma and --kernel-size: not used by decoder 'dark_unmodulated'",
         ),
-        ("--sigma 0", 2, "--sigma must be above 0"),
-        ("--sigma nan", 2, "--sigma must be above 0"),
-        ("--sigma 1e6", 2, "at most 16"),
-        ("--kernel-size 4", 2, "--kernel-size must be odd"),
+        ("--sigma 0", 2, "--sigma must be in (0, 16]"),
+        ("--sigma nan", 2, "--sigma must be in (0, 16]"),
+        ("--sigma 1e6", 2, "in (0, 16]"),
+        ("--kernel-size 4", 2, "--kernel-size must be an odd number"),
         ("--kernel-size 1001", 2, "from 1 to 95"),
         ("--sigma much", 2, "--sigma"),
         ("--run RUN --sigma 2", 2, "not both"),
-        ("--run NONE", 1, "no model here"),
+        ("--run NONE", 1, "no model found"),
         ("--run OTHER", 2, "of method 'deeppose'"),
-        ("--run VOTES", 2, "decoder 'hough' does not take heatmaps alone"),
+        ("--run VOTES", 2, "decoder 'hough' of method"),
         ("--run DETECTOR", 2, "is a detector and has no decoders"),
         ("--run OTHER --decoder argmax", 2, "there are ['stage_1'"),
-        ("--run BACKBONE", 2, "a backbone alone"),
-        ("--run WIDE", 2, "method.sigma must be above 0 and at most 16"),
-        ("--out RUN", 2, "exists already"),
-        ("--out FILE/out", 2, "cannot be made (Not a directory)"),
+        ("--run BACKBONE", 2, "a backbone without a head"),
+        ("--run WIDE", 2, "method.sigma must be in (0, 16]"),
+        ("--out RUN", 2, "already exists"),
+        ("--out FILE/out", 2, "cannot be created (Not a directory)"),
         ("--kernelsize 3", 2, "--kernel-size"),
     ],
 )
@@ -371,13 +371,13 @@ def test_a_full_disk_leaves_nothing(tmp_path, monkeypatch, capsys):
 
 
 def test_an_artefact_that_answers_otherwise_is_not_kept(tmp_path, monkeypatch):
-    answers = export._answers
+    answers = export._check_file
     monkeypatch.setattr(
         export,
-        "_answers",
+        "_check_file",
         lambda decode: answers(lambda m: (decode(m)[0] + 1, m[:, 0, 0])),
     )
-    with pytest.raises(InputError, match="otherwise than it did"):
+    with pytest.raises(InputError, match="self-check failed"):
         export.export_decoder(tmp_path / "out", decoder="argmax")
     assert list(tmp_path.iterdir()) == []
 
@@ -419,7 +419,7 @@ def test_a_damaged_file_is_one_line_with_its_remedy(copied, name, how):
     spoil(copied / name, how)
     line = refused(copied)
     assert line.startswith(f"{copied / name} cannot be used (")
-    assert "copy the whole folder again" in line
+    assert "copy the complete folder again" in line
 
 
 @pytest.mark.parametrize("text", ["[]", "{}", '{"format": "pose_jax decoder 1"}'])
@@ -429,7 +429,7 @@ def test_a_manifest_of_something_else_is_refused(copied, text):
 
 
 def test_no_export_and_a_run_are_refused(tmp_path):
-    assert "no exported decoder here" in refused(tmp_path / "none")
+    assert "no exported decoder found" in refused(tmp_path / "none")
     assert "cannot be used" in refused(make_run(tmp_path / "run") / "model")
 
 
@@ -458,4 +458,4 @@ def test_a_foreign_artefact_is_refused(copied, content):
 def test_the_artefact_of_another_decoder_is_told_by_its_answers(copied, exports):
     content = (exports["dark"] / "decoder.jax_export").read_bytes()
     replace(copied, "decoder.jax_export", content)
-    assert "decodes the maps of check.npz otherwise than it did" in refused(copied)
+    assert "self-check failed: outputs for check.npz" in refused(copied)

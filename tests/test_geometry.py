@@ -1,7 +1,5 @@
 """Boxes, transforms and warps against float64 definitions."""
 
-import inspect
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -20,6 +18,10 @@ crop_transform = jax.jit(
 compose = jax.jit(geometry.compose)
 invert = jax.jit(geometry.invert)
 transform_points = jax.jit(geometry.transform_points)
+heatmap_to_input, input_to_heatmap = (
+    jax.jit(grids, static_argnames=("heatmap_size", "input_size", "alignment"))
+    for grids in (geometry.heatmap_to_input, geometry.input_to_heatmap)
+)
 warp = jax.jit(geometry.warp, static_argnames="size")
 
 seeds = st.integers(0, 2**32 - 1)
@@ -200,10 +202,10 @@ def test_through_the_input_to_the_heatmap_is_the_crop_of_the_heatmap(alignment):
         for output in sizes.values()
     )
     at_input = transform_points(points, to_input)
-    at_heatmap = geometry.input_to_heatmap(at_input, alignment=alignment, **sizes)
+    at_heatmap = input_to_heatmap(at_input, alignment=alignment, **sizes)
     direct = transform_points(points, to_heatmap)
     np.testing.assert_allclose(at_heatmap, direct, atol=1e-3)
-    back = geometry.heatmap_to_input(at_heatmap, alignment=alignment, **sizes)
+    back = heatmap_to_input(at_heatmap, alignment=alignment, **sizes)
     np.testing.assert_allclose(back, at_input, atol=1e-4)
 
 
@@ -214,7 +216,7 @@ def test_resolution_recovery_by_hand():
         (((33, 45), (257, 353)), "aligned", (80, 160)),
         (((48, 64), (192, 256)), "aligned", (10 * 191 / 47, 20 * 255 / 63)),
     ):
-        recovered = geometry.heatmap_to_input(
+        recovered = heatmap_to_input(
             point, heatmap_size=sizes[0], input_size=sizes[1], alignment=alignment
         )
         np.testing.assert_allclose(recovered[0], expected, rtol=1e-6)
@@ -406,20 +408,6 @@ def test_maps_without_an_inverse_show_nothing(transform):
         assert np.isfinite(by_map).all()
 
 
-def test_leading_axes_and_dtypes():
-    rng = np.random.default_rng(6)
-    images = jnp.asarray(rng.integers(0, 256, (2, 3, 11, 15, 3)), jnp.uint8)
-    transforms = jnp.asarray(
-        np.eye(2, 3) + rng.normal(0, 0.1, (2, 3, 2, 3)), jnp.float32
-    )
-    out = warp_small(images, transforms)
-    assert out.shape == (2, 3, 13, 17, 3) and out.dtype == jnp.float32
-    for i in np.ndindex(2, 3):
-        for dtype in (jnp.uint8, jnp.float32):
-            alone = warp_small(images[i].astype(dtype), transforms[i])
-            np.testing.assert_allclose(out[i], alone, rtol=1e-5, atol=1e-4)
-
-
 def test_warp_is_linear_in_the_image_and_its_gradient_is_the_transpose():
     rng = np.random.default_rng(7)
     image, other = float32(*rng.random((2, 11, 15, 3)))
@@ -472,39 +460,6 @@ def test_a_sharded_batch_is_warped_without_collectives():
     for collective in ("all-gather", "all-reduce", "all-to-all", "collective-permute"):
         assert collective not in compiled
     assert crop(images, center).sharding.is_equivalent_to(by_row, 4)
-
-
-# --- errors
-
-
-def test_mistakes_are_refused_with_the_rule():
-    unchecked = lambda name: inspect.unwrap(getattr(geometry, name))
-    box, pair, transform = jnp.zeros((3, 4)), jnp.ones((3, 2)), jnp.zeros((3, 2, 3))
-    image = jnp.zeros((3, 5, 6, 3))
-    person_box, crop = unchecked("person_box"), unchecked("crop_transform")
-    lam = dict(heatmap_size=(4, 1), input_size=(8, 8))
-    for call in (
-        lambda: person_box(box, aspect=0, padding=1.25),
-        lambda: person_box(box, aspect=0.75, padding=-1.0),
-        lambda: person_box(box, aspect=0.75, padding=jnp.ones(2)),
-        lambda: person_box(pair, aspect=0.75, padding=1.0),
-        lambda: crop(pair, pair[:1], output_size=(4, 4)),
-        lambda: crop(pair, pair, jnp.ones((3, 1)), output_size=(4, 4)),
-        lambda: crop(pair, pair, flip=jnp.ones(2, bool), output_size=(4, 4)),
-        lambda: crop(pair, pair, output_size=(0, 4)),
-        lambda: crop(pair, pair, output_size=(1, 4), alignment="aligned"),
-        lambda: crop(pair, pair, output_size=(4, 4), alignment="half_pixel"),
-        lambda: unchecked("compose")(transform, transform[:1]),
-        lambda: unchecked("invert")(jnp.zeros((3, 3))),
-        lambda: unchecked("transform_points")(pair[:2], transform),
-        lambda: unchecked("transform_points")(jnp.ones(3), transform),
-        lambda: unchecked("heatmap_to_input")(pair, alignment="aligned", **lam),
-        lambda: unchecked("input_to_heatmap")(pair, alignment="udp", **lam),
-        lambda: unchecked("warp")(image, transform[:1], size=(4, 4)),
-        lambda: unchecked("warp")(image, transform, size=(4, 0)),
-    ):
-        with pytest.raises(ValueError, match="got"):
-            call()
 
 
 # --- RoIAlign
@@ -611,21 +566,7 @@ def test_roi_align_is_linear_and_its_gradient_is_the_transpose():
     )
     assert np.isfinite(back).all() and np.any(back != 0)
     np.testing.assert_array_equal(by_boxes, 0)
-
-
-def test_roi_align_over_images_and_of_no_boxes():
-    cases = [roi_case(seed) for seed in range(3)]
-    features, boxes = (jnp.stack(values) for values in zip(*cases, strict=True))
-    cut = lambda f, b: geometry.roi_align(f, b, size=(3, 2), stride=4)
-    mapped = jax.jit(jax.vmap(cut))(features, boxes)
-    for alone, case in zip(mapped, cases, strict=True):
-        np.testing.assert_allclose(
-            alone, roi_align(*case, size=(3, 2), stride=4), atol=1e-6
-        )
-    nothing = roi_align(features[0], boxes[0, :0], size=(3, 2), stride=4)
-    assert nothing.shape == (0, 2, 3, 2)
-    half = features[0].astype(jnp.bfloat16)
-    assert roi_align(half, boxes[0], size=(3, 2), stride=4).dtype == jnp.bfloat16
+    assert roi_align(features, boxes[:0], **settings).shape == (0, 2, 3, 2)
 
 
 def test_roi_align_of_many_boxes_in_parts(monkeypatch):
@@ -644,18 +585,3 @@ def test_roi_align_of_many_boxes_in_parts(monkeypatch):
     assert "while" in in_parts.lower(features, boxes).as_text()
     for found, value in zip(evaluate(), expected, strict=True):
         np.testing.assert_allclose(found, value, rtol=1e-5, atol=1e-5)
-
-
-def test_roi_align_refuses_mistakes_with_the_rule():
-    cut = inspect.unwrap(geometry.roi_align)
-    features, boxes = jnp.zeros((5, 7, 2)), jnp.zeros((3, 4))
-    for call in (
-        lambda: cut(features[None], boxes, size=(2, 2), stride=4),
-        lambda: cut(features, boxes[None], size=(2, 2), stride=4),
-        lambda: cut(features, boxes[:, :3], size=(2, 2), stride=4),
-        lambda: cut(features, boxes, size=(0, 2), stride=4),
-        lambda: cut(features, boxes, size=(2, 2), stride=0),
-        lambda: cut(features, boxes, size=(2, 2), stride=4, samples=0),
-    ):
-        with pytest.raises(ValueError, match="got"):
-            call()

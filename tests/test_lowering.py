@@ -23,8 +23,7 @@ from tests.golden import harness
 
 _FAST = {
     ("dark_pocket", "float32"), ("dark_pocket", "bfloat16"),
-    ("deeppose_cascade", "float32"), ("detector_pocket", "float32"),
-    ("multipose_pocket", "float32"),
+    ("detector_pocket", "float32"), ("multipose_pocket", "float32"),
 }  # fmt: skip
 CASES = [
     pytest.param(name, dtype, marks=() if (name, dtype) in _FAST else pytest.mark.slow)

@@ -1,12 +1,10 @@
 """Suppression against the textbook loop over a sorted list, in float64."""
 
-import inspect
 import math
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -198,44 +196,3 @@ def test_degenerate_boxes_and_areas_make_no_nan():
     same = jnp.zeros((2, K, 2))
     keep = oks_nms_at(same, scores[:2], none, jnp.asarray(SIGMAS), threshold=0.5)
     np.testing.assert_array_equal(keep, [True, False])
-
-
-def test_vmap_over_images():
-    crowds = [crowd(seed) for seed in (1, 2, 3)]
-    points, boxes, scores, areas, valid = map(np.stack, zip(*crowds, strict=True))
-    kept = jax.vmap(box_nms)(boxes, scores, valid)
-    softer = jax.vmap(soft_oks_nms)(points, scores, areas, valid)
-    for i in range(3):
-        np.testing.assert_array_equal(kept[i], box_nms(boxes[i], scores[i], valid[i]))
-        np.testing.assert_allclose(
-            softer[i], soft_oks_nms(points[i], scores[i], areas[i], valid[i]), rtol=1e-5
-        )
-
-
-def test_soft_scores_have_a_finite_gradient():
-    points, _, scores, areas, valid = crowd(4)
-    points[1] = points[0]
-    total = lambda *a: soft_oks_nms(*a, valid).sum()
-    gradients = jax.jit(jax.grad(total, argnums=(0, 1, 2)))(points, scores, areas)
-    for gradient in gradients:
-        assert np.isfinite(gradient).all() and np.any(gradient != 0)
-
-
-def test_mistakes_are_refused_with_the_rule():
-    box = inspect.unwrap(nms.box_nms)
-    hard, gentle = inspect.unwrap(nms.oks_nms), inspect.unwrap(nms.soft_oks_nms)
-    boxes, points, n = jnp.ones((N, 4)), jnp.ones((N, K, 2)), jnp.ones(N)
-    sigmas = jnp.asarray(SIGMAS)
-    for call in (
-        lambda: box(boxes, n[:-1], threshold=0.5),
-        lambda: box(boxes[None], n[None], threshold=0.5),
-        lambda: box(boxes, n, threshold=1.5),
-        lambda: box(boxes, n, threshold=0.5, valid=n[:-1] > 0),
-        lambda: hard(points, n, n[:-1], sigmas, threshold=0.5),
-        lambda: hard(points[:, :-1], n, n, sigmas, threshold=0.5),
-        lambda: hard(points, n, n, sigmas, threshold=-0.5),
-        lambda: gentle(points[:-1], n, n, sigmas, threshold=0.5),
-        lambda: gentle(points, n, n, sigmas, threshold=0.0),
-    ):
-        with pytest.raises(ValueError, match="got"):
-            call()

@@ -73,7 +73,7 @@ def test_a_registered_name_comes_before_somebodys_own(folder, monkeypatch):
 def test_a_name_that_is_not_there_is_said_with_all_that_are_and_the_nearest():
     assert said("darc") == (
         "config.method.name: no method 'darc'; there are dark, deeppose. Did you mean "
-        "'dark'? A method of your own is named 'package.module:attribute'."
+        "'dark'? For a method of your own, give 'package.module:attribute'."
     )
     assert "Did you mean 'deeppose'?" in said("deep_pose")
 
@@ -87,7 +87,7 @@ def test_without_anything_registered_nothing_is_near():
     with pytest.raises(ConfigError) as error:
         registry.lookup("x", {}, kind="model", where="config.x")
     assert "Did you mean" not in str(error.value)
-    assert "A model of your own is named" in str(error.value)
+    assert "For a model of your own, give" in str(error.value)
 
 
 @pytest.mark.parametrize(

@@ -55,4 +55,4 @@ def test_a_pattern_of_no_match_gets_the_nearest_name():
     paths = list(flatten({"head": {"kernel": 1}, "stem": {"bias": 1}}))
     assert trees.nearest("haed", paths) == "Did you mean 'head'?"
     assert trees.nearest("stem/bais", paths) == "Did you mean 'stem/bias'?"
-    assert trees.nearest("x", []) == "There are none."
+    assert trees.nearest("x", []) == "There are no parameters."

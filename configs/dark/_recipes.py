@@ -1,15 +1,15 @@
-"""What the rows of DARK's tables share: their data, how they train, their variants.
+"""Settings shared by the rows of DARK's tables: data, training, variants.
 
-A row's file has its own numbers, `coco` or `mpii` makes a config of them, and
-`apply_variant` changes it. The numbers are those of the released configs
+The file of a row has its own numbers, `coco` or `mpii` makes a config from them, and
+`apply_variant` modifies it. The numbers are those of the released configs
 (github.com/ilovepose/DarkPose), with these choices for all rows:
 
-Adam has no weight decay. All labelled keypoints weigh the same: as in the released configs,
-the keypoint sets' joint weights are not used. Colours are RGB; the released
-SimpleBaselines and Hourglasses saw BGR. A half body is the upper or the lower one equally
-often; in the released code it is the upper one in 69% of the cases. DARK's modulation has
-the targets' sigma, as the paper says, and a kernel of 6 sigma - 1; the released kernel is
-another one where a row's file says so.
+Adam has no weight decay. All labeled keypoints have the same weight: as in the released
+configs, the joint weights of the keypoint sets are not used. Images are RGB; the released
+SimpleBaselines and Hourglasses used BGR. Half-body crops are the upper or the lower half
+with equal probability; in the released code the upper half has 69%. DARK's modulation has
+the sigma of the targets, as in the paper, and a kernel size of 6 sigma - 1; rows whose
+released kernel size is different mention it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,7 +21,7 @@ def coco(**row) -> ConfigDict:
     """A row of the COCO table; see `_config`."""
     c = _config(people=149_813, best_metric="AP@gt_boxes", **row)
     c.data = _data("coco", "data/coco", train="train2017", valid="val2017")
-    c.input.canvas_size = (640, 640)  # Holds every image whole.
+    c.input.canvas_size = (640, 640)  # Fits all images without cropping.
     return c
 
 
@@ -29,7 +29,7 @@ def mpii(**row) -> ConfigDict:
     """A row of the MPII table; see `_config`."""
     c = _config(people=22_246, best_metric="PCKh@0.5@gt_boxes", **row)
     c.data = _data("mpii", "data/mpii", train="train", valid="valid")
-    # Of 98% of the people, all that the largest and most turned view shows.
+    # For 98% of the people, it covers the largest, most rotated augmented crop.
     c.input.canvas_size = (960, 720)
     return c
 
@@ -47,19 +47,19 @@ def _config(
     people: int,
     best_metric: str,
 ) -> ConfigDict:
-    """Unbiased encoding and DARK's decoding, with Adam.
+    """Config with unbiased encoding, DARK decoding and Adam.
 
     Args:
       model: name of the network.
       input_size: (width, height).
-      sigma: of the targets, heatmap pixels.
-      batch_size: of all devices together.
-      lr: times 0.1 at each of `drop_epochs`.
-      epochs: all of them; an epoch has full batches only.
-      drop_epochs: when so many epochs have passed.
+      sigma: sigma of the targets, heatmap pixels.
+      batch_size: total batch size of all devices.
+      lr: learning rate, multiplied by 0.1 at each of `drop_epochs`.
+      epochs: number of epochs; an epoch has full batches only.
+      drop_epochs: epochs after which the learning rate drops.
       augment: the section `method.augment`.
-      people: labelled ones of the training split.
-      best_metric: keeps the best checkpoint beside the latest.
+      people: number of labeled people in the training split.
+      best_metric: metric by which the best checkpoint is kept.
     """
     epoch = people // batch_size
     c = ConfigDict()
@@ -105,12 +105,12 @@ def _data(name: str, root: str, *, train: str, valid: str) -> ConfigDict:
 
 
 def apply_variant(c: ConfigDict, variant: str) -> ConfigDict:
-    """A row as "biased" or "smoke"; "" leaves it as it is."""
+    """Applies a variant: "biased", "smoke", or "" (none)."""
     if variant == "biased":
-        # The codec of HRNet and SimpleBaseline: centres rounded to heatmap pixels, and
-        # the quarter shift. Their crops are not aligned with the maps, so that the
-        # mirrored image's maps need a shift of one pixel. The same was chosen for
-        # Hourglass, of which no such config was released.
+        # The codec of HRNet and SimpleBaseline: centers rounded to heatmap pixels, and
+        # the quarter shift. Their crops are not aligned with the heatmaps, so that the
+        # flip test needs a shift of one pixel. The same was chosen for Hourglass, for
+        # which no such config was released.
         c.method.encoding = "biased"
         c.method.decoder = "shift"
         c.method.alignment = "stride"
@@ -133,11 +133,11 @@ _SMALL = {
         "options": {"width": 16, "deconv_features": 32},
     },
 }
-"""By family: a network of all its kinds of layers, few and narrow."""
+"""A small network per family, with all its kinds of layers."""
 
 
 def _make_small(c: ConfigDict) -> None:
-    """Two steps on data/smoke; the same config for all rows that augment alike."""
+    """Changes a config to two steps on data/smoke with a small network."""
     c.method.model = _SMALL[c.method.model.name.split("_")[0]]
     c.method.input_size = (64, 64)
     c.method.sigma = 1.0

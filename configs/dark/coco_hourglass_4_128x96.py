@@ -5,29 +5,29 @@ r"""Hourglass-4 at 128x96 on COCO: a row of DARK's table (arXiv:1910.06278).
   ... --config configs/dark/coco_hourglass_4_128x96.py:biased   # the standard codec
   ... --config configs/dark/coco_hourglass_4_128x96.py:smoke    # on data/smoke
 
-COCO lies in data/coco (annotations/, train2017/, val2017/), or wherever
---config.data.train.root and --config.data.eval.root say. What all rows share is in
-_recipes.py, with its reasons.
+COCO is expected in data/coco (annotations/, train2017/, val2017/), or in the folder set by
+--config.data.train.root and --config.data.eval.root. Settings shared by all rows are in
+_recipes.py, with explanations.
 
-The released recipe: Adam at 2.5e-4, times 0.1 at epochs 90 and 120 of 140; batch 32, 8
-on each of 4 GPUs; 149,813 people give 4,681 steps an epoch; scaled by up to 0.3, turned
-with a sigma of 40 degrees. It names one GPU, and four in a comment; four are our
-choice. DARK's kernel follows from sigma: 5. The released one is 11.
+The released recipe: Adam at 2.5e-4, times 0.1 at epochs 90 and 120 of 140; batch 32, 8 on
+each of 4 GPUs; 149,813 people are 4,681 steps per epoch; scale augmentation up to 0.3,
+rotation with a sigma of 40 degrees. It specifies one GPU, and four in a comment; four are
+our choice. DARK's kernel size is derived from sigma: 5; the released one is 11.
 
-It starts from scratch, as the released one does: there is no Hourglass of ImageNet.
+It is trained from scratch, as in the released recipe: there is no ImageNet Hourglass.
 
-The paper measures on the boxes of a detector of 56.4 person AP, the published
+The paper evaluates on detected boxes with a person AP of 56.4, the published
 COCO_val2017_detections_AP_H_56_person.json; AP@gt_boxes, which training reports, is not
 comparable.
 
   pose-jax eval --run runs/coco_hourglass_4_128x96 --boxes DETECTIONS.json \
-    --flip plain    # or, of :biased, --flip shift
+    --flip plain    # for :biased, --flip shift
 
-The paper's AP, with those boxes and flip test: 66.2 biased, 69.6 with DARK. Ours: not
-yet run.
+AP of the paper with these boxes and flip test: 66.2 biased, 69.6 with DARK. Ours: not yet
+run.
 
-13,020,612 parameters and 2.88 G multiply-adds an input, 2.68 as papers count GFLOPs;
-the table says 13.0M and 2.7.
+13,020,612 parameters and 2.88 G multiply-adds per input, 2.68 GFLOPs as counted in papers;
+the table has 13.0M and 2.7.
 """
 
 from _recipes import apply_variant, coco

@@ -5,33 +5,33 @@ r"""HRNet-W32 at 128x96 on COCO: a row of DARK's table (arXiv:1910.06278).
   ... --config configs/dark/coco_hrnet_w32_128x96.py:biased   # the standard codec
   ... --config configs/dark/coco_hrnet_w32_128x96.py:smoke    # on data/smoke
 
-COCO lies in data/coco (annotations/, train2017/, val2017/), or wherever
---config.data.train.root and --config.data.eval.root say. What all rows share is in
-_recipes.py, with its reasons.
+COCO is expected in data/coco (annotations/, train2017/, val2017/), or in the folder set by
+--config.data.train.root and --config.data.eval.root. Settings shared by all rows are in
+_recipes.py, with explanations.
 
-The released recipe: Adam at 1e-3, times 0.1 at epochs 170 and 200 of 210; batch 128, 64
-on each of 2 GPUs; 149,813 people give 1,170 steps an epoch; scaled by up to 0.35,
-turned with a sigma of 45 degrees, half a body in 0.3 of the views. DARK's kernel
-follows from sigma: 5. The released one is 3.
+The released recipe: Adam at 1e-3, times 0.1 at epochs 170 and 200 of 210; batch 128, 64 on
+each of 2 GPUs; 149,813 people are 1,170 steps per epoch; scale augmentation up to 0.35,
+rotation with a sigma of 45 degrees, half-body crops with probability 0.3. DARK's kernel
+size is derived from sigma: 5; the released one is 3.
 
-The published network starts from an HRNet that has learnt ImageNet. So does this one with
+The published network is initialized from an ImageNet HRNet, which is loaded here by
 
   pose-jax weights convert hrnet_w32-36af842e.pth --backbone --model hrnet_w32 \
     --out runs/hrnet_w32_imagenet
   ... --config.train.init_from=runs/hrnet_w32_imagenet
 
-The paper measures on the boxes of a detector of 56.4 person AP, the published
+The paper evaluates on detected boxes with a person AP of 56.4, the published
 COCO_val2017_detections_AP_H_56_person.json; AP@gt_boxes, which training reports, is not
 comparable.
 
   pose-jax eval --run runs/coco_hrnet_w32_128x96 --boxes DETECTIONS.json \
-    --flip plain    # or, of :biased, --flip shift
+    --flip plain    # for :biased, --flip shift
 
-The paper's AP, with those boxes and flip test: 66.9 biased, 70.7 with DARK. Ours: not
-yet run.
+AP of the paper with these boxes and flip test: 66.9 biased, 70.7 with DARK. Ours: not yet
+run.
 
-28,536,113 parameters and 1.91 G multiply-adds an input, 1.78 as papers count GFLOPs;
-the table says 28.5M and 1.8.
+28,536,113 parameters and 1.91 G multiply-adds per input, 1.78 GFLOPs as counted in papers;
+the table has 28.5M and 1.8.
 """
 
 from _recipes import apply_variant, coco

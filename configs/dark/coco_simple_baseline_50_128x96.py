@@ -5,33 +5,34 @@ r"""SimpleBaseline-50 at 128x96 on COCO: a row of DARK's table (arXiv:1910.06278
   ... --config configs/dark/coco_simple_baseline_50_128x96.py:biased   # the standard codec
   ... --config configs/dark/coco_simple_baseline_50_128x96.py:smoke    # on data/smoke
 
-COCO lies in data/coco (annotations/, train2017/, val2017/), or wherever
---config.data.train.root and --config.data.eval.root say. What all rows share is in
-_recipes.py, with its reasons.
+COCO is expected in data/coco (annotations/, train2017/, val2017/), or in the folder set by
+--config.data.train.root and --config.data.eval.root. Settings shared by all rows are in
+_recipes.py, with explanations.
 
-The released recipe: Adam at 1e-3, times 0.1 at epochs 90 and 120 of 140; batch 128, 64
-on each of 2 GPUs; 149,813 people give 1,170 steps an epoch; scaled by up to 0.3, turned
-with a sigma of 40 degrees. DARK's kernel follows from sigma: 5. The released one is 3.
+The released recipe: Adam at 1e-3, times 0.1 at epochs 90 and 120 of 140; batch 128, 64 on
+each of 2 GPUs; 149,813 people are 1,170 steps per epoch; scale augmentation up to 0.3,
+rotation with a sigma of 40 degrees. DARK's kernel size is derived from sigma: 5; the
+released one is 3.
 
-The published network starts from ImageNet's weights, torchvision's. So does this one
-with
+The published network is initialized from torchvision's ImageNet weights, which are loaded
+here by
 
   pose-jax weights convert resnet50.pth --backbone --model simple_baseline_50 \
     --out runs/resnet50
   ... --config.train.init_from=runs/resnet50
 
-The paper measures on the boxes of a detector of 56.4 person AP, the published
+The paper evaluates on detected boxes with a person AP of 56.4, the published
 COCO_val2017_detections_AP_H_56_person.json; AP@gt_boxes, which training reports, is not
 comparable.
 
   pose-jax eval --run runs/coco_simple_baseline_50_128x96 --boxes DETECTIONS.json \
-    --flip plain    # or, of :biased, --flip shift
+    --flip plain    # for :biased, --flip shift
 
-The paper's AP, with those boxes and flip test: 59.3 biased, 62.6 with DARK. Ours: not
-yet run.
+AP of the paper with these boxes and flip test: 59.3 biased, 62.6 with DARK. Ours: not yet
+run.
 
-33,999,697 parameters and 1.36 G multiply-adds an input, 2.25 as papers count GFLOPs;
-the table says 34.0M and 2.3.
+33,999,697 parameters and 1.36 G multiply-adds per input, 2.25 GFLOPs as counted in papers;
+the table has 34.0M and 2.3.
 """
 
 from _recipes import apply_variant, coco

@@ -1,16 +1,16 @@
-r"""DARK's ablation in small: synthetic people seen from the front, two CPU cores.
+r"""A small ablation of DARK: front-facing synthetic people, two CPU cores.
 
   pose-jax data synth --difficulty easy --size 192x160 --n 6000 --val 1000 \
     --out data/synthetic-easy
   pose-jax train --config configs/dark/synthetic.py --run runs/synthetic
-  ... --config configs/dark/synthetic.py:biased         # rounded centres, cut at 3 sigma
+  ... --config configs/dark/synthetic.py:biased         # rounded centers, cut at 3 sigma
   ... --config configs/dark/synthetic.py:64x48          # half the input, half the maps
   ... --config configs/dark/synthetic.py:biased,64x48
   ... --config configs/dark/synthetic.py:smoke          # two steps, on data/smoke
 
-`python -m experiments.dark.ablation` runs all of them, twice, and decodes them in six ways.
-The maps are 32x24 and 16x12; sigma is 1, as at 128x96 in the paper. Crops and maps are
-aligned in all variants, so that they differ in the encoding alone.
+`python -m experiments.dark.ablation` trains all variants with two seeds and evaluates six
+decoders. The heatmaps are 32x24 and 16x12; sigma is 1, as at 128x96 in the paper. Crops and
+heatmaps are aligned in all variants, so that only the encoding differs.
 """
 
 from ml_collections import ConfigDict
@@ -63,7 +63,7 @@ def get_config(variant: str = "") -> ConfigDict:
     )
     if "64x48" in chosen:
         c.method.input_size = (48, 64)
-        # Canvases of half the size are reduced by an exact mean: no aliasing.
+        # Canvases are downsampled by exact averaging, without aliasing.
         c.input.canvas_size = (96, 80)
     if "smoke" in chosen:
         c.data.train.root = c.data.eval.root = "data/smoke"

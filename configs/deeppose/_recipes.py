@@ -1,24 +1,24 @@
-"""What DeepPose's configs share: the paper's network and optimiser.
+"""Settings shared by the DeepPose configs: the network and the optimizer of the paper.
 
-Toshev & Szegedy, CVPR 2014: AlexNet's layers at 220x220, dropout 0.6, batch 128, Adagrad at
+Toshev & Szegedy, CVPR 2014: AlexNet at 220x220, dropout 0.6, batch size 128, Adagrad at
 5e-4, three stages of the same network. The paper trained for days on a hundred machines and
-counts no steps; how many there are here is our choice.
+does not give a number of steps; it is our choice.
 """
 
 from ml_collections import ConfigDict
 
 STEPS = 20_000
-"""Of each stage."""
+"""Steps of each stage."""
 
 
 def paper(data: ConfigDict, *, sigma: float, stop_metric: str = "") -> ConfigDict:
-    """The paper's network on a data set.
+    """Config of the paper's network on a data set.
 
     Args:
-      data: the section of that name.
-      sigma: side of a joint's square, in diameters of the pose.
-      stop_metric: a stage that does not raise it ends the cascade, as in the paper on 50
-        people held out; "" trains all stages, where the evaluation people are a test set.
+      data: the section `data`.
+      sigma: side of a joint's crop, in diameters of the pose.
+      stop_metric: a stage that does not improve it ends the cascade, as in the paper on 50
+        held-out people; "" trains all stages, for evaluation on a test set.
     """
     c = ConfigDict()
     c.seed = 0
@@ -47,7 +47,7 @@ def paper(data: ConfigDict, *, sigma: float, stop_metric: str = "") -> ConfigDic
 
 
 def apply_variant(c: ConfigDict, variant: str) -> ConfigDict:
-    """The config as it is, "", or as "smoke": two steps a stage, on data/smoke."""
+    """Applies a variant: "" (none), or "smoke" (two steps per stage, on data/smoke)."""
     if variant == "smoke":
         source = {"name": "coco", "root": "data/smoke"}
         c.data = ConfigDict(

@@ -1,16 +1,16 @@
-r"""The paper's DeepPose on FLIC: AlexNet at 220x220, three stages.
+r"""DeepPose as in the paper on FLIC: AlexNet at 220x220, three stages.
 
   pose-jax train --config configs/deeppose/flic.py --run runs/deeppose_flic \
     --config.data.train.root=FLIC --config.data.eval.root=FLIC
   python -m experiments.deeppose.table --run runs/deeppose_flic
-  ... --config configs/deeppose/flic.py:smoke     # two steps a stage, on data/smoke
+  ... --config configs/deeppose/flic.py:smoke     # two steps per stage, on data/smoke
 
-The 3987 training and 1016 test people, 11 labelled joints. Squares have one diameter, as in
-the paper. Its first box is an enlarged detection of the face; here it is the extent of the
-labelled joints, enlarged by a half. Labels are observer-centric (flic-joints-oc.mat), as
-published FLIC numbers usually are.
+3987 training and 1016 test people with 11 labeled joints. The side of a joint's crop is one
+diameter of the pose, as in the paper. The first box in the paper is an enlarged face
+detection; here it is the extent of the labeled joints, enlarged by a factor of 1.5. Labels
+are observer-centric (flic-joints-oc.mat), as in most published FLIC results.
 
-The paper has PDJ curves of elbows and wrists only as a figure. Ours: not yet run.
+The paper reports PDJ of elbows and wrists only as a figure. Ours: not yet run.
 """
 
 from _recipes import apply_variant, paper

@@ -1,19 +1,20 @@
-r"""The paper's DeepPose on LSP, on the paper's data: AlexNet at 220x220, three stages.
+r"""DeepPose as in the paper, on the data of the paper: AlexNet at 220x220, three stages.
 
   pose-jax train --config configs/deeppose/lsp.py --run runs/deeppose_lsp_joined \
     --config.data.train.options.sources.lsp.root=LSP \
     --config.data.train.options.sources.lsp_extended.root=LSPET \
     --config.data.eval.root=LSP
   python -m experiments.deeppose.table --run runs/deeppose_lsp_joined
-  ... --config configs/deeppose/lsp.py:smoke     # two steps a stage, on data/smoke
+  ... --config configs/deeppose/lsp.py:smoke     # two steps per stage, on data/smoke
 
-Trains on the 1000 training images of LSP and all 10,000 of LSP-extended as one set, and
-measures on LSP's 1000 test images: the paper's table. Its scores choose nothing: the last
-weights are kept, not the best. The box of stage 1 is the whole image, squares have two
-diameters: the paper's choices for LSP. Left and right are the person's, as in both
-releases; the paper does not say. LSP and LSPET are folders with joints.mat and images/.
+Trains on the 1000 training images of LSP and all 10,000 images of LSP-extended, and
+evaluates on the 1000 test images of LSP, as in the paper's table. The test scores select
+nothing: the last weights are kept, not the best. The box of stage 1 is the complete image,
+the side of a crop is two diameters, as in the paper for LSP. Labels are person-centric, as
+in both releases; the paper does not specify this. LSP and LSPET are folders with joints.mat
+and images/.
 
-The paper's PCP after stages 1, 2, 3, quoted from memory, as means of arms and legs: 0.54,
+PCP of the paper after stages 1, 2, 3, quoted from memory, as means of arms and legs: 0.54,
 0.60, 0.61. Ours: not yet run.
 """
 

@@ -1,15 +1,15 @@
-r"""The paper's DeepPose on LSP-extended: AlexNet at 220x220, three stages.
+r"""DeepPose as in the paper on LSP-extended: AlexNet at 220x220, three stages.
 
   pose-jax train --config configs/deeppose/lsp_extended.py --run runs/deeppose_lsp \
     --config.data.train.root=LSPET --config.data.eval.root=LSPET
   python -m experiments.deeppose.table --run runs/deeppose_lsp
-  ... --config configs/deeppose/lsp_extended.py:smoke     # two steps a stage, on data/smoke
+  ... --config configs/deeppose/lsp_extended.py:smoke     # two steps per stage, data/smoke
 
-Trains on images 1 to 5500 and validates on 5501 to 6000, a split of our own: these are not
-LSP's test images. The box of stage 1 is the whole image, squares have two diameters: the
-paper's choices for LSP. LSPET is a folder with joints.mat and images/.
+Trains on images 1 to 5500 and validates on 5501 to 6000. This split is our own: these are
+not the LSP test images. The box of stage 1 is the complete image, the side of a crop is two
+diameters, as in the paper for LSP. LSPET is a folder with joints.mat and images/.
 
-The paper's PCP on LSP's test images after stages 1, 2, 3, quoted from memory, as means of
+PCP of the paper on the LSP test images after stages 1, 2, 3, quoted from memory, means of
 arms and legs: 0.54, 0.60, 0.61. Ours: not yet run.
 """
 

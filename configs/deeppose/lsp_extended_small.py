@@ -1,15 +1,15 @@
-r"""DeepPose in small on real people: LSP-extended, two CPU cores.
+r"""A small DeepPose on real people: LSP-extended, two CPU cores.
 
   pose-jax train --config configs/deeppose/lsp_extended_small.py --run runs/deeppose_small \
     --config.data.train.root=LSPET --config.data.eval.root=LSPET
   python -m experiments.deeppose.table --run runs/deeppose_small
   ... --config configs/deeppose/lsp_extended_small.py:smoke     # two steps, on data/smoke
 
-Trains on images 1 to 5500 and validates on 5501 to 6000, as configs/lsp_extended.py does
-with heatmaps, from the same boxes and in about the same time: these are not LSP's test
-images. Three stages of a narrow ResNet-18 at 64x64; squares of two diameters, the paper's
-choice for LSP. As in configs/deeppose/synthetic.py, and not in the paper, a later stage
-starts from the one before and learns a little from the other joints in its squares.
+Trains on images 1 to 5500 and validates on 5501 to 6000 (not the LSP test images), like
+configs/lsp_extended.py with heatmaps, with the same boxes and in about the same time. Three
+stages of a narrow ResNet-18 at 64x64; the side of a crop is two diameters, as in the paper
+for LSP. As in configs/deeppose/synthetic.py, but not in the paper, a later stage is
+initialized from the previous one and is also trained on the other joints in its crops.
 
 LSPET is a folder with joints.mat and images/im00001.jpg to im06000.jpg.
 """

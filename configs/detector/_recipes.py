@@ -1,31 +1,31 @@
-"""What the detector's COCO configs share: how they are trained, and the people of COCO.
+"""Settings shared by the COCO configs of the detector.
 
-The paper is MultiPose's (Papandreou et al., CVPR 2017, arXiv:1701.01779, "G-RMI"), whose
-detector is a Faster R-CNN for people alone. Its input has 800 x 1200 pixels (or 600 x 900,
-"fast"), overlapping boxes go at an IoU above 0.6; quoted from memory are SGD with momentum
-0.9 at 3e-4, a tenth of it from 800,000 steps on and a hundredth from 1,000,000 on, by nine
-GPUs that did not wait for each other. It starts from ImageNet.
+The paper is MultiPose (Papandreou et al., CVPR 2017, arXiv:1701.01779, "G-RMI"), whose
+detector is a Faster R-CNN for people only. Its input has 800 x 1200 pixels (or 600 x 900,
+"fast"), box NMS has an IoU threshold of 0.6. Quoted from memory: SGD with momentum 0.9 at
+3e-4, divided by 10 after 800,000 steps and again after 1,000,000, asynchronously on nine
+GPUs, initialized from ImageNet.
 
-Our choices: eight images a step; 1,200,000 steps, so that the last rate has its time;
-anchors with sides of 64 to 512 pixels of three shapes, the TensorFlow detectors' of the
-time; Faster R-CNN's thresholds (arXiv:1506.01497); mirror images; BatchNorm as ImageNet
-left it, since a batch of eight is small. Canvases are 640x480, 480x640 and 640x640: a
-bucket has one size of input, and most of COCO's images fill it.
+Our choices: eight images per step; 1,200,000 steps, to give the last learning rate enough
+steps; anchors with sides of 64 to 512 pixels and three aspect ratios, as in the TensorFlow
+detectors of that time; the thresholds of Faster R-CNN (arXiv:1506.01497); horizontal flips;
+frozen BatchNorm statistics from ImageNet, because a batch of eight is small. Canvases are
+640x480, 480x640 and 640x640: each bucket has one input size, and most COCO images fill it.
 """
 
 from ml_collections import ConfigDict
 
 BATCH_SIZE = 8
 EPOCH = 64_115 // BATCH_SIZE
-"""Steps: images of train2017 with a person, in full batches."""
+"""Steps per epoch: images of train2017 with a person, in full batches."""
 
 
 def coco(*, model: str, anchor_scales: tuple[tuple[float, ...], ...]) -> ConfigDict:
-    """A detector of people on COCO.
+    """Config of a person detector on COCO.
 
     Args:
       model: name of the network.
-      anchor_scales: for each of its maps, pixels of the input.
+      anchor_scales: anchor sizes for each feature map, in input pixels.
     """
     c = ConfigDict()
     c.seed = 0
@@ -74,7 +74,7 @@ def _data(root: str) -> ConfigDict:
 
 
 def apply_variant(c: ConfigDict, variant: str) -> ConfigDict:
-    """The config as it is, "", or as "smoke": two steps of ResNet-18 on data/smoke."""
+    """Applies a variant: "" (none), or "smoke" (two steps of ResNet-18 on data/smoke)."""
     if variant == "smoke":
         kind = "fpn_18" if "fpn" in c.method.model.name else "18"
         c.method.model = ConfigDict(

@@ -6,14 +6,15 @@ r"""MultiPose's detector: an atrous ResNet-101 at 800x1200 on COCO (arXiv:1701.0
     --config.train.init_from=runs/faster_rcnn_101_imagenet
   ... --config configs/detector/coco_101.py:smoke      # two steps, on data/smoke
 
-resnet101.pth is torchvision's ResNet-101 of ImageNet.
-COCO lies in data/coco (annotations/, train2017/, val2017/), or wherever
---config.data.train.root and --config.data.eval.root say. The recipe is in _recipes.py,
-with what is the paper's and what is our choice.
+resnet101.pth is torchvision's ImageNet ResNet-101.
+COCO is expected in data/coco (annotations/, train2017/, val2017/), or in the folder set by
+--config.data.train.root and --config.data.eval.root. The recipe is in _recipes.py, which
+lists the settings of the paper and our own choices.
 
-The paper's box AP of people, from memory: 0.487, and 0.466 at 600x900. Ours: not yet run.
+Box AP of people in the paper, quoted from memory: 0.487, and 0.466 at 600x900. Ours: not
+yet run.
 
-57,531,009 parameters, 42,500,160 of them the ResNet's.
+57,531,009 parameters, of which 42,500,160 are in the ResNet.
 """
 
 from _recipes import apply_variant, coco

@@ -1,4 +1,4 @@
-r"""A detector of today: ResNet-50 with a feature pyramid on COCO (arXiv:1612.03144).
+r"""Faster R-CNN with ResNet-50 and a feature pyramid on COCO (arXiv:1612.03144).
 
   pose-jax weights convert resnet50.pth --model faster_rcnn_fpn_50 --backbone \
     --out runs/faster_rcnn_fpn_50_imagenet
@@ -6,12 +6,13 @@ r"""A detector of today: ResNet-50 with a feature pyramid on COCO (arXiv:1612.03
     --config.train.init_from=runs/faster_rcnn_fpn_50_imagenet
   ... --config configs/detector/coco_50_fpn.py:smoke      # two steps, on data/smoke
 
-resnet50.pth is torchvision's ResNet-50 of ImageNet.
-Each of the five maps has anchors of one size, 32 to 512 pixels. The training is Detectron's
-"1x" with half its batch: 180,000 steps of eight images at 0.01, a tenth of it after 120,000
-and a hundredth after 160,000. All else as in coco_101.py. Not yet run.
+resnet50.pth is torchvision's ImageNet ResNet-50.
+Each of the five maps has anchors of one size, 32 to 512 pixels. The schedule is Detectron's
+"1x" with half the batch size: 180,000 steps of eight images at a learning rate of 0.01,
+divided by 10 after 120,000 and again after 160,000 steps. Everything else is as in
+coco_101.py. Not yet run.
 
-41,347,156 parameters, 23,508,032 of them the ResNet's.
+41,347,156 parameters, of which 23,508,032 are in the ResNet.
 """
 
 from _recipes import apply_variant, coco

@@ -1,7 +1,7 @@
-r"""Proof of correctness on real photographs: learn the people of a few by heart.
+r"""Correctness check on real images: overfits the people of a small COCO subset.
 
-As configs/coco_subset.py does for poses, which see: trained and evaluated on the same
-photographs. Both together find the people of a photograph and their poses:
+The detector counterpart of configs/coco_subset.py, trained and evaluated on the same
+images. Both together predict the people of an image and their poses:
 
   pose-jax train --config configs/detector/coco_subset.py --run runs/coco_subset_detector \
     --config.data.train.root=COCO --config.data.eval.root=COCO
@@ -9,8 +9,8 @@ photographs. Both together find the people of a photograph and their poses:
     COCO/train2017/*.jpg
   ... --config configs/detector/coco_subset.py:smoke      # two steps, on data/smoke
 
-COCO is a folder with annotations/person_keypoints_train2017.json and train2017/. All
-photographs go into canvases of 640x640 and are seen at 256x256 or less: small people have
+COCO is a folder with annotations/person_keypoints_train2017.json and train2017/. All images
+are placed in canvases of 640x640 and resized to at most 256x256, so that small people have
 few pixels.
 """
 

@@ -1,14 +1,13 @@
-r"""The detector in small: synthetic people, several a picture, two CPU cores.
+r"""A small detector: synthetic crowds, two CPU cores.
 
   pose-jax data synth --n 5000 --val 500 --difficulty crowd --out data/synthetic-crowd
   pose-jax train --config configs/detector/synthetic.py --run runs/detector_synthetic
   ... --config configs/detector/synthetic.py:smoke     # two steps, on data/smoke
 
-One to four people a picture, upright and seen from the front, who stand before one another.
-The small network sees them at 160x128, half their size: 33 to 85 pixels by the root of
-their boxes' area, and 1.1 to 4 times as high as wide. The anchors are two sizes of three
-shapes. Crowded people overlap, and so do their boxes: an anchor is a person's from an IoU
-of 0.6 on.
+One to four people per image, upright, front-facing and occluding each other. The network
+input is 160x128, half the image size: the square root of the box area is 33 to 85 pixels,
+the aspect ratio 1.1 to 4. Anchors have two sizes and three aspect ratios. Because the boxes
+overlap, an anchor is positive only from an IoU of 0.6 on.
 """
 
 from ml_collections import ConfigDict
@@ -23,7 +22,7 @@ def get_config(variant: str = "") -> ConfigDict:
             "model": {"name": "faster_rcnn_pocket", "options": {}},
             "size": (128, 160),
             "buckets": ((320, 256),),
-            "max_people": 4,  # There are no more.
+            "max_people": 4,  # The maximum in this data set.
             "anchor_scales": ((40.0, 64.0),),
             "anchor_aspects": (1.4, 2.0, 2.8),
             "rpn_positive": 0.6,

@@ -1,42 +1,42 @@
-"""What MultiPose's COCO configs share: the paper's losses and training, our choices.
+"""Settings shared by the COCO configs of MultiPose: those of the paper, and our choices.
 
-Papandreou et al., CVPR 2017, arXiv:1701.01779, "G-RMI". Discs of 25 pixels at 353x257,
-losses weighed 4 to 1, boxes enlarged by 1.0 to 1.5 in training and by 1.25 afterwards are
-the paper's. Quoted from memory are SGD with momentum 0.9 at a constant rate of 0.005,
-800,000 steps of 24 people, an average of the weights for evaluation, and a start from
-ImageNet.
+Papandreou et al., CVPR 2017, arXiv:1701.01779, "G-RMI". From the paper: binary heatmaps of
+radius 25 pixels at 353x257, loss weights of 4 and 1, boxes enlarged by 1.0 to 1.5 in
+training and by 1.25 in evaluation. Quoted from memory: SGD with momentum 0.9 at a constant
+learning rate of 0.005, 800,000 steps of 24 people, averaged weights for evaluation, and
+initialization from ImageNet.
 
-Our choices, where the paper says nothing that we know of:
+Our choices, where we know of no specification in the paper:
 
-The loss is its sums over the number of pixels of a map (reduction "pixel"). What the paper
-divides by it does not state. The sums as printed have 1.5 million terms a person, and at
-the rate above steps would be 90,000 times as long: ResNet-18 at 129x97 had a loss of NaN in
-the seventh step with them, and one that fell with "pixel". The ratio of both losses is that
-of the sums.
+The loss sums are divided by the number of pixels of a map (reduction "pixel"). The paper
+does not state its normalization. The sums as printed have 1.5 million terms per person, so
+that updates at this learning rate would be 90,000 times as large: with ResNet-18 at 129x97
+the loss was NaN in the seventh step, while it decreased with "pixel". The ratio of the two
+losses is that of the sums.
 
-The average has a decay of 0.9999: of the last 10,000 steps or so. The mean of all iterates
-since the first, as Polyak and Ruppert have it, would still hold the bad ones.
+The averaged weights have a decay of 0.9999, about the last 10,000 steps. The Polyak-Ruppert
+mean over all iterates would still include the first ones.
 
-Huber's delta is 1 pixel. The disc has the same share of the crop at all input sizes.
-Nothing but scale is varied: no mirror images, no rotation, no colours. Trained on
-train2017, 149,813 people, measured on val2017; the paper has a split of its own, from
-memory with 105,698 people, and for COCO+int private images beside.
+The delta of the Huber loss is 1 pixel. The radius is the same fraction of the crop at all
+input sizes. Only the scale is augmented: no flips, no rotation, no color changes. Trained
+on train2017, 149,813 people, and evaluated on val2017; the paper has its own split, from
+memory with 105,698 people, and additional private images for COCO+int.
 """
 
 from ml_collections import ConfigDict
 
 BATCH_SIZE = 24
 EPOCH = 149_813 // BATCH_SIZE
-"""Steps: labelled people of train2017, in full batches."""
+"""Steps per epoch: labeled people of train2017, in full batches."""
 
 
 def coco(*, model: str, input_size: tuple[int, int], radius: float) -> ConfigDict:
-    """The paper's training on COCO.
+    """Config of the paper's training on COCO.
 
     Args:
       model: name of the network.
       input_size: (width, height).
-      radius: of the discs, pixels of the input.
+      radius: radius of the binary heatmaps, in input pixels.
     """
     c = ConfigDict()
     c.seed = 0
@@ -54,12 +54,12 @@ def coco(*, model: str, input_size: tuple[int, int], radius: float) -> ConfigDic
             "decoder": "hough",
             "rescoring": "pose",
             "padding": 1.25,
-            # 1.25 times 0.8 to 1.2.
+            # 1.25 times 0.8 to 1.2 is 1.0 to 1.5.
             "augment": {"scale": 0.2, "scale_law": "uniform"},
         }
     )
     c.data = _data("data/coco")
-    # Holds every image whole.
+    # Fits all images without cropping.
     c.input = ConfigDict({"batch_size": BATCH_SIZE, "canvas_size": (640, 640)})
     c.optimizer = ConfigDict(
         {
@@ -78,7 +78,7 @@ def coco(*, model: str, input_size: tuple[int, int], radius: float) -> ConfigDic
             "best_metric": "AP@gt_boxes",
         }
     )
-    # Of poses on a detector's boxes.
+    # Applied to poses in detected boxes.
     c.evaluation = ConfigDict({"nms": "oks", "nms_threshold": 0.5})
     return c
 
@@ -94,9 +94,9 @@ def _data(root: str) -> ConfigDict:
 
 
 def apply_variant(c: ConfigDict, variant: str) -> ConfigDict:
-    """The config as it is, "", or as "smoke": two steps on data/smoke.
+    """Applies a variant: "" (none), or "smoke" (two steps on data/smoke).
 
-    The latter is the same for all input sizes and depths.
+    "smoke" is the same for all input sizes and depths.
     """
     if variant == "smoke":
         c.method.model = ConfigDict({"name": "multipose_18", "options": {"width": 16}})

@@ -1,4 +1,4 @@
-r"""MultiPose in the paper's smaller form: ResNet-50 at 257x185 on COCO (arXiv:1701.01779).
+r"""The smaller MultiPose of the paper: ResNet-50 at 257x185 on COCO (arXiv:1701.01779).
 
   pose-jax weights convert resnet50.pth --backbone --model multipose_50 \
     --out runs/multipose_50_imagenet
@@ -7,14 +7,15 @@ r"""MultiPose in the paper's smaller form: ResNet-50 at 257x185 on COCO (arXiv:1
   pose-jax eval --run runs/multipose_coco_50 --boxes DETECTIONS.json
   ... --config configs/multipose/coco_50.py:smoke     # two steps, on data/smoke
 
-resnet50.pth is torchvision's, of ImageNet. All else as in coco_101.py. The discs have 18
-pixels, 25 * 185 / 257: the same share of the crop. The paper's may have 25 here, too.
+resnet50.pth is torchvision's ImageNet ResNet-50. Everything else is as in coco_101.py. The
+radius of the binary heatmaps is 18 pixels, 25 * 185 / 257: the same fraction of the crop.
+The paper may have used 25 here as well.
 
-The paper has smaller inputs in an ablation, whose numbers could not be had. Ours: not yet
-run.
+The paper uses smaller inputs in an ablation, whose numbers were not available. Ours: not
+yet run.
 
-23,629,956 parameters, 17,425 of them in the auxiliary head, which only training has; 19.3 G
-multiply-adds an input, 18.01 as papers count GFLOPs.
+23,629,956 parameters, of which 17,425 are in the auxiliary head, which is used in training
+only; 19.3 G multiply-adds per input, 18.01 GFLOPs as counted in papers.
 """
 
 from _recipes import apply_variant, coco

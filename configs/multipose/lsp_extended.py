@@ -1,4 +1,4 @@
-r"""MultiPose in small on real people: LSP-extended, two CPU cores.
+r"""A small MultiPose on real people: LSP-extended, two CPU cores.
 
   pose-jax train --config configs/multipose/lsp_extended.py --run runs/multipose_lsp \
     --config.data.train.root=LSPET --config.data.eval.root=LSPET
@@ -6,13 +6,13 @@ r"""MultiPose in small on real people: LSP-extended, two CPU cores.
     --flip none,plain
   ... --config configs/multipose/lsp_extended.py:smoke     # two steps, on data/smoke
 
-The people, boxes and augmentation of configs/lsp_extended.py, which see (its images 5501 to
-6000 are not LSP's test images), but for the law of the scale: 1.0 to 1.5 times the box, all
-alike, as in the paper. At 97x97 the discs have 6.9 pixels, 25 * 97 / 353: as large beside a
-standing person as the paper's.
+Data, boxes and augmentation are as in configs/lsp_extended.py (images 5501 to 6000 are not
+the LSP test images), except for the scale, which is uniform in 1.0 to 1.5 times the box, as
+in the paper. At 97x97 the radius of the binary heatmaps is 6.9 pixels, 25 * 97 / 353: for a
+standing person the same fraction as in the paper.
 
-A step takes longer than one there, for the maps are of 97x97 and not of 24x24
-pixels: 4000 steps are meant to take about as long as the 7000 there.
+A step takes longer than in configs/lsp_extended.py, because the maps have 97x97 instead of
+24x24 pixels: 4000 steps should take about as long as its 7000.
 
 LSPET is a folder with joints.mat and images/im00001.jpg to im06000.jpg. Run for 1200 steps
 so far: experiments/multipose/README.md.
@@ -31,7 +31,7 @@ def get_config(variant: str = "") -> ConfigDict:
             "input_size": (97, 97),
             "radius": 6.9,
             "reduction": "pixel",
-            "others": "none",  # Nobody else is labelled.
+            "others": "none",  # Other people are not labeled.
             "reach": 1.5,
             "augment": {
                 "flip": 0.5,

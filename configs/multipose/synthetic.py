@@ -1,16 +1,16 @@
-r"""MultiPose in small: synthetic people, several a picture, two CPU cores.
+r"""A small MultiPose: synthetic crowds, two CPU cores.
 
   pose-jax data synth --n 5000 --val 500 --difficulty crowd --out data/synthetic-crowd
   pose-jax train --config configs/multipose/synthetic.py --run runs/multipose_synthetic
   pose-jax eval --run runs/multipose_synthetic \
     --decoder argmax,argmax_offset,hough,hough_subpixel
-  ... --config configs/multipose/synthetic.py:long      # the demo's: 2000 steps, delta 3
+  ... --config configs/multipose/synthetic.py:long      # for the demo: 2000 steps, delta 3
   ... --config configs/multipose/synthetic.py:smoke     # two steps, on data/smoke
 
-One to four people a picture, upright and seen from the front, who stand before one another.
-The small network reads them at 97x73. Its discs have 7.1 pixels, 25 * 73 / 257: the paper's
-share of the crop. Delta is 1 pixel as at 353x257, which is 3.5 times as much of a person
-here.
+One to four people per image, upright, front-facing and occluding each other. The input size
+is 97x73. The radius of the binary heatmaps is 7.1 pixels, 25 * 73 / 257: the same fraction
+of the crop as in the paper. Delta is 1 pixel as at 353x257, although a pixel here is 3.5
+times as large.
 
 `python -m experiments.multipose.ablation` trains its variants.
 """
@@ -24,7 +24,7 @@ def get_config(variant: str = "") -> ConfigDict:
     c.method = ConfigDict(
         {
             "name": "multipose",
-            # The radius: what the network gives is offsets in units of it.
+            # The radius: the network predicts offsets in units of it.
             "model": {"name": "multipose_pocket", "options": {"offset_scale": 7.1}},
             "input_size": (73, 97),
             "radius": 7.1,
@@ -32,7 +32,7 @@ def get_config(variant: str = "") -> ConfigDict:
             "auxiliary_weight": 1.0,
             "reduction": "pixel",
             "others": "auxiliary",
-            "max_others": 3,  # There are no more.
+            "max_others": 3,  # The maximum in this data set.
             "decoder": "hough",
             "reach": 1.5,
             "augment": {"flip": 0.5, "scale": 0.2, "scale_law": "uniform"},
@@ -67,7 +67,7 @@ def get_config(variant: str = "") -> ConfigDict:
             "checkpoint_every_steps": 500,
         }
     )
-    # Of poses on a detector's boxes.
+    # Applied to poses in detected boxes.
     c.evaluation = ConfigDict({"nms": "oks", "nms_threshold": 0.5})
     if variant == "smoke":
         c.data.train.root = c.data.eval.root = "data/smoke"
@@ -82,7 +82,7 @@ def get_config(variant: str = "") -> ConfigDict:
         c.train.checkpoint_every_steps = 0
     elif variant == "long":
         c.train.steps = 2000
-        c.method.delta = 3.0  # What the ablation found better.
+        c.method.delta = 3.0  # Better than 1 in the ablation.
     elif variant:
         raise ValueError(f"no variant {variant!r}; there are 'long' and 'smoke'.")
     return c

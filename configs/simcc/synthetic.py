@@ -1,4 +1,4 @@
-r"""SimCC on the demo's people, two CPU cores: coordinate classification beside heatmaps.
+r"""SimCC (coordinate classification) on the data of the demo, two CPU cores.
 
   pose-jax data synth --difficulty easy --size 192x160 --n 3000 --val 250 --seed 0 \
     --out data/synthetic
@@ -7,8 +7,8 @@ r"""SimCC on the demo's people, two CPU cores: coordinate classification beside 
   ... --config configs/simcc/synthetic.py:equal              # 800 steps
   ... --config configs/simcc/synthetic.py:smoke              # two steps, on data/smoke
 
-`configs/demo.py` with another representation, 2400 steps. sigma is 6 bins at 192x256 in the
-paper, so 3 at 96x128. What it printed: experiments/simcc.
+`configs/demo.py` with SimCC instead of heatmaps, 2400 steps. sigma is 6 bins at 192x256 in
+the paper, hence 3 at 96x128. Results: experiments/simcc.
 """
 
 from ml_collections import ConfigDict

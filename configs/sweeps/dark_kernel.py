@@ -1,4 +1,4 @@
-r"""DARK's kernel and the other decoders, of a network that is trained already.
+r"""Kernel size of DARK and other decoders, for a trained network.
 
   pose-jax sweep run --config configs/dark/synthetic.py \
     --sweep configs/sweeps/dark_kernel.py --study runs/sweeps/dark_kernel_trained
@@ -6,9 +6,9 @@ r"""DARK's kernel and the other decoders, of a network that is trained already.
     --sweep configs/sweeps/dark_kernel.py --study runs/sweeps/dark_kernel
   pose-jax sweep report --study runs/sweeps/dark_kernel
 
-The second command is the one to use: it reads one network out in all these ways, seconds
-each. The kernel is that of the modulation, in pixels of the heatmap; the released code
-takes 11, and 17 at 384x288. The decoders without modulation do not look at it.
+The second command is recommended: it evaluates one network with all settings, in seconds
+each. The kernel size is that of the modulation, in heatmap pixels; the released code uses
+11, and 17 at 384x288. Decoders without modulation ignore it.
 """
 
 from pose_jax.sweep import Sweep, grid

@@ -1,4 +1,4 @@
-r"""The hard demo's learning rate, in minutes: eight short trainings of a few people.
+r"""Learning rate of the hard demo, in minutes: eight short trainings on a few people.
 
   pose-jax data synth --n 100 --val 40 --seed 0 --out data/sweep
   pose-jax sweep run --config configs/demo_hard.py --sweep configs/sweeps/demo_lr.py \
@@ -9,8 +9,8 @@ r"""The hard demo's learning rate, in minutes: eight short trainings of a few pe
     --config.optimizer.warmup_steps=5
   pose-jax sweep report --study runs/sweeps/demo_lr
 
-Four learning rates, two seeds of each. So short a training prefers what starts fast; it
-says how a study goes, not which rate is right.
+Four learning rates with two seeds each. Such short trainings favor fast starts: this is an
+example of a study, not a way to choose the learning rate.
 """
 
 from pose_jax.sweep import Sweep, grid, log_range

@@ -1,11 +1,11 @@
-r"""Learning rate and seeds: a hundredfold range, three seeds of each rate that is drawn.
+r"""Learning rate over a factor of 100, with three seeds per sampled value.
 
   pose-jax sweep run --config configs/dark/synthetic.py --sweep configs/sweeps/lr_seeds.py \
     --study runs/sweeps/lr_seeds --trials 36 --workers 2
   pose-jax sweep report --study runs/sweeps/lr_seeds
 
-For any config: a rate that is behind the median at the middle of its training is given up.
-The rates are drawn for Muon's, 0.03; for Adam's, a thirtieth of that, write another range.
+For any config. Trials below the median in the middle of the training are pruned. The range
+is for Muon, around 0.03; for Adam use a range around a thirtieth of that.
 """
 
 from pose_jax.sweep import Sweep, grid, log_range

@@ -1,4 +1,4 @@
-r"""MultiPose's OKS-NMS threshold and rescoring, of a network that is trained already.
+r"""OKS-NMS threshold and rescoring of MultiPose, for a trained network.
 
   pose-jax sweep run --config configs/multipose/synthetic.py \
     --sweep configs/sweeps/multipose_nms.py --study runs/sweeps/multipose_nms_trained
@@ -6,8 +6,8 @@ r"""MultiPose's OKS-NMS threshold and rescoring, of a network that is trained al
     --sweep configs/sweeps/multipose_nms.py --study runs/sweeps/multipose_nms
   pose-jax sweep report --study runs/sweeps/multipose_nms
 
-The second command is the one to use: it reads one network out in all these ways, seconds
-each. Only on boxes of a detector is anything suppressed; 0.5 is the paper's.
+The second command is recommended: it evaluates one network with all settings, in seconds
+each. NMS is applied to detected boxes only; the threshold of the paper is 0.5.
 """
 
 from pose_jax.sweep import Sweep, grid

@@ -1,12 +1,12 @@
-r"""MultiPose's targets: the radius R of its discs, and delta of its Huber loss.
+r"""Targets of MultiPose: radius R of the binary heatmaps, and delta of the Huber loss.
 
   pose-jax sweep run --config configs/multipose/synthetic.py \
     --sweep configs/sweeps/multipose_targets.py --study runs/sweeps/multipose_targets \
     --workers 2
   pose-jax sweep report --study runs/sweeps/multipose_targets
 
-In pixels of the config's input, 97x73 there, where R = 7.1 is the paper's share of the
-crop. The paper gives no delta.
+Both are in pixels of the config's input, 97x73, where R = 7.1 is the same fraction of the
+crop as in the paper. The paper does not give delta.
 """
 
 from pose_jax.sweep import Sweep, grid

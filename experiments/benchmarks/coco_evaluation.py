@@ -1,16 +1,15 @@
-"""Seconds and memory of COCO evaluation: AP of many poses and of many boxes.
+"""Time and memory of COCO evaluation: AP of many poses and of many boxes.
 
     python -m experiments.benchmarks.coco_evaluation [--images 5000] [--detections 100000]
 
-Generates images with about two people each and detections of them: of an image all its
-people, moved by some pixels, and the rest at random. What is timed is what `pose-jax eval`
-does after the network: poses go through OKS-NMS (compilation included, and once more
-without), boxes not, and both become COCO's results and AP. Prints each part's seconds, the
-peak of memory of the whole process, and the machine.
+Generates images with two people on average, and detections: all people of an image with
+noise, and random boxes. The timed code is what `pose-jax eval` runs after the network:
+OKS-NMS of poses (with compilation, then without), and for poses and boxes the conversion to
+COCO results and AP. Prints the time of each part, the peak memory of the process, and the
+machine.
 
-Measured on two cores of x86-64 that others used as well, in CPU seconds: OKS-NMS 1.1, AP of
-poses 5.0, AP of boxes 5.6; peak 0.8 GiB. In wall time there, with three other processes to
-a core, 24 s for poses and 33 s for boxes.
+CPU time on two x86-64 cores: OKS-NMS 1.1 s, AP of poses 5.0 s, AP of boxes 5.6 s; peak
+memory 0.8 GiB.
 """
 
 import argparse
@@ -33,7 +32,8 @@ WIDTH, HEIGHT = 640, 480
 
 
 def people(images: int, rng: np.random.Generator) -> Table:
-    """Two people an image in the mean, in boxes of 20 to 300 pixels; one of 30 a crowd."""
+    """Generates people, 2 per image on average, in boxes of 20 to 300 pixels; 1 in 30 is a
+    crowd region."""
     counts = rng.poisson(2, images)
     n, k = counts.sum(), len(COCO)
     size = np.exp(rng.uniform(np.log(20), np.log(300), (n, 1))) * (0.5, 1)
@@ -57,10 +57,10 @@ def people(images: int, rng: np.random.Generator) -> Table:
     )
 
 
-def found(
+def detect(
     truth: Table, detections: int, rng: np.random.Generator
 ) -> tuple[Table, Poses]:
-    """Detections, the same number in each image, and a pose in each."""
+    """Generates detections, equally many per image, with a pose for each."""
     images = len(truth.images)
     per_image = detections // images
     image = np.repeat(np.arange(images, dtype=np.int32), per_image)
@@ -72,7 +72,7 @@ def found(
     scores = rng.uniform(0, 0.7, n)
     for i in range(images):
         rows = truth.people_of_image(i)
-        # Each person twice: there is something for NMS to drop.
+        # Each person twice, as input for NMS.
         rows = np.repeat(rows, 2)[:per_image]
         slots = i * per_image + np.arange(len(rows))
         off = 0.03 * (truth.boxes_xyxy[rows, 2:] - truth.boxes_xyxy[rows, :2])
@@ -110,7 +110,7 @@ def found(
 
 
 def as_boxes(table: Table) -> Boxes:
-    """Boxes of a table as a detector gives them; as many in each image."""
+    """Converts the boxes of a table, equally many per image, to a detector's output."""
     images = len(table.images)
     boxes = table.boxes_xyxy.reshape(images, -1, 4).astype(np.float32)
     return Boxes(
@@ -128,7 +128,7 @@ def main() -> None:
     args = parser.parse_args()
     rng = np.random.default_rng(0)
     truth = people(args.images, rng)
-    table, poses = found(truth, args.detections, rng)
+    table, poses = detect(truth, args.detections, rng)
     boxes = as_boxes(table)
     print(
         f"{platform.machine()}, {os.cpu_count()} CPU cores, {jax.default_backend()}: "
@@ -141,7 +141,7 @@ def main() -> None:
         result = function()
         seconds = time.perf_counter() - start
         used = time.process_time() - used
-        print(f"  {what:24} {seconds:7.2f} s, of CPU {used:7.2f} s", flush=True)
+        print(f"  {what:24} {seconds:7.2f} s, CPU {used:7.2f} s", flush=True)
         return result, seconds
 
     print("poses")
@@ -149,7 +149,7 @@ def main() -> None:
     timed("OKS-NMS, compiled", lambda: suppress(table, poses, config))
     metrics, second = timed("AP", lambda: measure.measure(table, kept))
     print(f"  {'together':24} {first + second:7.2f} s")
-    print(f"  {len(kept.row)} poses are kept; {metrics}")
+    print(f"  {len(kept.row)} poses kept; {metrics}")
     print("boxes")
     metrics, _ = timed("AP", lambda: of_boxes.measure(truth, boxes))
     print(f"  {metrics}")

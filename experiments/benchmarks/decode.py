@@ -1,12 +1,12 @@
-"""Speed and error of the Gaussian decoders against the published per-keypoint loop.
+"""Speed and error of the Gaussian decoders, compared with the published per-keypoint loop.
 
     python -m experiments.benchmarks.decode [--people 64] [--repeats 10]
 
-Prints people per second (17 keypoints each) and the ratio to the loop: NumPy, one
-keypoint after another, blurred by OpenCV where it is installed, else by SciPy with the
-same kernel. The loop and the decoders take turns, and the fastest turn of each counts.
-Then the median / 95th percentile of the error in heatmap pixels by the distance of the
-true point from an edge, or from both edges of a corner.
+Prints people per second (17 keypoints each) and the ratio to the loop, which is NumPy code
+for one keypoint at a time, with blur by OpenCV if it is installed, otherwise by SciPy with
+the same kernel. All are timed in turns, and the best time of each counts. Then prints the
+median / 95th percentile of the error in heatmap pixels by the distance of the true point
+from an edge, or from both edges of a corner.
 """
 
 import argparse
@@ -47,7 +47,7 @@ def blur(one_map: np.ndarray) -> np.ndarray:
 
 
 def published_loop(maps: np.ndarray) -> np.ndarray:
-    """[b, k, h, w] -> [b, k, 2]; the published code's layout and steps."""
+    """Decodes [b, k, h, w] -> [b, k, 2] with layout and steps of the published code."""
     b, k, h, w = maps.shape
     peaks = maps.reshape(b, k, -1).argmax(axis=2)
     points = np.stack([peaks % w, peaks // w], axis=-1).astype(np.float32)

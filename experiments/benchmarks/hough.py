@@ -1,12 +1,12 @@
-"""Speed and memory of Hough voting against NumPy and against the network it follows.
+"""Speed and memory of Hough voting, compared with NumPy and with the network.
 
     python -m experiments.benchmarks.hough [--batch 2] [--size 353x257] [--repeats 10]
 
-Prints milliseconds a person (17 keypoints), the ratio to NumPy, temporary memory, and for
-the network the share of its forward pass that decoding takes. NumPy goes from keypoint to
-keypoint: `np.add.at` of all pixels into a flat map, one of the four corners after another.
-All take turns, and the median turn of each counts. The votes meet at 17 points, up to
-noise of 3 pixels, whatever the heatmaps say.
+Prints milliseconds per person (17 keypoints), the ratio to NumPy, temporary memory, and the
+time of decoding as a fraction of the network's forward pass. The NumPy version loops over
+keypoints and adds all pixels to a flat map with `np.add.at`, once per corner of the
+bilinear kernel. All functions are timed in turns, and the median is reported. The offsets
+point to 17 random points, with noise of 3 pixels; the heatmaps are random.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ VOTING = {
 
 
 def numpy_loop(heatmaps: np.ndarray, field: np.ndarray) -> np.ndarray:
-    """[b, h, w, k], [b, h, w, k, 2] -> [b, h, w, k]: `offsets.fuse`."""
+    """Computes `offsets.fuse`: [b, h, w, k], [b, h, w, k, 2] -> [b, h, w, k]."""
     b, h, w, k = heatmaps.shape
     pixel_y, pixel_x = np.mgrid[:h, :w].astype(np.float32)
     fused = np.empty_like(heatmaps)
@@ -59,12 +59,12 @@ def numpy_loop(heatmaps: np.ndarray, field: np.ndarray) -> np.ndarray:
             column, row = left.astype(np.int64), top.astype(np.int64)
             votes = heatmaps[i, :, :, j]
             one_map = np.zeros(h * w, np.float32)
-            for dy, share_y in enumerate((1 - below, below)):
-                for dx, share_x in enumerate((1 - right, right)):
+            for dy, weight_y in enumerate((1 - below, below)):
+                for dx, weight_x in enumerate((1 - right, right)):
                     xs, ys = column + dx, row + dy
                     inside = (xs >= 0) & (xs < w) & (ys >= 0) & (ys < h)
                     flat = (ys * w + xs)[inside]
-                    np.add.at(one_map, flat, (votes * share_y * share_x)[inside])
+                    np.add.at(one_map, flat, (votes * weight_y * weight_x)[inside])
             fused[i, :, :, j] = one_map.reshape(h, w) / np.float32(math.pi * RADIUS**2)
     return fused
 
@@ -83,7 +83,7 @@ def random_maps(batch: int, h: int, w: int) -> tuple[np.ndarray, np.ndarray]:
 def median_seconds(
     functions: dict[str, Callable[[], Any]], repeats: int
 ) -> dict[str, float]:
-    """Of each, in turns; the first turn, which warms up, does not count."""
+    """Returns the median time of each function, in turns; the first turn is a warmup."""
     seconds = {name: [] for name in functions}
     for _ in range(repeats + 1):
         for name, function in functions.items():
@@ -94,7 +94,7 @@ def median_seconds(
 
 
 def compiled_network(batch: int, h: int, w: int) -> Callable[[], Any] | None:
-    """Its forward pass, weights arbitrary; None if it does not exist."""
+    """Returns the forward pass with constant weights; None if the network is unknown."""
     if NETWORK not in models.MODELS:
         return None
     network = models.build(NETWORK, num_keypoints=KEYPOINTS)
@@ -126,8 +126,8 @@ def main() -> None:
     }
     expected = numpy_loop(*maps)
     for name in ("fuse", "fuse, all at once"):
-        found = voting[name](*on_device)
-        np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-5)
+        actual = voting[name](*on_device)
+        np.testing.assert_allclose(actual, expected, rtol=1e-3, atol=1e-5)
 
     device = jax.devices()[0].device_kind
     print(
@@ -149,14 +149,14 @@ def main() -> None:
 
     forward = compiled_network(batch, h, w)
     if forward is None:
-        print(f"{NETWORK}: skipped, there is no such network")
+        print(f"{NETWORK}: skipped, no such network")
         return
     pair = {"decode": functions["decode"], NETWORK: forward}
     seconds = median_seconds(pair, max(1, repeats // 3))
-    share = seconds["decode"] / seconds[NETWORK]
+    fraction = seconds["decode"] / seconds[NETWORK]
     print(
         f"{NETWORK}, forward: {seconds[NETWORK] / batch * 1e3:.0f} ms/person; decoding "
-        f"takes {share:.1%} of that"
+        f"takes {fraction:.1%} of that"
     )
 
 

@@ -1,11 +1,11 @@
-r"""Speed of the networks: images a second, training and forward, fast forms and stock.
+r"""Speed of the networks: images per second in training and inference, fast and stock ops.
 
     python -m experiments.benchmarks.models
     python -m experiments.benchmarks.models --models=pocket --batch=64 --repeats=10
 
-Training is loss, gradients and Adam; no data pipeline. The two forms are timed in turns
-and each keeps its best time, so that their ratio is fair on a busy machine. Both compute
-the same numbers: see `pose_jax.models.ops`.
+Training is loss, gradients and Adam, without data pipeline. The two forms are timed in
+turns and the best time of each counts, which makes their ratio robust. Both compute the
+same results: see `pose_jax.models.ops`.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ import optax
 from pose_jax import models
 from pose_jax.models import ops
 
-# Height, width. Everything else is 256x192, as in the papers.
+# Height, width. All other networks have 256x192, as in the papers.
 SIZES = {"pocket": (128, 96)}
 
 
 def compiled_steps(
     name: str, batch: int
 ) -> tuple[dict[str, Callable[[], Any]], int, float]:
-    """A training step and a forward pass, ready to run; parameters; seconds to compile."""
+    """Returns compiled training step and forward pass, parameters, and compile time."""
     model = models.build(name)
     h, w = SIZES.get(name, (256, 192))
     images = jnp.zeros((batch, h, w, 3))
-    # Constant weights: what is timed does not depend on them, and sampling compiles long.
+    # Constant weights: times do not depend on them, and random ones compile slowly.
     variables = jax.tree.map(
         lambda leaf: jnp.full(leaf.shape, 0.01),
         jax.eval_shape(
@@ -76,7 +76,7 @@ def compiled_steps(
 def measure(
     name: str, batch: int, repeats: int, forms: list[Literal["fast", "stock"]]
 ) -> list[str]:
-    """Table rows of one network."""
+    """Measures one network; returns table rows."""
     compiled = {}
     for form in forms:
         with ops.use_forms(form):

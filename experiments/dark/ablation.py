@@ -1,11 +1,11 @@
-"""DARK's ablation on synthetic people: encoding, input size, decoding; two seeds of each.
+"""Ablation of DARK on synthetic people: encoding, input size, decoding; two seeds each.
 
     python -m experiments.dark.ablation [--runs runs/dark_ablation] [--seeds 0,1]
         [--out experiments/dark/ablation.md] [--smoke]
 
-Makes the people, trains the networks of `configs/dark/synthetic.py` one after the other,
-decodes each in six ways, and writes the tables. What is there already is kept: data are
-not made twice, trainings that were stopped go on.
+Generates the data, trains the networks of `configs/dark/synthetic.py` sequentially,
+evaluates each with six decoders, and writes the tables. Existing data is reused, finished
+trainings are skipped and stopped trainings are resumed.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from pose_jax.errors import InputError
 
 ENCODINGS = ("biased", "unbiased")
 SIZES = ("128x96", "64x48")
-"""Of the input, height x width."""
+"""Input sizes, height x width."""
 
 Cell = tuple[str, str, str]
 """Encoding, input size, decoder."""
@@ -36,8 +36,8 @@ PAPER = {
     ("biased", "dark_paper"): "68.4",
     ("unbiased", "dark_paper"): "70.7",
 }
-"""AP of HRNet-W32 at 128x96 on COCO val2017 in the paper: 61.2, 68.1 and 68.4 from its
-differences to 66.9."""
+"""AP of HRNet-W32 at 128x96 on COCO val2017 in the paper; 61.2, 68.1 and 68.4 are derived
+from differences given in its text."""
 
 METRICS = ("AP@gt_boxes", "AP75@gt_boxes", "PCK@0.05@gt_boxes", "pixel_error@gt_boxes")
 
@@ -59,16 +59,16 @@ def train(
             workers=2,
         )
         print(done, flush=True)
-    found: dict[tuple[str, str], list[Path]] = {}
-    # Seed by seed, so that a first table could be had half-way.
+    trained: dict[tuple[str, str], list[Path]] = {}
+    # Seed by seed, so that a table of one seed is possible early.
     for seed, size, encoding in itertools.product(seeds, SIZES[::-1], ENCODINGS):
         words = [encoding] * (encoding == "biased") + [size] * (size == "64x48")
         argument = ",".join([*words, *["smoke"] * smoke])
         config = "configs/dark/synthetic.py" + f":{argument}" * bool(argument)
         run = runs / f"{encoding}_{size}_seed{seed}"
-        found.setdefault((encoding, size), []).append(run)
+        trained.setdefault((encoding, size), []).append(run)
         if not (run / "model" / "manifest.json").is_file():
-            # A process each: what one has compiled and cached is gone with it.
+            # Separate processes release compiled functions and caches.
             subprocess.run(
                 [
                     *(sys.executable, "-m", "pose_jax", "train", "--config", config),
@@ -76,16 +76,17 @@ def train(
                 ],
                 check=True,
             )
-    return found
+    return trained
 
 
 def measure(
     found: Mapping[tuple[str, str], Sequence[Path]],
 ) -> tuple[dict[Cell, Values], dict[Cell, list[float]], str]:
-    """Metrics of every network and decoder.
+    """Measures all networks and decoders.
 
     Returns:
-      the means over seeds with their samples; the AP of each seed; the people, in words.
+      The means over seeds with their samples; the AP of each seed; a description of the
+      data.
     """
     means: dict[Cell, Values] = {}
     single: dict[Cell, list[float]] = {}
@@ -103,16 +104,16 @@ def measure(
                 float(decoders.resample(table, [one], samples=0)[METRICS[0]][0])
                 for one in several
             ]
-        people = f"{len(table.labelled_rows())} people of {len(table.images)} images"
+        people = f"{len(table.labelled_rows())} people in {len(table.images)} images"
     return means, single, people
 
 
 def scores(means: Mapping[Cell, Values], single: Mapping[Cell, list[float]]) -> str:
-    """The paper's table: encoding, decoding, AP; here by input size."""
+    """Makes the table of the paper (encoding, decoding, AP), by input size."""
     head = ["encoding", "decoding"]
     for size in SIZES:
         head += [f"{size}: AP (each seed)", "AP75", "PCK@0.05", "error, px"]
-    head.append("the paper's AP, COCO, HRNet-W32, 128x96")
+    head.append("AP in the paper, COCO, HRNet-W32, 128x96")
     rows = []
     for encoding, decoder in itertools.product(ENCODINGS, DECODERS):
         row = [encoding, DECODERS[decoder]]
@@ -126,7 +127,7 @@ def scores(means: Mapping[Cell, Values], single: Mapping[Cell, list[float]]) -> 
 
 
 def differences(means: Mapping[Cell, Values]) -> str:
-    """What each ingredient adds, with intervals, by input size."""
+    """Makes a table of the effect of each component, with intervals, by input size."""
 
     def between(size, a, b, metric):
         values = [means[encoding, size, decoder] for encoding, decoder in (a, b)]
@@ -143,8 +144,8 @@ def differences(means: Mapping[Cell, Values]) -> str:
         )
         for decoder in DECODERS
     }
-    whole = ("biased", "shift"), ("unbiased", "dark")
-    pairs["all of DARK: unbiased and robust - biased and shift"] = whole
+    complete = ("biased", "shift"), ("unbiased", "dark")
+    pairs["all of DARK: unbiased and robust - biased and shift"] = complete
     shown = METRICS[0], METRICS[2]
     head = ["difference"]
     head += [f"{size}: {name.rsplit('@', 1)[0]}" for size in SIZES for name in shown]
@@ -160,15 +161,15 @@ def differences(means: Mapping[Cell, Values]) -> str:
         for words, pair in pairs.items()
     ]
     large, small = (
-        [between(size, *whole, metric) for metric in shown] for size in SIZES
+        [between(size, *complete, metric) for metric in shown] for size in SIZES
     )
     gains = [
         f"{name.rsplit('@', 1)[0]} {decoders.with_interval(s - b)}"
         for name, s, b in zip(shown, small, large, strict=True)
     ]
     return (
-        f"{decoders.markdown(head, rows)}\n\nThe gain of all of DARK at {SIZES[1]} less "
-        f"that at {SIZES[0]}: {', '.join(gains)}."
+        f"{decoders.markdown(head, rows)}\n\nGain of all of DARK at {SIZES[1]} minus "
+        f"gain at {SIZES[0]}: {', '.join(gains)}."
     )
 
 
@@ -184,7 +185,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--out", type=Path, default=Path("experiments/dark/ablation.md")
     )
-    parser.add_argument("--smoke", action="store_true", help="two steps of each")
+    parser.add_argument("--smoke", action="store_true", help="two steps per network")
     args = parser.parse_args(arguments)
     seeds = [int(seed) for seed in args.seeds.split(",")]
     try:
@@ -192,12 +193,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except InputError as error:
         raise SystemExit(f"error: {error}") from None
     except subprocess.CalledProcessError as error:
-        raise SystemExit(error.returncode) from None  # Training has said why.
+        raise SystemExit(error.returncode) from None  # Training has printed the reason.
     text = (
         f"{scores(means, single)}\n\n{differences(means)}\n\nMeans over {len(seeds)} "
-        f"trainings with seeds {args.seeds}, on {people} that none has seen. In brackets "
-        f"behind differences: 95% intervals, {decoders.SAMPLES} paired bootstrap samples "
-        "of images, which say nothing of other seeds; bold: without 0."
+        f"trainings with seeds {args.seeds}, on {people} of the validation split. In "
+        f"brackets after differences: 95% intervals from {decoders.SAMPLES} paired "
+        "bootstrap samples of images, without the variation between seeds; bold: intervals "
+        "that exclude 0."
     )
     print(text)
     write(args.out, text)

@@ -1,7 +1,7 @@
-"""Anybody's heatmaps, [n, k, h, w] of NumPy or PyTorch, decoded by DARK.
+"""Decodes any heatmaps, [n, k, h, w] of NumPy or PyTorch, with DARK.
 
     python -m experiments.dark.decode_your_heatmaps MAPS.npy SIGMA WIDTH HEIGHT OUT.npy
-SIGMA is that of the blobs, in heatmap pixels, WIDTHxHEIGHT the network's input.
+SIGMA is that of the Gaussians, in heatmap pixels, WIDTHxHEIGHT the network's input size.
 """
 
 import sys
@@ -13,7 +13,7 @@ from pose_jax.codecs import gaussian
 
 
 def decode(heatmaps, sigma, input_size, alignment="stride"):
-    """-> points_xy [n, k, 2] in input pixels, scores [n, k]. input_size: (w, h)."""
+    """Returns points_xy [n, k, 2] in input pixels, scores [n, k]; input_size is (w, h)."""
     maps = jnp.moveaxis(jnp.asarray(heatmaps), 1, -1)
     points_xy, scores = gaussian.decode_dark(maps, sigma=sigma)
     sizes = {"heatmap_size": maps.shape[2:0:-1], "input_size": input_size}

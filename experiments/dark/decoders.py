@@ -1,10 +1,10 @@
-"""One network, all of its decoders, with intervals.
+"""Comparison of all decoders of one network, with intervals.
 
     python -m experiments.dark.decoders --run RUN [--flip none|plain|shift] [--data ROOT]
         [--split SPLIT] [--out FILE.md]
 
-Prints a table of metrics by decoder, and the differences between some of them with their
-95% intervals: a paired bootstrap of images, as of `pose-jax eval --compare`.
+Prints a table of metrics by decoder, and differences between decoders with 95% intervals
+from a paired bootstrap of images, as in `pose-jax eval --compare`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pose_jax import sharding as sharding_lib
 from pose_jax.data.table import Table
 from pose_jax.evaluation import compare
 from pose_jax.evaluation.predictor import Predictor
-from pose_jax.runs import directory
+from pose_jax.runs import model as model_lib
 from pose_jax.types import Poses
 
 DECODERS = {
@@ -30,7 +30,7 @@ DECODERS = {
     "dark_paper": "DARK, paper",
     "dark": "DARK, robust",
 }
-"""As `--decoder` names them, and in words."""
+"""Names of decoders, as in `--decoder`, and their descriptions."""
 
 STEPS = (
     ("argmax", "shift"),
@@ -39,12 +39,12 @@ STEPS = (
     ("dark_unmodulated", "dark_paper"),
     ("dark_paper", "dark"),
 )
-"""Which decoders are compared: the second minus the first."""
+"""Pairs of decoders to compare: the second minus the first."""
 
 SAMPLES = 1000
 
 Values = Mapping[str, np.ndarray]
-"""By metric: [1 + samples], the value itself and those of the resampled images."""
+"""Values by metric, [1 + samples]: on the original and on the resampled images."""
 
 
 def predict(
@@ -54,30 +54,30 @@ def predict(
     data: str | None = None,
     split: str | None = None,
 ) -> tuple[Table, dict[str, Poses]]:
-    """The evaluation people of a run, and what each decoder says of them."""
-    loaded = directory.load(run)
+    """Returns the evaluation data of a run, and the poses of each decoder."""
+    loaded = model_lib.load(run)
     table = loaded.eval_table(data=data, split=split)
     mesh = sharding_lib.make_mesh()
-    found = {}
+    poses = {}
     for decoder in DECODERS:
         predictor = Predictor(loaded.method(decoder, flip), mesh)
-        found[decoder] = predictor(loaded.variables, table, loaded.input)
-    return table, found
+        poses[decoder] = predictor(loaded.variables, table, loaded.input)
+    return table, poses
 
 
 def resample(
     table: Table, poses: Sequence[Poses], *, samples: int = SAMPLES, seed: int = 0
 ) -> Values:
-    """Metrics of the people as they are, and of resampled images.
+    """Computes metrics on the original and on resampled images.
 
-    Samples are the same for every call with one table and seed, so that values may be
+    All calls with the same table and seed use the same samples, so that values can be
     subtracted.
 
     Args:
-      table: the people.
-      poses: predictions of one or several networks; their metrics are averaged.
-      samples: of the bootstrap.
-      seed: of the samples.
+      table: the data.
+      poses: predictions of one or several networks, whose metrics are averaged.
+      samples: number of bootstrap samples.
+      seed: random seed of the samples.
     """
     m = len(table.images)
     rng = np.random.default_rng(seed)
@@ -91,33 +91,33 @@ def resample(
 
 
 def interval(values: np.ndarray) -> tuple[float, float, float]:
-    """The value itself and the 95% interval of its samples."""
+    """Returns the value and the 95% interval of its samples."""
     low, high = np.nanquantile(values[1:], (0.025, 0.975))
     return float(values[0]), float(low), float(high)
 
 
 def with_interval(values: np.ndarray, digits: int = 3) -> str:
-    """A difference for a table; in bold if its interval has no 0 in it."""
+    """Formats a difference; in bold if its interval excludes 0."""
     value, low, high = interval(values)
     text = f"{value:+.{digits}f} [{low:+.{digits}f}, {high:+.{digits}f}]"
     return f"**{text}**" if low > 0 or high < 0 else text
 
 
 def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table in Markdown, the first column to the left, the others to the right."""
+    """Formats a Markdown table, the first column left-aligned, the others right-aligned."""
     lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def chosen(names: Sequence[str]) -> list[str]:
-    """The metrics worth a column: AP if there is one, PCK, PCP, the error."""
-    wanted = ("AP", "AP75", "PCKh@0.5", "PCKh@0.1", "PCK@0.05", "PCK@0.1", "PCK@0.2")
-    order = (*wanted, "PCP@0.5", "pixel_error")
-    return [name for want in order for name in names if name.startswith(f"{want}@")]
+    """Selects the metrics to show: AP, if available, PCK, PCP, pixel error."""
+    order = ("AP", "AP75", "PCKh@0.5", "PCKh@0.1", "PCK@0.05", "PCK@0.1", "PCK@0.2")
+    order = (*order, "PCP@0.5", "pixel_error")
+    return [name for shown in order for name in names if name.startswith(f"{shown}@")]
 
 
 def report(table: Table, poses: Mapping[str, Poses]) -> str:
-    """Both tables, in Markdown."""
+    """Makes both tables in Markdown."""
     values = {name: resample(table, [found]) for name, found in poses.items()}
     metrics = chosen(list(values["argmax"]))
     people = len(table.labelled_rows()) if table.labelled else len(table)
@@ -139,8 +139,9 @@ def report(table: Table, poses: Mapping[str, Poses]) -> str:
         ],
     )
     note = (
-        f"{people} people of {len(table.images)} images of {table.name}. In brackets: 95% "
-        f"intervals, {SAMPLES} paired bootstrap samples of images; bold: without 0."
+        f"{people} people in {len(table.images)} images of {table.name}. In brackets: 95% "
+        f"intervals from {SAMPLES} paired bootstrap samples of images; bold: intervals "
+        "that exclude 0."
     )
     return f"{first}\n\n{second}\n\n{note}"
 
@@ -149,9 +150,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--run", required=True, help="run directory")
     parser.add_argument("--flip", choices=("none", "plain", "shift"))
-    parser.add_argument("--data", help="another folder of the evaluation data")
-    parser.add_argument("--split", help="another split")
-    parser.add_argument("--out", type=Path, help="Markdown file to write, too")
+    parser.add_argument("--data", help="evaluation data folder")
+    parser.add_argument("--split", help="evaluation split")
+    parser.add_argument("--out", type=Path, help="Markdown file to write")
     args = parser.parse_args(arguments)
     text = report(*predict(args.run, flip=args.flip, data=args.data, split=args.split))
     print(text)

@@ -1,17 +1,17 @@
-"""How far each decoder of Gaussian heatmaps lands from the true sub-pixel place.
+"""Sub-pixel error of the decoders of Gaussian heatmaps.
 
     python -m experiments.dark.decoding_error [--out experiments/dark] [--maps 8192]
 
-Writes decoding_error.png and, with every number of it and more, decoding_error.json;
-prints the main ones. No network takes part: a map is the target itself, 64x48 pixels, a
-blob at a uniformly random place, with or without noise. Errors are Euclidean distances
-in heatmap pixels; all decoders see the same maps. "Interior" is at least 14 px from
-every edge, where the widest blur used reads only the map. Sigma is 2 and decoders know
-it, where nothing else is said.
+Writes decoding_error.png, and decoding_error.json with all its numbers and more; prints the
+main ones. No network is used: the heatmaps are targets of 64x48 pixels with a Gaussian at a
+uniformly random position, with or without noise. Errors are Euclidean distances in heatmap
+pixels; all decoders get the same heatmaps. "Interior" is at least 14 px from all edges, so
+that the widest blur stays inside the heatmap. Unless stated otherwise, sigma is 2 and known
+to the decoders.
 
-Noise is told by its standard deviation, as a part of the peak. White noise has a value
-of its own in each pixel. Networks err more smoothly: smooth noise is white noise
-blurred with the target's sigma and scaled back to the same standard deviation.
+Noise is given by its standard deviation, as a fraction of the peak. White noise is
+independent in each pixel. Errors of networks are smoother: smooth noise is white noise
+blurred with the sigma of the target and rescaled to the same standard deviation.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ from pose_jax.codecs import gaussian
 SIZE = (48, 64)  # (width, height)
 SIGMA = 2.0
 INTERIOR = 14.0
-CHUNK = 1024  # Maps at once, 13 MB.
+CHUNK = 1024  # Heatmaps per batch, 13 MB.
 SEED = 0
 STATISTICS = ("mean", "median", "p95", "over_5px")
 
-BINS = np.arange(0, 8, 0.5)  # Distances from the edge, each to the next.
+BINS = np.arange(0, 8, 0.5)  # Lower bounds of bins of the distance from the edge.
 NOISES = (0.0, 0.01, 0.02, 0.05, 0.1, 0.15, 0.2)
 SIGMAS = (0.75, 1.0, 1.5, 2.0, 3.0, 4.0)
 FACTORS = (0.5, 0.6, 0.75, 1.0, 1.25, 1.5, 2.0)
@@ -47,7 +47,7 @@ KINDS = {
     "smooth_5": {"noise": 0.05, "smooth": True},
 }
 
-# Where two decoders agree, their lines lie on each other: the lower one is thicker.
+# Lines of decoders that agree coincide: the lower one is thicker.
 STYLES = {
     "argmax": {"color": "#4d4d4d", "lw": 2},
     "quarter shift, second": {"color": "#86c982", "lw": 2},
@@ -56,11 +56,11 @@ STYLES = {
     "DARK, paper": {"color": "#f7a738", "lw": 5},
     "DARK, robust": {"color": "#0b3c8c", "lw": 1.8},
 }
-FLOOR = 1e-4  # Less than this is drawn as this.
+FLOOR = 1e-4  # Smaller errors are drawn as this.
 
 
 def decoders(sigma: float) -> dict[str, Callable]:
-    """The decoders, told that blobs have this sigma."""
+    """Returns the decoders, configured for this sigma."""
     dark = gaussian.decode_dark
     functions = (
         gaussian.decode_argmax,
@@ -79,11 +79,14 @@ def interior_points(n: int) -> np.ndarray:
 
 
 def edge_points(n: int, low: float, high: float) -> np.ndarray:
-    """Places whose nearest edge, the outermost pixels' centres, is low to high away."""
+    """Samples points whose distance from the nearest edge (outermost pixel centers) is in
+    [low, high]."""
     rng = np.random.default_rng(SEED)
     distance, far = rng.uniform(low, high, n), rng.random(n) < 0.5
     across, down = (length - 1 - 2 * distance for length in SIZE)
-    along = rng.uniform(0, across + down)  # Two sides of what is left of the map.
+    along = rng.uniform(
+        0, across + down
+    )  # Position along two sides of the inner frame.
     horizontal = along < across
     x = np.where(horizontal, along, np.where(far, across, 0))
     y = np.where(horizontal, np.where(far, down, 0), along - across)
@@ -91,7 +94,7 @@ def edge_points(n: int, low: float, high: float) -> np.ndarray:
 
 
 def noise_maps(n: int, part: int, blur: float | None) -> np.ndarray:
-    """[n, h, w, 1] of standard deviation 1; a part is the same in every condition."""
+    """Returns noise [n, h, w, 1] with standard deviation 1, equal in all conditions."""
     rng = np.random.default_rng((SEED, part))
     noise = rng.standard_normal((n, SIZE[1], SIZE[0], 1), dtype=np.float32)
     if blur is None:
@@ -109,15 +112,15 @@ def measure(
     smooth: bool = False,
     biased: bool = False,
 ) -> dict[str, dict[str, float]]:
-    """Errors by decoder and statistic.
+    """Computes errors by decoder and statistic.
 
     Args:
-      points_xy: [n, 2], the true places.
-      sigma: of the targets, heatmap pixels.
-      told: the sigma of the decoders' blur. None: that of the targets.
-      noise: standard deviation, as a part of the peak.
-      smooth: the noise is as smooth as the targets.
-      biased: the blob stands on the nearest pixel and is cut off at three sigma.
+      points_xy: [n, 2], the true points.
+      sigma: sigma of the targets, heatmap pixels.
+      told: sigma of the decoders' blur; None: that of the targets.
+      noise: standard deviation, as a fraction of the peak.
+      smooth: use noise as smooth as the targets.
+      biased: round the center to the nearest pixel and cut off the Gaussian at three sigma.
     """
     errors = {name: [] for name in STYLES}
     parts = math.ceil(len(points_xy) / CHUNK)
@@ -147,7 +150,7 @@ def _statistics(errors: np.ndarray) -> dict[str, float]:
 
 
 def measure_all(n: int) -> dict[str, dict]:
-    """{curve: {"x": values, "errors": {decoder: {statistic: as many values}}}}."""
+    """Returns {curve: {"x": values, "errors": {decoder: {statistic: values}}}}."""
     inside = interior_points(n)
     rings = [edge_points(n, low, low + 0.5) for low in BINS]
     curves = {}
@@ -173,28 +176,28 @@ def measure_all(n: int) -> dict[str, dict]:
     return curves
 
 
-# Curve, title, what the panel shows; as rows of the figure.
+# Curve, title and observation of each panel, by rows of the figure.
 PANELS = (
     (
-        ("distance_clean", "Near the edge, no noise", "paper's DARK is drawn inwards"),
+        ("distance_clean", "Near the edge, no noise", "paper's DARK is biased inwards"),
         (
             "distance_white_5",
             "Near the edge, 5% white noise",
-            "robust holds up to the rim",
+            "robust works up to the edge",
         ),
-        ("encoding", "Where targets are drawn", "no decoder undoes the rounding"),
+        ("encoding", "Encoding of the targets", "no decoder undoes the rounding"),
     ),
     (
         ("noise_white", "White noise", "DARK's blur averages it out"),
         ("noise_smooth", "Smooth noise", "DARK's blur doubles its effect"),
-        ("sigma_clean", "Size of the blob, no noise", "exact, but for the smallest"),
+        ("sigma_clean", "Sigma of the target, no noise", "exact, except the smallest"),
     ),
     (
-        ("blur_white_5", "Wrong blur, 5% white noise", "best: as wide as the blob"),
-        ("blur_smooth_5", "Wrong blur, 5% smooth noise", "best: none"),
+        ("blur_white_5", "Wrong blur, 5% white noise", "best: sigma of the target"),
+        ("blur_smooth_5", "Wrong blur, 5% smooth noise", "best: no blur"),
         (
             "sigma_white_5",
-            "Size of the blob, 5% white noise",
+            "Sigma of the target, 5% white noise",
             "DARK's blur grows with it",
         ),
     ),
@@ -243,7 +246,7 @@ def draw(curves: dict[str, dict], path: Path) -> None:
     )
     figure.align_ylabels(grid[:, 0])
     canvas.draw()
-    # With a palette the file is a third as large.
+    # A palette reduces the file size by two thirds.
     picture = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
     picture.quantize(256, dither=Image.Dither.NONE).save(path, optimize=True)
 
@@ -280,7 +283,7 @@ def _draw_lines(axes, curve: dict, name: str) -> None:
     if name == "noise_smooth":
         far = curve["errors"]["argmax"]["over_5px"][-1]
         note = (
-            f"at {x[-1]:g}% the peak of {far:.1%} of\nmaps is elsewhere, so means rise"
+            f"at {x[-1]:g}%, {far:.1%} of maps have the\npeak elsewhere: means increase"
         )
         axes.text(0.03, 0.8, note, fontsize=10, transform=axes.transAxes)
 
@@ -294,7 +297,7 @@ def _draw_bars(axes, curve: dict) -> None:
             text = f" {mean:.2f}" if mean >= 0.005 else " 0.00"
             axes.text(mean, place, text, va="center", fontsize=10)
     middle = (len(STYLES) - 1) / 2
-    labels = ("true\nplace:\nunbiased", "nearest\npixel:\nbiased")
+    labels = ("true\npoint:\nunbiased", "nearest\npixel:\nbiased")
     axes.set_yticks([middle, middle + group], labels, fontsize=11)
     axes.tick_params(axis="y", length=0)
     axes.invert_yaxis()
@@ -347,9 +350,9 @@ def _short(value: float) -> str:
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--out", type=Path, default=Path("experiments/dark"))
-    parser.add_argument("--maps", type=int, default=8192, help="for each number")
+    parser.add_argument("--maps", type=int, default=8192, help="heatmaps per number")
     arguments = parser.parse_args(argv)
-    # Parts of one size: everything is compiled once.
+    # Equal batches are compiled only once.
     parts = math.ceil(arguments.maps / CHUNK)
     n = math.ceil(arguments.maps / parts) * parts
 
@@ -367,7 +370,7 @@ def main(argv: list[str] | None = None) -> None:
         json.dump({"settings": settings, "curves": curves}, file)
         file.write("\n")
     draw(curves, arguments.out / "decoding_error.png")
-    print(f"error in heatmap pixels over {n} maps, 0 below 0.00001\n")
+    print(f"error in heatmap pixels over {n} heatmaps, 0 if below 0.00001\n")
     print(table(curves))
 
 

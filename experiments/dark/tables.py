@@ -1,9 +1,9 @@
-"""DARK's tables of real data: the paper's numbers, and ours as far as they have been run.
+"""DARK's tables for real data: numbers of the paper, and ours where they have been run.
 
     python -m experiments.dark.tables {coco,ablation,mpii} [--runs runs]
 
-Reads what `pose-jax eval` has written of the runs of configs/dark/*.py and prints the
-table in the paper's layout. A row needs both of its variants, say
+Reads the output of `pose-jax eval` for the runs of configs/dark/*.py and prints a table in
+the layout of the paper. A row requires both of its variants, for example
 
     pose-jax train --config configs/dark/coco_hrnet_w32_128x96.py:biased \
       --run runs/coco_hrnet_w32_128x96_biased
@@ -14,7 +14,7 @@ table in the paper's layout. A row needs both of its variants, say
     pose-jax eval --run runs/coco_hrnet_w32_128x96 --boxes DETECTIONS.json \
       --decoder shift,dark_paper,dark --flip plain
 
-with the published detections of 56.4 person AP for COCO, and without --boxes for MPII.
+with the published detections (person AP 56.4) for COCO, and without --boxes for MPII.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ from pose_jax.errors import InputError
 NOT_RUN = "not yet run"
 
 COCO = Path(__file__).with_name("paper_coco.csv")
-"""The paper's table of COCO val2017; config is what follows "coco_" in a file's name."""
+"""The paper's table for COCO val2017; config is the part of a file name after "coco_"."""
 
 COCO_METRICS = ("AP", "AP50", "AP75", "APm", "APl", "AR")
 
 ABLATION = (
-    # Encoding, decoder, the paper's AP, and how that is known.
-    ("biased", "argmax", "61.2", "66.9 less the 5.7 of its text"),
+    # Encoding, decoder, AP in the paper, and its derivation.
+    ("biased", "argmax", "61.2", "66.9 - 5.7, from the text"),
     ("biased", "shift", "66.9", ""),
-    ("biased", "dark_unmodulated", "68.1", "68.4 less the 0.3 of its text"),
-    ("biased", "dark_paper", "68.4", "66.9 and the 1.5 of its text"),
+    ("biased", "dark_unmodulated", "68.1", "68.4 - 0.3, from the text"),
+    ("biased", "dark_paper", "68.4", "66.9 + 1.5, from the text"),
     ("biased", "dark", "", ""),
     ("unbiased", "shift", "", ""),
     ("unbiased", "dark_paper", "70.7", ""),
@@ -58,8 +58,8 @@ MPII = {
         (55.2, 47.8, 47.4, 45.2, 20.1, 33.4, 35.4, 42.0),
     ),
 }
-"""HRNet-W32 at 256x256 on MPII's validation people, without and with DARK: PCKh@0.5, and
-what the paper calls @0.1, which its code reads at 0.11."""
+"""HRNet-W32 at 256x256 on the MPII validation set, without and with DARK: PCKh@0.5, and
+the paper's PCKh@0.1, which its code computes at 0.11."""
 
 MPII_JOINTS = {
     "Head": ("head_top",),
@@ -73,7 +73,7 @@ MPII_JOINTS = {
 
 
 def _read(run: Path, source: str, names: Sequence[str], file: str):
-    """The first of these evaluations that there is; None without any."""
+    """Reads the first of these evaluations that exists; None if none does."""
     for name in names:
         path = run / "eval" / source / name / file
         if path.is_file():
@@ -81,7 +81,7 @@ def _read(run: Path, source: str, names: Sequence[str], file: str):
                 return json.loads(path.read_text(encoding="utf-8"))
             except ValueError as error:
                 raise InputError(
-                    f"{path}: not JSON ({error}): evaluate the run again."
+                    f"{path} is not JSON ({error}): evaluate the run again."
                 ) from None
     return None
 
@@ -91,7 +91,7 @@ def _run_of(runs: Path, config: str, encoding: str) -> Path:
 
 
 def _names(decoder: str, own: str) -> list[str]:
-    """How `eval` calls a decoder, with the run's own flip test and with it by name."""
+    """Returns the names of a decoder in `eval`, without and with the flip test."""
     return [decoder, f"{decoder}_flip_{own}"]
 
 
@@ -102,7 +102,7 @@ def _percent(found: Mapping[str, float] | None, metrics: Sequence[str]) -> list[
 
 
 def coco(runs: Path) -> str:
-    """Every network without and with DARK."""
+    """Makes the COCO table: all networks without and with DARK."""
     metrics = [f"{name}@detections" for name in COCO_METRICS]
     head = ["network", "input", "#Par", "GFLOPs", "", *COCO_METRICS]
     head += [f"ours: {name}" for name in COCO_METRICS]
@@ -128,7 +128,7 @@ def coco(runs: Path) -> str:
 
 
 def ablation(runs: Path) -> str:
-    """Encodings and decoders of one network."""
+    """Makes the ablation table: encodings and decoders of one network."""
     rows = []
     for encoding, decoder, paper, source in ABLATION:
         run = _run_of(runs, "coco_hrnet_w32_128x96", encoding)
@@ -143,11 +143,11 @@ def ablation(runs: Path) -> str:
                 *_percent(found, ["AP@detections"]),
             ]
         )
-    return markdown(["encoding", "decoding", "AP, the paper's", "", "ours: AP"], rows)
+    return markdown(["encoding", "decoding", "AP in the paper", "", "ours: AP"], rows)
 
 
 def mpii(runs: Path) -> str:
-    """PCKh by joint at 0.5, and at 0.11, which the paper calls 0.1."""
+    """Makes the MPII table: PCKh by joint at 0.5, and at 0.11, called 0.1 in the paper."""
     head = ["PCKh", "", *MPII_JOINTS, "Mean"]
     head += [f"ours: {joint}" for joint in [*MPII_JOINTS, "Mean"]]
     rows = []
@@ -157,20 +157,20 @@ def mpii(runs: Path) -> str:
             flip = "shift" if encoding == "biased" else "plain"
             names = [name for decoder in decoders for name in _names(decoder, flip)]
             run = _run_of(runs, "mpii_hrnet_w32_256x256", encoding)
-            whole = _read(run, "gt_boxes", names, "metrics.json")
+            metrics = _read(run, "gt_boxes", names, "metrics.json")
             joints = _read(run, "gt_boxes", names, "keypoints.json")
             found = None
-            if whole is not None and joints is not None:
-                share = {row["name"]: row[f"PCKh@{threshold}"] for row in joints}
+            if metrics is not None and joints is not None:
+                pckh = {row["name"]: row[f"PCKh@{threshold}"] for row in joints}
                 found = {
-                    joint: sum(share[name] for name in members) / len(members)
+                    joint: sum(pckh[name] for name in members) / len(members)
                     for joint, members in MPII_JOINTS.items()
                 }
-                found["Mean"] = whole[f"PCKh@{threshold}@gt_boxes"]
-            said = threshold if threshold == "0.5" else '0.11 (the paper\'s "0.1")'
+                found["Mean"] = metrics[f"PCKh@{threshold}@gt_boxes"]
+            label = threshold if threshold == "0.5" else '0.11 ("0.1" in the paper)'
             rows.append(
                 [
-                    *(said, words),
+                    *(label, words),
                     *(f"{value:.1f}" for value in MPII[encoding][column]),
                     *_percent(found, [*MPII_JOINTS, "Mean"]),
                 ]
@@ -194,7 +194,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(TABLES[args.table](args.runs))
     except InputError as error:
         raise SystemExit(f"error: {error}") from None
-    print("\nColumns without 'ours' are the paper's.")
+    print("\nColumns without 'ours' are from the paper.")
 
 
 if __name__ == "__main__":

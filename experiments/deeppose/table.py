@@ -1,12 +1,12 @@
-"""DeepPose's table and curves of one run: PCP by limb and stage, PDJ over the threshold.
+"""Table and curves of a DeepPose run: PCP by limb and stage, PDJ by threshold.
 
     python -m experiments.deeppose.table --run RUN [--beside RUN] [--data ROOT]
         [--split SPLIT] [--out FOLDER]
 
 Prints the paper's Table 1 (PCP at 0.5 of arms and legs after each stage), strict and loose,
-with the paper's numbers beside, and what each stage adds, with 95% intervals: a paired
-bootstrap of images. With --out, it writes these to FOLDER/table.md, and the PDJ curves to
-FOLDER/pdj.png. --beside takes a run of another method, such as one of heatmaps, that was
+next to the numbers of the paper, and the improvement of each stage with 95% intervals from
+a paired bootstrap of images. With --out, it writes them to FOLDER/table.md, and the PDJ
+curves to FOLDER/pdj.png. --beside adds a run of another method, e.g. of heatmaps, that was
 evaluated on the same people.
 """
 
@@ -25,7 +25,7 @@ from pose_jax.errors import InputError
 from pose_jax.evaluation import poses as measure
 from pose_jax.evaluation.predictor import Predictor
 from pose_jax.keypoints import LIMBS
-from pose_jax.runs import directory
+from pose_jax.runs import model as model_lib
 from pose_jax.types import Poses
 
 PAPER = {
@@ -33,7 +33,7 @@ PAPER = {
     "stage_2": ("0.56", "0.36", "0.78", "0.70", "0.60"),
     "stage_3": ("0.56", "0.38", "0.77", "0.71", "0.61"),
 }
-"""The paper's Table 1, LSP's test images, quoted from memory: PCP of LIMBS, their mean."""
+"""Table 1 of the paper, LSP test images, quoted from memory: PCP of LIMBS, their mean."""
 
 COMPARED = ("PCP_lower_arm@0.5", "PCP_limbs@0.5", "PCK@0.1", "PCK@0.2", "pixel_error")
 
@@ -41,39 +41,39 @@ COMPARED = ("PCP_lower_arm@0.5", "PCP_limbs@0.5", "PCK@0.1", "PCK@0.2", "pixel_e
 def predict(
     run: Path | str, *, data: str | None = None, split: str | None = None
 ) -> tuple[Table, dict[str, Poses]]:
-    """The evaluation people of a run, and the poses after each of its stages.
+    """Returns the evaluation data of a run, and the poses after each of its stages.
 
     Raises:
-      InputError: a run of another method, or people without labels.
+      InputError: the run is of another method, or the data has no labels.
     """
-    loaded = directory.load(run)
+    loaded = model_lib.load(run)
     if "stage_1" not in loaded.variables:
-        raise InputError(f"{run}: not a run of method 'deeppose'.")
+        raise InputError(f"{run} is not a run of method 'deeppose'.")
     table = loaded.eval_table(data=data, split=split)
     if not table.labelled:
-        raise InputError(f"{table.name}: PCP needs people with labels.")
+        raise InputError(f"{table.name}: PCP requires labels.")
     mesh = sharding_lib.make_mesh()
-    found = {}
+    poses = {}
     for stage in sorted(loaded.variables):
         predictor = Predictor(loaded.method(stage), mesh)
-        found[stage] = predictor(loaded.variables, table, loaded.input)
-    return table, found
+        poses[stage] = predictor(loaded.variables, table, loaded.input)
+    return table, poses
 
 
 def predict_beside(
     run: Path | str, table: Table, *, data: str | None = None, split: str | None = None
 ) -> dict[str, Poses]:
-    """What a run of another method finds on the same people, under the method's name.
+    """Returns the poses of a run of another method on the same people, by method name.
 
     Raises:
-      InputError: a run that was evaluated on other people or from other boxes.
+      InputError: the run was evaluated on other people or boxes.
     """
-    loaded = directory.load(run)
-    its = loaded.eval_table(data=data, split=split)
-    if its.fingerprint() != table.fingerprint():
+    loaded = model_lib.load(run)
+    other = loaded.eval_table(data=data, split=split)
+    if other.fingerprint() != table.fingerprint():
         raise InputError(
-            f"{run}: evaluated on {its.name} from boxes {its.box_source!r}, not on the "
-            f"same people as {table.name} from boxes {table.box_source!r}."
+            f"{run}: evaluated on {other.name} with boxes {other.box_source!r}, not on the "
+            f"same people as {table.name} with boxes {table.box_source!r}."
         )
     method = loaded.method()
     predictor = Predictor(method, sharding_lib.make_mesh())
@@ -82,11 +82,11 @@ def predict_beside(
 
 
 def scores(table: Table, poses: Mapping[str, Poses]) -> str:
-    """PCP of each kind of limb after each stage: ours, strict and loose; the paper's."""
+    """Makes the table of PCP by limb and stage: ours, strict and loose, and the paper's."""
     kinds = [*LIMBS, "limbs"]
     head = ["stage", *(f"{kind.replace('_', ' ')}, strict" for kind in LIMBS), "mean"]
     head += [f"{kind.replace('_', ' ')}, loose" for kind in LIMBS] + ["mean"]
-    head += [f"the paper's, LSP test: {kind.replace('_', ' ')}" for kind in LIMBS]
+    head += [f"paper, LSP test: {kind.replace('_', ' ')}" for kind in LIMBS]
     rows = []
     for stage, found in poses.items():
         values = measure.measure(table, found)
@@ -101,7 +101,7 @@ def scores(table: Table, poses: Mapping[str, Poses]) -> str:
 
 
 def differences(table: Table, poses: Mapping[str, Poses]) -> str:
-    """What each stage adds to the one before, and all of them to the first."""
+    """Makes the table of differences of each stage to the previous and to the first one."""
     values = {stage: resample(table, [found]) for stage, found in poses.items()}
     stages = list(values)
     names = [
@@ -127,7 +127,7 @@ def differences(table: Table, poses: Mapping[str, Poses]) -> str:
 
 
 def flips(table: Table, poses: Mapping[str, Poses]) -> str:
-    """How often left and right exchanged would have been nearer, and what it costs."""
+    """Makes the table of left-right confusions and their effect on PDJ."""
     rows = []
     for stage, found in poses.items():
         values = measure.measure(table, found)
@@ -140,7 +140,7 @@ def flips(table: Table, poses: Mapping[str, Poses]) -> str:
             full = measure.full_name(name, table, threshold)
             row.append(f"{values[full]:.3f}" if full in values else "")
         rows.append(row)
-    head = ["", "flipped people", "PDJ@0.2", "PDJ@0.2, these exchanged"]
+    head = ["", "flipped people", "PDJ@0.2", "PDJ@0.2, unflipped"]
     return markdown(head, rows)
 
 
@@ -148,8 +148,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--run", required=True, help="run directory")
     parser.add_argument("--beside", help="run of another method, on the same people")
-    parser.add_argument("--data", help="another folder of the evaluation data")
-    parser.add_argument("--split", help="another split")
+    parser.add_argument("--data", help="evaluation data folder")
+    parser.add_argument("--split", help="evaluation split")
     parser.add_argument("--out", type=Path, help="folder for table.md and pdj.png")
     args = parser.parse_args(arguments)
     try:
@@ -165,9 +165,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
             scores(table, poses),
             differences(table, poses),
             flips(table, poses),
-            f"{len(table.labelled_rows())} people of {len(table.images)} images of "
-            f"{table.name}. The paper's columns are other people. In brackets: 95% "
-            f"intervals, {SAMPLES} paired bootstrap samples of images; bold: without 0.",
+            f"{len(table.labelled_rows())} people in {len(table.images)} images of "
+            f"{table.name}. The columns of the paper are for other people. In brackets: "
+            f"95% intervals from {SAMPLES} paired bootstrap samples of images; bold: "
+            "intervals that exclude 0.",
         ]
     )
     print(text)

@@ -1,16 +1,16 @@
-"""MultiPose's ablation on synthetic people, several a picture; two seeds of each network.
+"""Ablation of MultiPose on synthetic crowds, with two seeds per network.
 
     python -m experiments.multipose.ablation [--only decoders,auxiliary,others,radius,delta]
         [--seeds 0,1] [--steps N] [--runs runs/multipose_ablation]
         [--out experiments/multipose/ablation.md] [--smoke]
 
-Makes the people, trains the network of `configs/multipose/synthetic.py` and its variants
-one after the other, and writes tables of all people and of those who stand close together.
-What is there already is kept: data are not made twice, trainings that were stopped go on.
-`--only` trains and prints parts; each needs the base, and "decoders" nothing else.
+Generates the data, trains the network of `configs/multipose/synthetic.py` and its variants
+sequentially, and writes tables for all people and for those close to other people. Existing
+data is reused, finished trainings are skipped and stopped trainings are resumed. `--only`
+selects parts; all parts train the base, "decoders" nothing else.
 
-Radius and delta are in pixels of the input, 97x73. The radii are 0.6, 1 and 1.5 times the
-base's; the deltas are not scaled with the input: what 1 is at 353x257 is 0.3 here.
+Radius and delta are in pixels of the input, 97x73. The radii are 0.6, 1 and 1.5 times that
+of the base; the deltas are not scaled with the input: 1 at 353x257 corresponds to 0.3 here.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from pose_jax.data.synthetic import scenes
 from pose_jax.data.table import Table
 from pose_jax.errors import InputError
 from pose_jax.evaluation.predictor import Predictor
-from pose_jax.runs import directory as run_directory
+from pose_jax.runs import model as model_lib
 from pose_jax.types import Poses
 
 CONFIG = "configs/multipose/synthetic.py"
@@ -50,11 +50,11 @@ CONFIG = "configs/multipose/synthetic.py"
 BASE = "base"
 
 DECODERS = {
-    "argmax": "argmax of the discs, without offsets",
-    "argmax_offset": "argmax, moved by its offset",
-    "hough_subpixel": "votes, sub-pixel (not in the paper)",
+    "argmax": "heatmap argmax, without offsets",
+    "argmax_offset": "heatmap argmax + offset",
+    "hough_subpixel": "Hough voting, sub-pixel (not in the paper)",
 }
-"""Of the base, by what `--decoder` calls them. The base itself is read out by "hough"."""
+"""Other decoders of the base network by their `--decoder` name; the base uses "hough"."""
 
 VARIANTS: Mapping[str, Mapping[str, str]] = {
     "auxiliary": {"no_auxiliary": "method.auxiliary_weight=0"},
@@ -65,16 +65,16 @@ VARIANTS: Mapping[str, Mapping[str, str]] = {
     "radius": {"radius_4.3": "method.radius=4.3", "radius_10.7": "method.radius=10.7"},
     "delta": {"delta_0.3": "method.delta=0.3", "delta_3": "method.delta=3"},
 }
-"""Networks of their own, by part, and in what they differ from the base."""
+"""Separately trained networks by part, with their difference from the base."""
 
 PARTS = ("decoders", *VARIANTS)
 
 WORDS = {
-    BASE: "base: votes, others left out of the auxiliary map, R 7.1 px, delta 1 px",
+    BASE: "base: Hough voting, others excluded from auxiliary map, R 7.1 px, delta 1 px",
     **DECODERS,
     "no_auxiliary": "no auxiliary loss",
-    "others_none": "others left out of no map",
-    "others_both": "others left out of both maps",
+    "others_none": "others excluded from no map",
+    "others_both": "others excluded from both maps",
     "radius_4.3": "R 4.3 px",
     "radius_10.7": "R 10.7 px",
     "delta_0.3": "delta 0.3 px",
@@ -82,7 +82,7 @@ WORDS = {
 }
 
 CROWDED = "close: "
-"""Before the metrics' names: of `crowded` people alone."""
+"""Prefix of the metrics of `crowded` people."""
 
 METRICS = (
     *(f"{name}@gt_boxes" for name in ("AP", "AP50", "AP75", "PCK@0.05", "PCK@0.1")),
@@ -94,13 +94,13 @@ PAPER = {
     "COCO and its own images": (68.5, 87.1, 75.5, 65.8, 73.3, 73.3),
 }
 """ResNet-101 at 353x257 on COCO test-dev with the paper's own detector, by training data:
-AP, AP50, AP75, APm, APl, AR. Of its ablations no number could be checked."""
+AP, AP50, AP75, APm, APl, AR. The numbers of its ablations could not be verified."""
 
 # ------------------------------------------------------------------------------ training
 
 
 def trained(parts: Sequence[str]) -> dict[str, list[str]]:
-    """The networks that these parts need, with their overrides; the base first."""
+    """Returns the networks of some parts with their overrides; the base is first."""
     return {BASE: []} | {
         name: [f"--config.{override}"]
         for part, variants in VARIANTS.items()
@@ -120,11 +120,11 @@ def train(
     """Trains the networks of some parts.
 
     Args:
-      directory: of the runs.
-      seeds: of each network.
+      directory: folder of the runs.
+      seeds: seeds of each network.
       parts: some of PARTS.
-      steps: of each training; None: the config's.
-      smoke: two steps on a few small pictures.
+      steps: steps of each training; None: from the config.
+      smoke: two steps on a few small images.
 
     Returns:
       The runs of each network, by seed.
@@ -142,19 +142,19 @@ def train(
         )
         print(done, flush=True)
     config = CONFIG + ":smoke" * smoke
-    found: dict[str, list[Path]] = {}
-    # Seed by seed, so that a first table could be had half-way.
+    runs: dict[str, list[Path]] = {}
+    # Seed by seed, so that a table of one seed is possible early.
     for seed in seeds:
         for name, overrides in trained(parts).items():
             run = directory / f"{name}_seed{seed}"
-            found.setdefault(name, []).append(run)
+            runs.setdefault(name, []).append(run)
             words = [*overrides, f"--config.seed={seed}"]
             if steps is not None:
                 words.append(f"--config.train.steps={steps}")
             if smoke:
                 words.append("--config.input.reader=numpy")  # TensorFlow loads slowly.
             if not is_finished(run, config, words):
-                # A process each: what one has compiled and cached is gone with it.
+                # Separate processes release compiled functions and caches.
                 subprocess.run(
                     [
                         *(sys.executable, "-m", "pose_jax", "train"),
@@ -162,35 +162,35 @@ def train(
                     ],
                     check=True,
                 )
-    return found
+    return runs
 
 
 def is_finished(run: Path, config: str, overrides: Sequence[str]) -> bool:
-    """Whether a run has a model, of this very config."""
+    """Returns whether a run has a model with exactly this config."""
     if not (run / "model" / "manifest.json").is_file():
         return False
-    wanted = json.loads(config_lib.to_json(config_lib.load(config, overrides)))
-    there = json.loads((run / "config.json").read_text(encoding="utf-8"))
-    return not config_lib.differences(wanted, there)
+    requested = json.loads(config_lib.to_json(config_lib.load(config, overrides)))
+    stored = json.loads((run / "config.json").read_text(encoding="utf-8"))
+    return not config_lib.differences(requested, stored)
 
 
 # ---------------------------------------------------------------------------- prediction
 
 
 def predict(run: Path, decoders: Sequence[str]) -> tuple[Table, dict[str, Poses]]:
-    """The evaluation people of a run, and what each decoder says of them."""
-    loaded = run_directory.load(run)
+    """Returns the evaluation data of a run, and the poses of each decoder."""
+    loaded = model_lib.load(run)
     table = loaded.eval_table()
     mesh = sharding_lib.make_mesh()
-    found = {}
+    poses = {}
     for decoder in decoders:
         predictor = Predictor(loaded.method(decoder), mesh)
-        found[decoder] = predictor(loaded.variables, table, loaded.input)
-    return table, found
+        poses[decoder] = predictor(loaded.variables, table, loaded.input)
+    return table, poses
 
 
 def crowded(table: Table) -> np.ndarray:
-    """[r] rows of people in whose box there is a labelled keypoint of somebody else."""
+    """Returns [r] rows of people with a labeled keypoint of another person in their box."""
     rows = []
     for row in table.labelled_rows():
         others = table.people_of_image(table.image[row])
@@ -205,7 +205,7 @@ def crowded(table: Table) -> np.ndarray:
 def of_people(
     table: Table, poses: Sequence[Poses], rows: np.ndarray
 ) -> tuple[Table, list[Poses]]:
-    """Some rows of a table alone, in all of its images, and the poses of these."""
+    """Selects rows of a table (keeping all images), and their poses."""
     columns = ("image", "ids", "boxes_xyxy", "box_scores", "points_xy", "visibility")
     columns += ("areas", "crowd")
     people = {name: getattr(table, name)[rows] for name in columns}
@@ -213,34 +213,35 @@ def of_people(
         people["head_sizes"] = table.head_sizes[rows]
     number = np.full(len(table), -1, np.int32)
     number[rows] = np.arange(len(rows))
-    found = []
+    selected = []
     for one in poses:
         kept = jax.tree.map(lambda leaf, keep=number[one.row] >= 0: leaf[keep], one)
-        found.append(dataclasses.replace(kept, row=number[kept.row]))
-    return dataclasses.replace(table, **people), found
+        selected.append(dataclasses.replace(kept, row=number[kept.row]))
+    return dataclasses.replace(table, **people), selected
 
 
 def metrics_of(table: Table, poses: Sequence[Poses], samples: int = SAMPLES) -> Values:
-    """METRICS, averaged over networks, of the people as they are and of resampled images.
+    """Returns METRICS, averaged over networks, on the original and on resampled images.
 
-    Where nobody is crowded, the metrics of those are left out.
+    The metrics of crowded people are omitted if there are none.
     """
     values = dict(resample(table, poses, samples=samples))
     rows = crowded(table)
     if len(rows):
-        # As many images as before: their samples are the same.
-        found = resample(*of_people(table, poses, rows), samples=samples)
-        values |= {CROWDED + name: several for name, several in found.items()}
+        # The number of images is the same, hence also the bootstrap samples.
+        of_crowded = resample(*of_people(table, poses, rows), samples=samples)
+        values |= {CROWDED + name: several for name, several in of_crowded.items()}
     return {name: values[name] for name in METRICS if name in values}
 
 
 def measure(
     found: Mapping[str, Sequence[Path]], parts: Sequence[str] = PARTS
 ) -> tuple[dict[str, Values], dict[str, list[float]], str]:
-    """Metrics of every network and decoder, by the keys of WORDS.
+    """Measures all networks and decoders; results are by the keys of WORDS.
 
     Returns:
-      the means over seeds with their samples; the AP of each seed; the people, in words.
+      The means over seeds with their samples; the AP of each seed; a description of the
+      data.
     """
     poses: dict[str, list[Poses]] = {}
     table = None
@@ -260,8 +261,8 @@ def measure(
         for row, several in poses.items()
     }
     people = (
-        f"{len(table.labelled_rows())} people of {len(table.images)} images, "
-        f"{len(crowded(table))} of them with a keypoint of somebody else in their box"
+        f"{len(table.labelled_rows())} people in {len(table.images)} images, "
+        f"{len(crowded(table))} of them with a keypoint of another person in their box"
     )
     return means, single, people
 
@@ -278,7 +279,7 @@ def _short(name: str) -> str:
 
 
 def scores(means: Mapping[str, Values], single: Mapping[str, Sequence[float]]) -> str:
-    """A row for each network and decoder."""
+    """Makes a table with one row per network and decoder."""
     columns = _columns(means)
     rows = []
     for row in [name for name in WORDS if name in means]:
@@ -290,7 +291,7 @@ def scores(means: Mapping[str, Values], single: Mapping[str, Sequence[float]]) -
 
 
 def differences(means: Mapping[str, Values]) -> str:
-    """What each change makes of the base, with intervals."""
+    """Makes a table of differences from the base, with intervals."""
     columns = _columns(means)
     rows = []
     for row in [name for name in WORDS if name in means and name != BASE]:
@@ -302,15 +303,15 @@ def differences(means: Mapping[str, Values]) -> str:
 
 
 def paper() -> str:
-    """What the paper has of the whole system, on other people."""
+    """Makes a table of the paper's results for the complete system, on other data."""
     rows = [
         [data, *(f"{value:.1f}" for value in values)] for data, values in PAPER.items()
     ]
     head = ["the paper's: pose network trained on", *"AP AP50 AP75 APm APl AR".split()]
     return (
-        f"{markdown(head, rows)}\n\nThe paper's numbers are those of ResNet-101 at "
-        "353x257 on COCO test-dev, with boxes of its own detector: other people, another "
-        "network, other boxes. None of them belongs to a row above."
+        f"{markdown(head, rows)}\n\nThe paper's numbers are for ResNet-101 at 353x257 on "
+        "COCO test-dev, with boxes of its own detector: data, network and boxes differ "
+        "from those of the rows above."
     )
 
 
@@ -320,12 +321,12 @@ def report(
     people: str,
     seeds: Sequence[int],
 ) -> str:
-    """All tables, and what they are of."""
+    """Makes all tables and a description."""
     note = (
-        f"Means over trainings with seeds {', '.join(map(str, seeds))}, on {people}; "
-        f'these are "{CROWDED.strip(": ")}". All metrics are @gt_boxes. In brackets '
-        f"behind differences: 95% intervals, {SAMPLES} paired bootstrap samples of "
-        "images, which say nothing of other seeds; bold: without 0."
+        f"Means over trainings with seeds {', '.join(map(str, seeds))}, on {people} "
+        f'("{CROWDED.strip(": ")}"). All metrics are @gt_boxes. In brackets after '
+        f"differences: 95% intervals from {SAMPLES} paired bootstrap samples of images, "
+        "without the variation between seeds; bold: intervals that exclude 0."
     )
     tables = [scores(means, single)]
     if len(means) > 1:
@@ -349,30 +350,30 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--only", type=_parts, default=list(PARTS), metavar="PARTS")
     parser.add_argument("--seeds", help="default: 0,1; with --smoke: 0")
-    parser.add_argument("--steps", type=int, help="of each training")
+    parser.add_argument("--steps", type=int, help="steps of each training")
     parser.add_argument("--runs", type=Path, help="default: runs/multipose_ablation")
     parser.add_argument("--out", type=Path, help="Markdown file to write")
-    parser.add_argument("--smoke", action="store_true", help="two steps of each")
+    parser.add_argument("--smoke", action="store_true", help="two steps per network")
     args = parser.parse_args(arguments)
     text = args.seeds or ("0" if args.smoke else "0,1")
     seeds = [int(seed) for seed in text.split(",")]
-    # What a smoke run finds must not stand where the real one's belongs.
+    # Smoke results must not overwrite the real ones.
     directory = args.runs or Path("runs/multipose_ablation" + "_smoke" * args.smoke)
     out = args.out or (
         directory / "ablation.md" if args.smoke else Path(__file__).with_suffix(".md")
     )
-    if args.smoke:  # Here and in the trainings: they compile much and run little.
+    if args.smoke:  # Mostly compile time, here and in the trainings.
         flags = os.environ.get("XLA_FLAGS", "")
         os.environ["XLA_FLAGS"] = f"{flags} --xla_backend_optimization_level=0"
     try:
-        found = train(
+        runs = train(
             directory, seeds, parts=args.only, steps=args.steps, smoke=args.smoke
         )
-        content = report(*measure(found, args.only), seeds)
+        content = report(*measure(runs, args.only), seeds)
     except InputError as error:
         raise SystemExit(f"error: {error}") from None
     except subprocess.CalledProcessError as error:
-        raise SystemExit(error.returncode) from None  # Training has said why.
+        raise SystemExit(error.returncode) from None  # Training has printed the reason.
     print(content)
     write(out, content)
 

@@ -1,12 +1,11 @@
-"""The whole system on crowds: a detector, a pose method, rescoring, and NMS of poses.
+"""The complete system on crowds: detector, pose method, rescoring, and pose NMS.
 
     python -m experiments.multipose.system [--detector RUN] [--pose RUN] [--slots 16]
         [--out experiments/multipose/system.md]
 
-Both runs are there already (`make demo-multipose` leaves them); the images are those that
-the pose run is evaluated on. Boxes are found once, with IoU-NMS at 0.6, and poses in them;
-what differs from row to row is how these are ranked and which of them are dropped, by the
-functions that `pose-jax eval` uses.
+Both runs must exist (`make demo-multipose` trains them); the images are the evaluation
+images of the pose run. Boxes are predicted once, with IoU-NMS at 0.6, and poses in them.
+The rows differ in scores and pose NMS, computed by the functions of `pose-jax eval`.
 """
 
 from __future__ import annotations
@@ -36,25 +35,25 @@ from pose_jax.evaluation import predictor
 from pose_jax.evaluation.predictor import Predictor
 from pose_jax.evaluation.suppress import EvaluationConfig, suppress
 from pose_jax.methods import system
-from pose_jax.runs import directory
+from pose_jax.runs import model as model_lib
 from pose_jax.types import Poses
 
 BOX_NMS = 0.6
-"""MultiPose's; so is OKS-NMS at 0.5 after it."""
+"""IoU threshold of MultiPose, which then applies OKS-NMS at 0.5."""
 OKS_NMS = (0.3, 0.5, 0.7, 0.9)
 RESCORINGS = {
-    "box": "the box's score",
-    "pose": "mean of the keypoints' scores (7), the paper's",
-    "product": "both multiplied",
+    "box": "box score",
+    "pose": "mean keypoint score, eq. (7), as in the paper",
+    "product": "product of both",
 }
 SHOWN = ("AP", "AP50", "AP75")
 
 
 def find(
-    detector: directory.LoadedRun, pose: directory.LoadedRun, table: Table, slots: int
+    detector: model_lib.LoadedRun, pose: model_lib.LoadedRun, table: Table, slots: int
 ) -> system.People:
-    """Everybody, before anything is dropped by OKS."""
-    whole = predictor.System(
+    """Predicts all people, without OKS-NMS."""
+    complete = predictor.System(
         detector.method(),
         detector.variables,
         pose.method(),
@@ -65,15 +64,15 @@ def find(
         box_nms=BOX_NMS,
         oks_nms=None,
     )
-    return whole(table)
+    return complete(table)
 
 
 def as_detections(table: Table, people: system.People) -> tuple[Table, Poses]:
-    """Everybody found, as a table of a detector's boxes and a pose for each."""
+    """Converts people to a table of detected boxes, and a pose for each."""
     image, slot = np.nonzero(people.valid)
     boxes_xyxy = people.boxes_xyxy[image, slot].astype(np.float64)
     n, k = len(image), len(table.keypoints)
-    found = dataclasses.replace(
+    detections = dataclasses.replace(
         table,
         image=image.astype(np.int32),
         ids=np.zeros(n, np.int64),
@@ -95,11 +94,11 @@ def as_detections(table: Table, people: system.People) -> tuple[Table, Poses]:
         valid=np.ones(n, bool),
         row=np.arange(n, dtype=np.int32),
     )
-    return found, poses
+    return detections, poses
 
 
 def rescored(table: Table, poses: Poses, how: str) -> Poses:
-    """The same poses, ranked by one of RESCORINGS."""
+    """Replaces the scores of poses by one of RESCORINGS."""
     means = poses.keypoint_scores.mean(-1)
     boxes = table.box_scores[poses.row].astype(np.float32)
     score = {"box": boxes, "pose": means, "product": boxes * means}[how]
@@ -107,7 +106,7 @@ def rescored(table: Table, poses: Poses, how: str) -> Poses:
 
 
 def suppressed(table: Table, poses: Poses, threshold: float | None) -> Poses:
-    """Those that OKS-NMS leaves; None: all."""
+    """Applies OKS-NMS; None: returns all poses."""
     if threshold is None:
         return poses
     how = EvaluationConfig(nms="oks", nms_threshold=threshold)
@@ -115,7 +114,7 @@ def suppressed(table: Table, poses: Poses, threshold: float | None) -> Poses:
 
 
 def box_metrics(table: Table, people: system.People) -> dict[str, float]:
-    """COCO's of the boxes, in all sizes."""
+    """Computes COCO metrics of the boxes."""
     image, slot = np.nonzero(people.valid)
     results = [
         {
@@ -135,53 +134,55 @@ def box_metrics(table: Table, people: system.People) -> dict[str, float]:
 
 
 def _values(table: Table, poses: Poses) -> Values:
-    """By the metric's bare name."""
-    found = resample(table, [poses])
-    return {name.split("@")[0]: values for name, values in found.items()}
+    """Resamples the metrics; returns values by NAME."""
+    samples = resample(table, [poses])
+    return {name.split("@")[0]: values for name, values in samples.items()}
 
 
 def _rows(values: Mapping[str, Values], base: str, words: Mapping[str, str]) -> str:
-    """A row each, and how AP differs from the base's."""
+    """Makes a table with the difference of AP from the base."""
     rows = []
     for name, one in values.items():
         cells = [f"{one[metric][0]:.3f}" for metric in SHOWN]
         change = "" if name == base else with_interval(one["AP"] - values[base]["AP"])
         rows.append([words[name], *cells, change])
-    return markdown(["", *SHOWN, f"AP - that of {words[base]}"], rows)
+    return markdown(["", *SHOWN, f"difference of AP from: {words[base]}"], rows)
 
 
 def report(
-    detector: directory.LoadedRun, pose: directory.LoadedRun, *, slots: int
+    detector: model_lib.LoadedRun, pose: model_lib.LoadedRun, *, slots: int
 ) -> tuple[str, dict[str, float]]:
-    """All tables in Markdown, and the figures by name."""
+    """Returns all tables in Markdown, and the numbers by name."""
     table = pose.eval_table()
     if not table.labelled or table.keypoints.sigmas is None:
         raise InputError(
-            f"{table.name}: AP needs labelled people and a keypoint set with sigmas."
+            f"{table.name}: AP requires labels and a keypoint set with sigmas."
         )
     predictor = Predictor(pose.method(), sharding_lib.make_mesh())
-    annotated = predictor(pose.variables, table, pose.input)
+    in_gt_boxes = predictor(pose.variables, table, pose.input)
     people = find(detector, pose, table, slots)
-    found, poses = as_detections(table, people)
-    in_boxes = measure.measure(table, annotated)
+    detections, poses = as_detections(table, people)
+    on_gt_boxes = measure.measure(table, in_gt_boxes)
     boxes = box_metrics(table, people)
 
-    ways = {
-        how: suppressed(found, rescored(found, poses, how), 0.5) for how in RESCORINGS
+    kept = {
+        how: suppressed(detections, rescored(detections, poses, how), 0.5)
+        for how in RESCORINGS
     }
-    by_score = {how: _values(found, one) for how, one in ways.items()}
-    ranked = rescored(found, poses, "pose")
+    by_score = {how: _values(detections, one) for how, one in kept.items()}
+    ranked = rescored(detections, poses, "pose")
     by_nms = {
-        str(t): _values(found, suppressed(found, ranked, t)) for t in (None, *OKS_NMS)
+        str(t): _values(detections, suppressed(detections, ranked, t))
+        for t in (None, *OKS_NMS)
     }
     names = ("AP", "AP50", "AP75", "AR")
-    detected = measure.measure(found, ways["pose"])
+    on_detections = measure.measure(detections, kept["pose"])
     of_boxes = [
-        ["annotated boxes", *(f"{in_boxes[f'{n}@gt_boxes']:.3f}" for n in names)],
-        ["found boxes", *(f"{detected[f'{n}@detections']:.3f}" for n in names)],
+        ["ground-truth boxes", *(f"{on_gt_boxes[f'{n}@gt_boxes']:.3f}" for n in names)],
+        ["detected boxes", *(f"{on_detections[f'{n}@detections']:.3f}" for n in names)],
     ]
-    words = {"None": f"IoU-NMS {BOX_NMS} alone"}
-    words |= {str(t): f"and OKS-NMS {t}" for t in OKS_NMS}
+    words = {"None": f"IoU-NMS {BOX_NMS} only"}
+    words |= {str(t): f"with OKS-NMS {t}" for t in OKS_NMS}
     text = "\n\n".join(
         [
             "Boxes (all images, IoU-NMS 0.6):",
@@ -189,22 +190,24 @@ def report(
                 ["box AP", "AP50", "AP75"],
                 [[f"{boxes[name]:.3f}" for name in SHOWN]],
             ),
-            "Poses, ranked by (7), OKS-NMS 0.5:",
+            "Poses, scored by eq. (7), OKS-NMS 0.5:",
             markdown(["", *names], of_boxes),
-            "What people are ranked by (found boxes, OKS-NMS 0.5):",
+            "Score used to rank people (detected boxes, OKS-NMS 0.5):",
             _rows(by_score, "box", RESCORINGS),
-            "Which poses are dropped (found boxes, ranked by (7)):",
+            "Pose NMS (detected boxes, scored by eq. (7)):",
             _rows(by_nms, "None", words),
             f"{len(table.labelled_rows())} people in {len(table.images)} images; "
-            f"{len(found)} boxes found, {int(people.overflow.sum())} more without a slot. "
-            f"In brackets: 95% intervals, {SAMPLES} paired bootstrap samples of images, "
-            "which say nothing of other seeds; bold: without 0.",
+            f"{len(detections)} detected boxes, {int(people.overflow.sum())} more dropped "
+            f"by the maximum. In brackets: 95% intervals from {SAMPLES} paired bootstrap "
+            "samples of images, without the variation between seeds; bold: intervals that "
+            "exclude 0.",
             _paper(),
         ]
     )
     figures = {f"box_{name}": boxes[name] for name in SHOWN}
-    figures |= {f"{name}@gt_boxes": in_boxes[f"{name}@gt_boxes"] for name in names}
-    figures |= {f"{name}@detections": detected[f"{name}@detections"] for name in names}
+    figures |= {f"{name}@gt_boxes": on_gt_boxes[f"{name}@gt_boxes"] for name in names}
+    for name in names:
+        figures[f"{name}@detections"] = on_detections[f"{name}@detections"]
     return text, figures
 
 
@@ -212,12 +215,11 @@ def _paper() -> str:
     rows = [
         [data, *(f"{value:.1f}" for value in values)] for data, values in PAPER.items()
     ]
-    table = markdown(
-        ["the paper's, trained on", *"AP AP50 AP75 APm APl AR".split()], rows
-    )
+    table = markdown(["paper, trained on", *"AP AP50 AP75 APm APl AR".split()], rows)
     return (
-        f"{table}\n\nThe paper's are of COCO test-dev: a ResNet-101 detector at 800x1200, "
-        "ResNet-101 at 353x257, ranked by (7), OKS-NMS 0.5. None belongs to a row above."
+        f"{table}\n\nThe numbers of the paper are for COCO test-dev: a ResNet-101 detector "
+        "at 800x1200, ResNet-101 at 353x257, scored by eq. (7), OKS-NMS 0.5. They cannot "
+        "be compared with the rows above."
     )
 
 
@@ -227,13 +229,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--detector", type=Path, default=runs_of / "detector")
     parser.add_argument("--pose", type=Path, default=runs_of / "pose")
     parser.add_argument(
-        "--slots", type=int, default=16, help="people an image, at most"
+        "--slots", type=int, default=16, help="maximum number of detections per image"
     )
     parser.add_argument("--out", type=Path, help="Markdown file to write")
     args = parser.parse_args(arguments)
     out = args.out or Path(__file__).with_suffix(".md")
     try:
-        detector, pose = directory.load(args.detector), directory.load(args.pose)
+        detector, pose = model_lib.load(args.detector), model_lib.load(args.pose)
         content, _ = report(detector, pose, slots=args.slots)
     except InputError as error:
         raise SystemExit(f"error: {error}") from None

@@ -1,4 +1,4 @@
-"""Keypoints and boxes to what a network predicts, and back.
+"""Codecs: keypoints and boxes to network targets, and network outputs back.
 
-One module a representation.
+One module per representation.
 """

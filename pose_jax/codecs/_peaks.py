@@ -1,6 +1,6 @@
-"""What the decoders of Gaussian heatmaps do with maps [n, h, w, k]; see `gaussian`.
+"""Implementation of the Gaussian heatmap decoders on maps [n, h, w, k]; see `gaussian`.
 
-Every function here is private to the package: arguments are checked by its callers.
+The functions are private to the package; their callers check the arguments.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from jax import lax
 from jaxtyping import Array, Int
 
 _MAX_STEP = 2.0
-"""Pixels per axis: a robust decoder goes no further from the peak."""
+"""Largest step of the robust decoder from the peak, in pixels per axis."""
 
 _FLAT = 1e-4
-"""The least curvature of the log, per pixel^2, in any direction: less is rounding."""
+"""Minimum curvature of the log heatmap per pixel^2, in any direction; less is rounding."""
 
 _FIT_FROM = 0.2
-"""The first fit reads samples above this fraction of the peak: four standard deviations
-of 5% noise, while a blob of sigma 1 still shows three samples per axis."""
+"""The first fit uses samples above this fraction of the peak: four standard deviations
+of 5% noise, and a Gaussian of sigma 1 still has three such samples per axis."""
 
 _ROUND = 1e-2
-"""What the fit believes in a round blob, in units of one full sample: enough to decide
-for the three or four samples of a sharp one, nothing beside the dozens of others."""
+"""Weight of the prior for a round Gaussian, in units of one full sample: it decides for
+the three or four samples of a sharp peak and is negligible for dozens of samples."""
 
 
 def _matmul(a, b):
@@ -35,15 +35,15 @@ def _matmul(a, b):
 
 
 def _peaks(maps):
-    """Row, column [n, k] and value [n, k] of the largest value, NaN being the least.
+    """Returns row, column and value [n, k] of each map's maximum; NaN counts as -inf.
 
-    In three passes, rows' maxima, row, column, kept apart by barriers: XLA would fuse
-    them, and as one argmax over h * w it takes several times as long.
+    The three passes (row maxima, row, column) are separated by barriers: fused by XLA
+    into one argmax over h * w, they take several times as long.
     """
     fixed = lax.stop_gradient(maps)
     barrier = lax.optimization_barrier
     rows = barrier(jnp.max(fixed, axis=2))  # [n, h, k]
-    # A NaN spoils its row's maximum; only then are the rows searched a second time.
+    # A NaN makes its row's maximum NaN; only then are the rows searched a second time.
     rows = lax.cond(
         jnp.any(jnp.isnan(rows)),
         lambda: jnp.max(_without_nan(fixed), axis=2),
@@ -70,9 +70,9 @@ def _take(maps, rows: Int[Array, "n k p"], columns: Int[Array, "n k q"]):
 
 
 def _patches(maps, y, x, radius: int):
-    """The square about each peak [n, k, p, p], at least float32, and what of it counts.
+    """Returns the patch around each peak [n, k, p, p], float32 or better, and its mask.
 
-    What does not, off the map or not finite, is 0.
+    Values off the map or not finite are 0, and masked.
     """
     h, w = maps.shape[1:3]
     around = jnp.arange(-radius, radius + 1).reshape(1, 1, -1)
@@ -139,13 +139,13 @@ def blur(maps, kernel):
 
 
 def _blur_patches(values, kernel):
-    """The 5x5 middle of blurred patches [n, k, 2r+5, 2r+5] for a kernel of 2r+1."""
+    """Returns the 5x5 center of blurred patches [n, k, 2r+5, 2r+5] for a kernel of 2r+1."""
     blurred = _correlate(_correlate(values, kernel, 2), kernel, 3)
     return lax.optimization_barrier(blurred)
 
 
 def _slopes(log_values):
-    """(dx, dy, dxx, dxy, dyy) of [..., 5, 5] values at their middle.
+    """Returns (dx, dy, dxx, dxy, dyy) of [..., 5, 5] values at their center.
 
     Second differences have stride 2, as in the published code.
     """
@@ -162,7 +162,7 @@ def _slopes(log_values):
 
 
 def _newton_step(slopes, *, bounded: bool):
-    """[..., 2]: minus the inverse Hessian times the gradient, equation (14).
+    """Returns [..., 2]: minus the inverse Hessian times the gradient, equation (14).
 
     Bounded: 0 where the Hessian is not negative definite, at most 2 pixels per axis.
     """
@@ -188,8 +188,8 @@ def decode_paper(maps, kernel):
     blurred = _blur_patches(values, kernel)
 
     # The published code scales the blurred map to its former maximum before it raises
-    # all values to 1e-10. In the log the scale, which is at least 1, is a constant: it
-    # matters, and the maximum of the whole blurred map with it, if a value is raised.
+    # all values to 1e-10. In the log the scale, which is at least 1, is a constant: it,
+    # and so the maximum of the whole blurred map, matters only if a value is raised.
     def former_maximum():
         top = jnp.max(blur(maps.astype(points.dtype), kernel), axis=(1, 2))
         return score.astype(points.dtype) / jnp.where(top == 0, 1, top)
@@ -239,9 +239,9 @@ def decode_robust(maps, kernel):
 
 
 def _fit_step(values, known):
-    """[..., 2]: from the middle of [..., p, p] to the top of the Gaussian fitted to it.
+    """Returns the step [..., 2] from the center of [..., p, p] to a fitted Gaussian's top.
 
-    Values have their peak, 1, in the middle; those not known count nothing.
+    Values have their peak, 1, at the center; unknown ones have no weight.
     """
     radius = values.shape[-1] // 2
     y, x = np.mgrid[-radius : radius + 1, -radius : radius + 1].reshape(2, -1) / radius
@@ -251,7 +251,7 @@ def _fit_step(values, known):
         jnp.asarray(basis, values.dtype),
         jnp.asarray(products, values.dtype),
     )
-    # Two equations more: as much curvature in x as in y, and none in xy.
+    # Two additional equations: equal curvature in x and y, and none in xy.
     prior = np.zeros((6, 6))
     prior[3:, 3:] = [[1, 0, -1], [0, 1, 0], [-1, 0, 1]]
     prior = jnp.asarray((prior * _ROUND / radius**4).reshape(1, 1, 36), values.dtype)
@@ -262,12 +262,12 @@ def _fit_step(values, known):
     strong = known & (values > _FIT_FROM)
     logs = jnp.log(jnp.where(strong, values, 1))
 
-    def least_squares(residual, weight):  # -> change of the fit, and if it is regular
+    def least_squares(residual, weight):  # -> change, and whether regular
         normal = _matmul(weight**2, products) + prior
         return _solve(normal, _matmul(weight * residual, basis))
 
-    # Of logs: weights v^2 for residuals log v, then one step on values v and a model
-    # exp(q): weights exp(q)^2 for residuals (v - exp(q)) / exp(q).
+    # First on logs: weights v^2 for residuals log v. Then one step on values v with a
+    # model exp(q): weights exp(q)^2 for residuals (v - exp(q)) / exp(q).
     weight = jnp.where(strong, values, 0)
     fit, regular = least_squares(weight * logs, weight)
     model = jnp.exp(jnp.minimum(_matmul(fit, basis.T), math.log(2)))
@@ -281,9 +281,9 @@ def _fit_step(values, known):
 
 
 def _solve(normal, right):
-    """Solves normal equations [n, k, 36], [n, k, 6] -> [n, k, 6], and if regular [n, k].
+    """Solves normal equations [n, k, 36], [n, k, 6] -> [n, k, 6], whether regular [n, k].
 
-    Elimination by hand: a batch of library calls for 6x6 matrices is slower.
+    Gauss-Jordan elimination: batched library calls for 6x6 matrices are slower.
     """
     normal = normal.reshape(*normal.shape[:2], 6, 6)
     diagonal = jnp.diagonal(normal, axis1=-2, axis2=-1)
@@ -293,8 +293,8 @@ def _solve(normal, right):
     regular = jnp.ones(right.shape[:2], bool)
     for i in range(6):
         row, column = rows[..., i, :], rows[..., :, i] - unit[i].reshape(1, 1, 6)
-        # Relative to what it was, a pivot is the part that its column does not share
-        # with the columns before it.
+        # Relative to its initial value, a pivot is the part of its column that is
+        # independent of the columns before it.
         regular = regular & (row[..., i] > 1e-5 * diagonal[..., i])
         row = row / jnp.where(regular, row[..., i], 1)[..., None]
         rows = rows - column[..., :, None] * row[..., None, :]

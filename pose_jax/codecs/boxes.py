@@ -1,15 +1,15 @@
-"""People's boxes as a detector predicts them: anchors, offsets to them, who is matched.
+"""Boxes of the person detector: anchors, box deltas, matching and sampling.
 
-A Faster R-CNN describes a box by how it differs from a given one: from one of the
-`anchors`, which are laid over the feature map, or from a proposal. `match` says which of
-those are to find whom, `sample` and `take` choose some of them for the loss, `encode`
-gives the numbers to learn, and `decode` turns what the network says into boxes.
+Faster R-CNN predicts a box relative to a reference box: one of the `anchors` of the
+feature map, or a proposal. `match` assigns people to reference boxes, `sample` and `take`
+select some of these for the loss, `encode` computes the regression targets, and `decode`
+turns predicted deltas into boxes.
 
 Boxes are (x0, y0, x1, y1) = (x, y, x + w, y + h), pixels of the network's input, with
-integer pixel centres; overlaps are those of areas in the plane. A box without extent, or
-with a negative one, has no area: it overlaps nothing, and nothing is ever NaN. Sizes are
-(width, height). Inputs must be floating point (integers are refused); results have at
-least float32.
+integer pixel centers; overlaps are ratios of areas in the plane. A box with a zero or
+negative side has no area and overlaps nothing; results are never NaN. Sizes are (width,
+height). Inputs must be floating point (integers raise an error); results have at least
+float32.
 
 *b leading axes, n and m boxes. `match`, `sample` and `take` are for one image: `jax.vmap`
 them.
@@ -29,12 +29,12 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int32, Key
 
 _LARGEST = math.log(1000 / 16)
-"""Of a decoded log size: a factor of 62.5, the bound of every public implementation. An
-untrained network would overflow the exponential."""
+"""Upper bound of a decoded log size, a factor of 62.5 as in every public implementation:
+an untrained network would overflow the exponential."""
 
 _TIE = 1e-5
-"""By how much, relatively, overlaps may differ and be one: those of anchors that lie in
-mirrored places differ by rounding."""
+"""Relative tolerance for ties of overlaps: those of anchors in mirrored positions differ
+by rounding."""
 
 
 def anchors(
@@ -45,21 +45,21 @@ def anchors(
     aspects: Sequence[int | float],
     offset: int | float = 0,
 ) -> Float[Array, "n 4"]:
-    """The boxes that a region proposal network starts from: a of them at each feature.
+    """Returns the anchors of a region proposal network, a of them at each feature.
 
-    Feature i lies at input pixel stride * i + offset, and its anchors are centred there.
-    None is cut off at the border.
+    Feature i lies at input pixel stride * i + offset, and its anchors are centered there.
+    Anchors are not clipped at the border.
 
     Args:
       size: (w, h) of the feature map.
       stride: input pixels from one feature to the next.
       scales: square roots of the areas, input pixels.
-      aspects: height over width; about 2.5 for a person who stands.
-      offset: of the first feature, input pixels; 0 in networks whose grids are aligned.
+      aspects: height over width; about 2.5 for a standing person.
+      offset: position of the first feature, input pixels; 0 for aligned grids.
 
     Returns:
-      float32, n = h * w * a with a = len(scales) * len(aspects): row by row, in a row
-      column by column, at a feature scale by scale, and of a scale aspect by aspect.
+      float32, n = h * w * a with a = len(scales) * len(aspects), in the order of rows,
+      columns, scales, aspects (the last varies fastest).
 
     Raises:
       ValueError: an empty map, no scale or aspect, or one that is not positive.
@@ -84,7 +84,7 @@ def anchors(
 def iou(
     boxes_xyxy: Float[Array, "*b n 4"], others_xyxy: Float[Array, "*b m 4"]
 ) -> Float[Array, "*b n m"]:
-    """Intersection over union of every box with every other one.
+    """Returns the intersection over union of all pairs of boxes.
 
     Args:
       boxes_xyxy: pixels.
@@ -105,10 +105,10 @@ def iou(
 def coverage(
     boxes_xyxy: Float[Array, "*b n 4"], regions_xyxy: Float[Array, "*b m 4"]
 ) -> Float[Array, "*b n m"]:
-    """How much of every box lies in every region: the intersection over the box's area.
+    """Returns the fraction of each box in each region: intersection over the box's area.
 
-    COCO's overlap with a crowd: a person's box inside of one is right, however large the
-    crowd is.
+    COCO's overlap with crowd regions: a box inside a region has overlap 1, however large
+    the region is.
 
     Args:
       boxes_xyxy: pixels.
@@ -134,17 +134,17 @@ def encode(
     """Boxes relative to anchors, eq. (2) of Faster R-CNN, each number times its scale.
 
     t_x = (x - x_a) / w_a, t_y = (y - y_a) / h_a, t_w = log(w / w_a), t_h = log(h / h_a)
-    with x, y the centre of a box. The scales bring the four, which are a tenth and a
-    fifth for a good proposal, to about one.
+    with x, y the center of a box. The scales bring the four numbers, about 0.1 (shifts)
+    and 0.2 (sizes) for a good proposal, to about 1.
 
     Args:
       boxes_xyxy: pixels. A side below 1 px, or negative, counts as 1 px here and in
         `decode`, as in `geometry`: padding gives finite numbers and gradients.
-      anchors_xyxy: one for each box, pixels; any box may be one.
-      scale: of (t_x, t_y, t_w, t_h); positive.
+      anchors_xyxy: one for each box, pixels; anchors or proposals.
+      scale: factors of (t_x, t_y, t_w, t_h); positive.
 
     Returns:
-      (t_x, t_y, t_w, t_h) times the scale; all 0 for a box that is its anchor.
+      (t_x, t_y, t_w, t_h) times the scale; all 0 for a box equal to its anchor.
 
     Raises:
       ValueError: not boxes, the shapes differ, integers, or a scale that is not positive.
@@ -167,16 +167,16 @@ def decode(
     *,
     scale: Sequence[int | float] = (10, 10, 5, 5),
 ) -> Float[Array, "*b n 4"]:
-    """The boxes that a network means: the inverse of `encode`.
+    """Decodes predicted deltas to boxes: the inverse of `encode`.
 
     Args:
-      deltas: (t_x, t_y, t_w, t_h) times the scale. A box is at most 1000/16 times as wide
-        and as high as its anchor, whatever they say.
-      anchors_xyxy: one for each row of numbers, pixels; a side below 1 px counts as 1.
-      scale: that of `encode`.
+      deltas: (t_x, t_y, t_w, t_h) times the scale. Width and height are limited to
+        1000/16 times those of the anchor.
+      anchors_xyxy: one for each row of deltas, pixels; a side below 1 px counts as 1.
+      scale: as for `encode`.
 
     Returns:
-      Pixels; a box may reach out of the image, see `clip`.
+      Pixels; a box may extend beyond the image.
 
     Raises:
       ValueError: not boxes, the shapes differ, integers, or a scale that is not positive.
@@ -200,32 +200,32 @@ def match(
     force: bool,
     crowd: int | float = 0.5,
 ) -> tuple[Int32[Array, " n"], Int32[Array, " n"]]:
-    """Which candidate is to find whom, and which are background.
+    """Assigns each candidate to a person or to the background, or ignores it.
 
     A candidate is positive if its best IoU with a person is at least `positive`,
-    background if it is below `negative`, and in no loss if it is between. With `force`
-    the candidates that overlap a person most, if at all, are positive too and belong to
-    that person (ties all do; of several people who claim one, it goes to the one it
-    overlaps most). Last, what is not positive and lies in a crowd region is in no loss:
-    it may well be a person there.
+    background if it is below `negative`, and ignored in between. With `force`, the
+    candidates with the highest nonzero IoU with a person are positive too and assigned
+    to that person (including ties; a candidate claimed by several people goes to the one
+    it overlaps most). Finally, candidates that are not positive and lie in a crowd region
+    are ignored: they may show a person.
 
     Faster R-CNN: 0.7, 0.3 and force for anchors; 0.5, 0.5 and no force for proposals.
 
     Args:
-      candidates_xyxy: anchors or proposals of one image, pixels. One without extent is
-        background: what is no candidate at all has to be taken out afterwards.
+      candidates_xyxy: anchors or proposals of one image, pixels. A box without extent is
+        background; padding has to be removed afterwards.
       people_xyxy: m may be 0, pixels.
       people_kind: 0 padding, 1 person, 2 crowd region.
       positive: IoU, in (0, 1].
       negative: IoU, in (0, positive].
       force: leave no person without a candidate.
-      crowd: how much of a candidate has to lie in one and the same crowd region, more
-        than which it is in no loss; in [0, 1].
+      crowd: a candidate is ignored if more than this fraction of it lies in one crowd
+        region; in [0, 1].
 
     Returns:
-      person: which of the m, the first of those that are equal; 0 if there is none or
-        none overlaps. It means something for positives only.
-      kind: 1 positive, 0 background, -1 in no loss.
+      person: index of the assigned person, the first of ties; 0 if there is none or none
+        overlaps. Only meaningful for positives.
+      kind: 1 positive, 0 background, -1 ignored.
 
     Raises:
       ValueError: shapes that do not match, integers, or thresholds out of order.
@@ -244,7 +244,7 @@ def match(
             "match takes one image, people_xyxy [m, 4] with a kind each; got "
             f"{people_xyxy.shape} and {people_kind.shape}. vmap over images."
         )
-    if len(people_kind) == 0:  # Padding instead: there is no maximum of nothing.
+    if len(people_kind) == 0:  # Pad: an empty axis has no maximum.
         people_xyxy = jnp.zeros((1, 4), people_xyxy.dtype)
         people_kind = jnp.zeros(1, jnp.int32)
 
@@ -274,22 +274,22 @@ def sample(
     count: int,
     share: int | float,
 ) -> Bool[Array, " n"]:
-    """Draws the candidates that a step learns from, without replacement.
+    """Samples the candidates for the loss, without replacement.
 
-    At most round(count * share) positives, and background to make up the count. Every
-    positive is as likely as any other, and so is all background. There are fewer than
-    `count` if the background does not suffice: more positives do not take its place.
+    Draws at most round(count * share) positives and fills up with background, uniformly
+    within each kind. Fewer than `count` are drawn if there is too little background; it
+    is not replaced by more positives.
 
     Faster R-CNN: 256 anchors, half of them positive.
 
     Args:
-      kind: of `match`, for one image.
-      key: of one image.
-      count: how many in all, at least 1.
-      share: of positives at most, in [0, 1].
+      kind: from `match`, for one image.
+      key: random key of one image.
+      count: total number, at least 1.
+      share: maximum fraction of positives, in [0, 1].
 
     Returns:
-      True for those drawn.
+      True for the sampled candidates.
 
     Raises:
       ValueError: kind is not [n], or a count or share out of range.
@@ -312,14 +312,14 @@ def sample(
 def take(
     picked: Bool[Array, " n"], *, count: int
 ) -> tuple[Int32[Array, " count"], Bool[Array, " count"]]:
-    """Where the picked ones are: a mask as a list of fixed length.
+    """Converts a mask to a list of indices of fixed length.
 
     Args:
-      picked: of `sample`, for one image.
-      count: length of the list, at least 1; what is picked beyond it is left out.
+      picked: mask from `sample`, for one image.
+      count: length of the list, at least 1; further picks are dropped.
 
     Returns:
-      index: of the picked ones in their order, then 0 as padding.
+      index: the picked indices in order, then 0 as padding.
       valid: False for padding.
 
     Raises:
@@ -335,18 +335,18 @@ def take(
 
 
 def _draw(allowed, lot, most, wanted):
-    """The `wanted` (at most `most`) of those allowed with the highest lots: [n] bool."""
+    """Returns [n] bool: the `wanted` (<= `most`) allowed ones with the highest lots."""
     most = min(most, lot.size)
     if most == 0:
         return jnp.zeros(allowed.shape, bool)
-    # top_k, not a threshold on the lots: two may be equal, and the count has to be right.
+    # top_k, not a threshold on the lots: lots may tie, and the count must be exact.
     highest, index = lax.top_k(jnp.where(allowed, lot, -1), most)
     drawn = (highest >= 0) & (jnp.arange(most) < wanted)
     return jnp.zeros(allowed.shape, bool).at[index].set(drawn)
 
 
 def area(boxes_xyxy):
-    """[*b, 4] -> [*b], square pixels; 0 for a box that is turned over."""
+    """[*b, 4] -> [*b], square pixels; 0 for a box with a negative side."""
     side = jnp.maximum(boxes_xyxy[..., 2:] - boxes_xyxy[..., :2], 0)
     return side[..., 0] * side[..., 1]
 
@@ -360,7 +360,7 @@ def _intersection(boxes_xyxy, others_xyxy):
 
 
 def _ratio(part, whole):
-    """In [0, 1], 0 of nothing, with a gradient that is finite there."""
+    """part / whole in [0, 1]; 0, with a finite gradient, where the whole is 0."""
     some = jnp.broadcast_to(whole > 0, part.shape)
     return jnp.where(some, part / jnp.where(some, whole, 1), 0)
 
@@ -376,7 +376,7 @@ def _row(values, like):
 
 
 def _pairs(**arrays):
-    """Boxes of which every one meets every other: the same leading axes."""
+    """Checks boxes that are compared pairwise: their leading axes must be equal."""
     (a, x), (b, y) = arrays.items()
     boxes, others = _boxes(**arrays)
     if boxes.shape[:-2] != others.shape[:-2]:
@@ -388,7 +388,7 @@ def _pairs(**arrays):
 
 
 def _matched(**arrays):
-    """Rows that belong together: the same shape."""
+    """Checks boxes that are compared row by row: their shapes must be equal."""
     first, second = _boxes(**arrays)
     if first.shape != second.shape:
         raise ValueError(
@@ -399,7 +399,7 @@ def _matched(**arrays):
 
 
 def _boxes(**arrays):
-    """All in one dtype, float32 or better."""
+    """Checks boxes and converts them to one dtype, float32 or better."""
     for name, array in arrays.items():
         if array.ndim < 2 or array.shape[-1] != 4:
             raise ValueError(f"{name} must be [*b, n, 4]; got {array.shape}.")

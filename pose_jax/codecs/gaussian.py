@@ -1,12 +1,12 @@
-"""Gaussian heatmaps: keypoints drawn as blobs of peak 1, and the decoders of such maps.
+"""Gaussian heatmaps: keypoints rendered with peak 1, and decoders of such maps.
 
-Points are (x, y) in heatmap pixels with integer pixel centres; sizes are (width,
-height); heatmaps are [*b, h, w, k]. Inputs must be floating point (integers are
-refused). Scores keep the dtype of the maps; decoded points have at least float32, since
+Points are (x, y) in heatmap pixels with integer pixel centers; sizes are (width,
+height); heatmaps are [*b, h, w, k]. Inputs must be floating point (integers raise an
+error). Scores keep the dtype of the maps; decoded points have at least float32, since
 bfloat16 would round a coordinate of 40 to a quarter of a pixel.
 
-A decoder looks first for the peak, the largest value, of ties the first in raster
-order; NaN counts as minus infinity. What it adds to the peak is a fraction of a pixel.
+A decoder first finds the peak, the largest value (of ties the first in raster order; NaN
+counts as minus infinity), and then adds a sub-pixel offset.
 
 Sources: DARK, arXiv:1910.06278 (unbiased encoding, Taylor decoding); HRNet,
 arXiv:1902.09212, and Hourglass, arXiv:1603.06937 (the quarter shift).
@@ -40,16 +40,16 @@ def encode(
     quantize: bool = False,
     cutoff: float | int | None = None,
 ) -> Float[Array, "*b h w k"]:
-    """Renders one Gaussian per keypoint, of peak 1 (not 1 / 2 pi sigma^2) at its place.
+    """Renders one Gaussian per keypoint, with peak 1 (not 1 / 2 pi sigma^2).
 
-    The default is DARK's unbiased encoding: the true centre, over the whole map. HRNet
-    and Simple Baselines are `quantize=True, cutoff=3`.
+    The default is DARK's unbiased encoding: the true center, over the whole map. HRNet
+    and Simple Baselines use `quantize=True, cutoff=3`.
 
     Args:
-      points_xy: heatmap pixels; a point off the map renders what of it is on the map.
+      points_xy: heatmap pixels; of a point off the map, the part on the map is rendered.
       size: (width, height) of the heatmap.
       sigma: standard deviation, heatmap pixels.
-      quantize: round the centre to a pixel first, halves up: the biased encoding.
+      quantize: round the center to a pixel first, halves up: the biased encoding.
       cutoff: zero outside the square |dx|, |dy| <= cutoff * sigma. None: no cut.
 
     Returns:
@@ -88,7 +88,7 @@ def reaches(
     sigma: float | int,
     cutoff: float | int = 3,
 ) -> Bool[Array, "*b k"]:
-    """Whether the square of half-width cutoff * sigma about a point touches the map.
+    """Returns whether the square |dx|, |dy| <= cutoff * sigma about a point meets the map.
 
     The target weight: a keypoint that does not reach its map should not be trained on.
 
@@ -115,13 +115,13 @@ def reaches(
 def decode_argmax(
     heatmaps: Float[Array, "*b h w k"],
 ) -> tuple[Float[Array, "*b k 2"], Float[Array, "*b k"]]:
-    """The peak of each map.
+    """Decodes the peak of each map.
 
     Args:
       heatmaps: any values; NaN counts as minus infinity.
 
     Returns:
-      Points at pixel centres, always inside the map, and scores, the values there.
+      Points at pixel centers, always inside the map, and scores, the values there.
 
     Raises:
       ValueError: integer maps or an empty axis.
@@ -133,13 +133,13 @@ def decode_argmax(
 def decode_shift(
     heatmaps: Float[Array, "*b h w k"], *, rule: Literal["sign", "second"] = "sign"
 ) -> tuple[Float[Array, "*b k 2"], Float[Array, "*b k"]]:
-    """The peak moved a quarter of a pixel: the decoder DARK replaces.
+    """Decodes the peak, shifted by a quarter of a pixel: the decoder that DARK replaces.
 
     Args:
       heatmaps: any values; NaN counts as minus infinity.
-      rule: "sign", HRNet's code: on each axis towards the larger of the two neighbours,
+      rule: "sign", HRNet's code: on each axis toward the larger of the two neighbors,
         where 1 < x < w - 1 and 1 < y < h - 1 for the peak. "second", equation (8) as
-        printed: towards the second largest value of the map, wherever that is.
+        printed: toward the second largest value of the map, wherever that is.
 
     Returns:
       Points, always inside the map, and scores, the values of the peaks.
@@ -160,35 +160,34 @@ def decode_dark(
     kernel_size: int | None = None,
     variant: Literal["robust", "paper"] = "robust",
 ) -> tuple[Float[Array, "*b k 2"], Float[Array, "*b k"]]:
-    """Sub-pixel peaks: a Newton step on the log of the blurred map, (10) to (15).
+    """Decodes sub-pixel peaks: a Newton step on the log of the blurred map, (10) to (15).
 
-    Both variants blur with a Gaussian (the one of training, to remove secondary peaks)
-    and read 13 values of the blurred map. They differ at the rim and on bad maps:
+    Both variants blur with a Gaussian (that of training, to remove secondary peaks) and
+    use 13 values of the blurred map. They differ near the border and on invalid maps:
 
     "paper" is the published code: the blur sees zeros outside the map, which pushes
     points within its reach inwards, by half a pixel and more; peaks at 0, 1, size - 2
     and size - 1 are not refined; a peak <= 0 becomes (0, 0); nothing bounds the step,
     so a point may leave the map.
 
-    "robust" is the same wherever the blur sees only the map. Nearer to an edge it fits
+    "robust" is the same wherever the blur stays inside the map. Nearer to an edge it fits
     exp(quadratic) to the unblurred values around the peak: least squares on their logs,
-    weighted by value^2, which is what additive noise asks for, then one Gauss-Newton
-    step on the values themselves, where samples too weak for a log count too. It moves
-    only where the peak is positive and finite and the Hessian negative definite, and at
-    most 2 pixels per axis.
+    weighted by value^2 as suits additive noise, then one Gauss-Newton step on the values
+    themselves, which also uses samples too weak for a log. It refines only peaks that are
+    positive and finite with a negative definite Hessian, by at most 2 pixels per axis.
 
     Args:
       heatmaps: values of any scale; NaN counts as minus infinity.
-      sigma: of the blur, heatmap pixels. Alone: the kernel is the odd number nearest to
-        6 * sigma - 1 wide, at least 3.
-      kernel_size: of the blur, heatmap pixels, odd; 1 is no blur. Alone: OpenCV's
-        kernel of this size, from 11 on a Gaussian of sigma
-        0.3 * ((k - 1) / 2 - 1) + 0.8. Neither: 11.
+      sigma: standard deviation of the blur, heatmap pixels. Given alone, the kernel size
+        is the odd number nearest to 6 * sigma - 1, at least 3.
+      kernel_size: size of the blur, heatmap pixels, odd; 1 is no blur. Given alone, the
+        kernel is OpenCV's of this size: from 11 on, a Gaussian of sigma
+        0.3 * ((k - 1) / 2 - 1) + 0.8. If neither is given: 11.
       variant: "robust" or "paper".
 
     Returns:
-      Points ("robust": finite and in [0, w-1] x [0, h-1] for every map whatever) and
-      scores, the values of the peaks in the map as it came.
+      Points ("robust": finite and in [0, w-1] x [0, h-1] for any map) and scores, the
+      values of the peaks before the blur.
 
     Raises:
       ValueError: an unknown variant, a sigma that is not positive, an even kernel size,
@@ -207,7 +206,7 @@ def modulate(
 ) -> Float[Array, "*b h w k"]:
     """Blurs each map and rescales it to [0, its former maximum], (15) and (16).
 
-    The published code, and so `decode_dark`, leaves the minimum where it is.
+    The published code, and so `decode_dark`, does not subtract the minimum.
 
     Args:
       heatmaps: any finite values; zero outside the map.
@@ -262,7 +261,7 @@ def _restore(decoded, leading):
 
 
 def _kernel(sigma: float | int | None, kernel_size: int | None) -> tuple[float, ...]:
-    """The blur's weights, of sum 1."""
+    """Returns the weights of the blur, which sum to 1."""
     _check_positive(sigma=sigma)
     if kernel_size is None:
         kernel_size = (

@@ -1,13 +1,13 @@
-"""Heatmaps of discs with offset fields, and the Hough voting that fuses the two.
+"""Binary heatmaps with offset fields, and the Hough voting that fuses the two.
 
-Every pixel says how likely it is to lie near a keypoint and where from there the keypoint
-is. It votes, as much as it is likely, for the place its offset points at; the keypoint is
-where most votes meet.
+Each pixel has a probability of lying near a keypoint and an offset to that keypoint. It
+casts a vote, weighted by the probability, for the position its offset points to; the
+keypoint is decoded at the maximum of the accumulated votes.
 
-Points and offsets are (x, y) in pixels of the map, with integer pixel centres; sizes are
+Points and offsets are (x, y) in pixels of the map, with integer pixel centers; sizes are
 (width, height); heatmaps are [*b, h, w, k], offsets [*b, h, w, k, 2]. In MultiPose the
-map is as large as the network's input. Inputs must be floating point (integers are
-refused); results have at least float32.
+map is as large as the network's input. Inputs must be floating point (integers raise an
+error); results have at least float32.
 
 Source: MultiPose (G-RMI), Papandreou et al., CVPR 2017, arXiv:1701.01779.
 """
@@ -25,9 +25,9 @@ from jaxtyping import Array, Float
 from pose_jax.codecs import _peaks
 
 _REACH = 3
-"""Pixels to each side of the peak that the sub-pixel estimate reads. Votes that miss by
-1.5 px (standard deviation, per axis): 1 reads to 0.31 px, 2 to 0.17, 3 to 0.07, 4 to 0.04;
-wider, it would read the same joint of the next person."""
+"""Radius of the window of the sub-pixel estimate, pixels. With votes of standard deviation
+1.5 px per axis, radius 1 has an error of 0.31 px, 2 of 0.17, 3 of 0.07, 4 of 0.04; a wider
+window would include the same joint of a neighboring person."""
 
 
 def encode(
@@ -36,16 +36,16 @@ def encode(
     size: tuple[int, int],
     radius: float | int,
 ) -> tuple[Float[Array, "*b h w k"], Float[Array, "*b h w k 2"]]:
-    """What MultiPose learns: a disc round each keypoint, and the way there.
+    """Encodes keypoints as binary heatmaps and offset fields, the targets of MultiPose.
 
-    The offsets are those of every pixel of the map. That only the ones in the disc are
-    learnt is up to the loss: `losses.offset_huber` with the heatmaps as its mask.
+    Offsets are defined at every pixel. The loss restricts them to the disc around each
+    keypoint: `losses.offset_huber` takes the heatmaps as its mask.
 
     Args:
-      points_xy: l_k, pixels of the map; a point off the map gives what of its disc is on
-        the map. NaN gives an empty disc and offsets of NaN.
+      points_xy: l_k, pixels of the map; of a point off the map, the part of its disc on
+        the map is set. NaN gives an empty heatmap and offsets of NaN.
       size: (width, height) of the map.
-      radius: R of the disc, pixels; 25 for maps of 353 x 257 in the paper.
+      radius: disc radius R, pixels; 25 for maps of 353 x 257 in the paper.
 
     Returns:
       Heatmaps, 1 where ||x - l_k|| <= R, 0 elsewhere, and offsets l_k - x, pixels.
@@ -76,22 +76,22 @@ def fuse(
 ) -> Float[Array, "*b h w k"]:
     """Hough voting: f(x_i) = sum_j h(x_j) G(x_j + F(x_j) - x_i) / (pi R^2), eq. (4).
 
-    G is the bilinear kernel: a vote between pixels is shared by its four neighbours, and
-    what falls on neighbours off the map is lost. A vote that is nowhere near the map, or
-    whose offset is not finite, counts for nothing, whatever its heatmap says.
+    G is the bilinear kernel: a vote is split among its four neighboring pixels, and parts
+    that fall off the map are lost. Votes a pixel or more outside the map, or with an
+    offset that is not finite, are ignored, whatever their heatmap value.
 
-    Differentiable in both: in an offset piecewise, at whole pixels from the right, and 0
-    for votes that do not count. A heatmap that is not finite spoils the four pixels it
-    votes for. On a GPU the order of the additions, and so the last bits, may vary.
+    Differentiable in both: piecewise in an offset (from the right at whole pixels), and 0
+    for ignored votes. A heatmap value that is not finite makes the four pixels it votes
+    for so too. On a GPU the order of the additions, and so the last bits, may vary.
 
     Args:
       heatmaps: h, probabilities in [0, 1] (not logits).
       offsets: F, pixels of the map.
-      radius: R of the discs that were learnt, pixels of the map; it only scales.
+      radius: disc radius R in training, pixels of the map; only a scale factor here.
 
     Returns:
-      The votes: their sum is at most that of the heatmaps / (pi R^2), and equal where
-      none leave. A keypoint that all of its disc agrees on gets about 1.
+      Hough scores. Their sum is at most sum(heatmaps) / (pi R^2), with equality if no
+      vote leaves the map. A keypoint on which its whole disc agrees scores about 1.
 
     Raises:
       ValueError: a radius that is not positive, shapes that do not match, or integers.
@@ -114,22 +114,22 @@ def decode(
     radius: float | int,
     subpixel: bool = False,
 ) -> tuple[Float[Array, "*b k 2"], Float[Array, "*b k"]]:
-    """The place most votes go to, and how many they are: the max of f_k in eq. (7).
+    """Decodes each keypoint at the maximum of its fused map f_k, and scores it: eq. (7).
 
-    The peak of `fuse` is the largest value, of ties the first in raster order; NaN counts
+    The peak is the largest value of `fuse`, of ties the first in raster order; NaN counts
     as minus infinity.
 
     Args:
       heatmaps: probabilities in [0, 1] (not logits).
       offsets: pixels of the map.
-      radius: of the discs that were learnt, pixels of the map.
-      subpixel: beyond the paper, which stops at the pixel: the centre of gravity of the
-        positive votes in the 7x7 pixels about the peak. It is exact where all votes name
-        one place on the map, which four pixels then share.
+      radius: disc radius in training, pixels of the map.
+      subpixel: return the centroid of the positive votes in the 7x7 pixels around the
+        peak, which is exact where all votes agree on one position. The paper stops at the
+        pixel.
 
     Returns:
-      Points, always inside the map, at pixel centres unless `subpixel`; and scores, the
-      values of the fused maps there, at the pixel in any case.
+      Points, always inside the map, at pixel centers unless `subpixel`; and scores, the
+      values of the fused maps at the peak pixels.
 
     Raises:
       ValueError: a radius that is not positive, shapes that do not match, or integers.
@@ -148,10 +148,9 @@ def decode(
 def _fuse(heatmaps, offsets, scale):
     """[n, h, w, k], [n, h, w, k, 2] -> [n, h, w, k].
 
-    On a CPU one person after another: the same 70 MB of temporaries (353 x 257 pixels, 17
-    keypoints) serve them all, and it takes 0.6 to 0.7 of the time that all at once take.
-    An accelerator is better used by one large step, and a loop over people who lie on
-    several devices would bring all of them to each first.
+    On a CPU, one person at a time is faster, since the temporaries are reused. On
+    accelerators, one large step is faster, and a loop over people who are sharded over
+    several devices would first copy all of them to each.
     """
     return lax.platform_dependent(
         heatmaps, offsets, scale, cpu=_fuse_in_turn, default=_fuse_at_once
@@ -169,17 +168,16 @@ def _fuse_at_once(heatmaps, offsets, scale):
 def _fuse_one(heatmaps, offsets, scale):
     """[h, w, k], [h, w, k, 2] -> [h, w, k].
 
-    One scatter of the four shares of a vote as a row, then three shifted adds: on a CPU
-    half the time of four scatters. Scattering one keypoint after another, which keeps the
-    map in the cache, gains nothing: the maps have to be transposed for it.
+    One scatter of the four bilinear weights of a vote as a row, then three shifted adds:
+    on a CPU this takes half the time of four scatters.
     """
     h, w, k = heatmaps.shape
     pixel_x, pixel_y = _pixels(heatmaps.shape, heatmaps.dtype)
     x, y = pixel_x + offsets[..., 0], pixel_y + offsets[..., 1]
     # False for NaN too. What remains is safe to convert to integers.
     counts = (x > -1) & (x < w) & (y > -1) & (y < h)
-    # A vote that does not count stays in its place, weighing nothing: all at one pixel
-    # they would wait for one another.
+    # Ignored votes stay at their own pixels with weight 0: sent to one pixel, they would
+    # serialize the scatter.
     x, y = jnp.where(counts, x, pixel_x), jnp.where(counts, y, pixel_y)
     votes = jnp.where(counts, heatmaps, 0)
 
@@ -189,7 +187,7 @@ def _fuse_one(heatmaps, offsets, scale):
     is_below = np.array([False, False, True, True]).reshape(1, 1, 1, 4)
     shares = jnp.where(is_right, right, 1 - right)
     shares = shares * jnp.where(is_below, below, 1 - below)
-    # Row and column 0 are those before the first of the map.
+    # Row and column 0 lie just before the map.
     corners = jnp.zeros((h + 1, w + 1, k, 4), heatmaps.dtype)
     row, column = top.astype(jnp.int32) + 1, left.astype(jnp.int32) + 1
     keypoint = jnp.arange(k, dtype=jnp.int32).reshape(1, 1, k)
@@ -203,7 +201,7 @@ def _fuse_one(heatmaps, offsets, scale):
 
 @jax.jit
 def _centroid(maps, points):
-    """Of what is positive about the peaks of maps [n, h, w, k]; points [n, k, 2]."""
+    """Centroids [n, k, 2] of the positive values of maps [n, h, w, k] around peaks."""
     x, y = points[..., 0], points[..., 1]
     values, _ = _peaks._patches(
         maps, y.astype(jnp.int32), x.astype(jnp.int32), _REACH
@@ -220,7 +218,7 @@ def _centroid(maps, points):
 
 
 def _pixels(shape, dtype):
-    """x and y of the pixels of maps [*b, h, w, k], of the same rank."""
+    """Returns x and y of the pixels of maps [*b, h, w, k], with the same rank."""
     ones = (1,) * (len(shape) - 3)
     h, w = shape[-3:-1]
     x = jnp.arange(w, dtype=dtype).reshape(*ones, 1, w, 1)
@@ -228,7 +226,7 @@ def _pixels(shape, dtype):
 
 
 def _floats(**arrays):
-    """All in one dtype, float32 or better."""
+    """Converts all to one dtype, float32 or better."""
     for name, array in arrays.items():
         if not jnp.issubdtype(array.dtype, jnp.floating):
             raise ValueError(f"{name} must be floating point; got {array.dtype}.")
@@ -244,7 +242,7 @@ def _maps(heatmaps, offsets, radius):
         )
     if offsets.shape != (*heatmaps.shape, 2):
         raise ValueError(
-            "offsets must be [*b, h, w, k, 2], one (x, y) a value of the heatmaps; got "
+            "offsets must be [*b, h, w, k, 2], one (x, y) per heatmap value; got "
             f"{offsets.shape} for heatmaps {heatmaps.shape}."
         )
     return _floats(heatmaps=heatmaps, offsets=offsets)

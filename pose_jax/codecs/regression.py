@@ -1,16 +1,15 @@
-"""Coordinates in units of a box, and the cascade of DeepPose.
+"""Coordinates normalized by a box, and the cascade of DeepPose.
 
-Points are (x, y), boxes (x, y, x + w, y + h), both in pixels of one frame. Normalised
-coordinates are 0 at the centre of the box and +-0.5 at its sides. Inputs must be
-floating point (integers are refused); results have at least float32, since bfloat16
+Points are (x, y), boxes (x, y, x + w, y + h), both in pixels of one frame. Normalized
+coordinates are 0 at the center of the box and +-0.5 at its sides. Inputs must be
+floating point (integers raise an error); results have at least float32: bfloat16
 would round a coordinate of 300 to two pixels.
 
-A side below 1 px, or negative, counts as 1 px, everywhere here as in `geometry`: a box
-of size zero gives finite numbers, and what one function divides by another multiplies
-with.
+A side below 1 px, or negative, counts as 1 px in all functions, as in `geometry`: a box
+of size zero gives finite numbers, and `denormalize` remains the inverse of `normalize`.
 
-A later stage of the cascade looks at a square round each joint, of a side proportional to
-the person's `diameter`. Its output goes through `refine`.
+A later stage of the cascade sees a square crop around each joint, with a side proportional
+to the person's `diameter`. `refine` applies its output.
 
 *b leading axes, k keypoints; a side has the leading axes of its points, or 1 instead.
 
@@ -26,7 +25,7 @@ from jaxtyping import Array, Float, Shaped
 def normalize(
     points_xy: Float[Array, "*b k 2"], box_xyxy: Float[Array, "*b 4"]
 ) -> Float[Array, "*b k 2"]:
-    """N(y; b) of eq. (1): (y - centre) / (width, height) of the box.
+    """N(y; b) of eq. (1): (y - center) / (width, height) of the box.
 
     Each axis has its own length, so the matching crop N(x; b) does not keep the aspect.
 
@@ -35,7 +34,7 @@ def normalize(
       box_xyxy: one for all points of a row, pixels; a side below 1 px counts as 1 px.
 
     Returns:
-      Units of the box: in [-0.5, 0.5] inside of it.
+      Units of the box: in [-0.5, 0.5] inside it.
 
     Raises:
       ValueError: the leading axes differ, or integers.
@@ -47,7 +46,7 @@ def normalize(
 def denormalize(
     points_xy: Float[Array, "*b k 2"], box_xyxy: Float[Array, "*b 4"]
 ) -> Float[Array, "*b k 2"]:
-    """The inverse of `normalize`: centre + (width, height) * y.
+    """The inverse of `normalize`: center + (width, height) * y.
 
     Args:
       points_xy: units of the box, as a network predicts them.
@@ -69,16 +68,16 @@ def diameter(
     *,
     visibility: Shaped[Array, "*b k"] | None = None,
 ) -> Float[Array, "*b"]:
-    """diam(y): how far apart the opposing joints of the torso are.
+    """diam(y): the distance between the opposing joints of the torso.
 
     Args:
       points_xy: pixels.
       torso: `KeypointSet.torso`: a shoulder and the hip of the other side.
-      visibility: 0 not labelled, else labelled; None: all are known.
+      visibility: 0 not labeled, else labeled; None: all are known.
 
     Returns:
-      Pixels; 0 where one of the two is not labelled, whatever its coordinates hold. Its
-      gradient is finite, 0 where both are at one place.
+      Pixels; 0 where one of the two is not labeled, whatever its coordinates. The
+      gradient is finite, and 0 where both coincide.
 
     Raises:
       ValueError: torso names a keypoint that does not exist, shapes differ, or integers.
@@ -96,7 +95,7 @@ def diameter(
         visibility = jnp.asarray(visibility)
         if visibility.shape != points_xy.shape[:-1]:
             raise ValueError(
-                "visibility is [*b, k], one a point; got "
+                "visibility must be [*b, k], one value per point; got "
                 f"{visibility.shape} and {points_xy.shape}."
             )
         known = (visibility[..., i] > 0) & (visibility[..., j] > 0)
@@ -111,16 +110,16 @@ def refine(
     output_xy: Float[Array, "*b 2"],
     side: Float[Array, "*#b"],
 ) -> Float[Array, "*b 2"]:
-    """The joints after one more stage: y + side * psi.
+    """Updates the joints by one more stage: y + side * psi.
 
-    The paper's update y + N^-1(psi; b), read literally, adds the centre of the box twice:
-    b is centred at y, and N^-1 puts that back itself. N^-1 alone is meant, which is this.
+    The paper's update y + N^-1(psi; b), read literally, adds the center of the box twice:
+    b is centered at y, and N^-1 already adds that center. This function is N^-1 alone.
 
     Args:
-      points_xy: joints of the stage before, at the centres of the crops, pixels.
-      output_xy: of each joint its own component of the network's output for its crop,
+      points_xy: joints of the previous stage, at the centers of the crops, pixels.
+      output_xy: for each joint, its own component of the network's output for its crop,
         in units of the crop.
-      side: of the crops, pixels; below 1 px counts as 1 px.
+      side: side of the crops, pixels; below 1 px counts as 1 px.
 
     Returns:
       Pixels.
@@ -148,7 +147,7 @@ def refine(
 
 
 def _floats(**arrays):
-    """All in float32 or better."""
+    """Converts all to float32 or better."""
     arrays = {name: jnp.asarray(array) for name, array in arrays.items()}
     for name, array in arrays.items():
         if not jnp.issubdtype(array.dtype, jnp.floating):
@@ -165,7 +164,7 @@ def _check_points(points_xy):
 
 
 def _points_and_box(points_xy, box_xyxy):
-    """Points, and of each row the centre and the size of the box, [*b, 1, 2]."""
+    """Returns points, and the center and size of each row's box, [*b, 1, 2]."""
     points_xy, box_xyxy = _floats(points_xy=points_xy, box_xyxy=box_xyxy)
     _check_points(points_xy)
     if box_xyxy.shape != (*points_xy.shape[:-2], 4):

@@ -1,10 +1,10 @@
-"""From original annotation files to batches.
+"""Data sets: from original annotation files to batches.
 
-A data set's module turns files into a `table.Table`, `canvas` and `readers` turn the rows
-of a Table into batches; `check` finds damage, `synthetic` makes people to train on.
+A data set's module reads files into a `table.Table`, `canvas` and `readers` turn the rows
+of a Table into batches; `check` validates data sets, `synthetic` generates one.
 
 To add a data set: a module with `load(root, split, **options) -> Table` and a `DataSet`,
-and a line in DATASETS.
+and a line in DATASETS; tests/data/test_formats.py asks for an entry of its own.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ class SourceConfig:
 
     Attributes:
       name: a key of DATASETS, or "package.module:attribute", a reader of your own.
-      root: the user's folder; of a joined set the folder of its sources' folders.
-      split: as the data set calls it.
+      root: folder of the data set; for a joined set, the parent folder of its sources.
+      split: name of the split in the data set.
       options: further keyword arguments of its reader.
     """
 
@@ -58,7 +58,7 @@ DATASETS: dict[str, DataSet] = {
 
 
 def data_set(name: str, where: str = "config.data") -> DataSet:
-    """The data set of that name.
+    """Returns the data set of a name.
 
     Args:
       name: a key of DATASETS, or "package.module:attribute", a DataSet or a reader.
@@ -72,7 +72,7 @@ def data_set(name: str, where: str = "config.data") -> DataSet:
 
 
 def reader(source: SourceConfig) -> Callable[[], Table]:
-    """What reads the split that a config names.
+    """Returns a function that reads the split of a config.
 
     Raises:
       ConfigError: no such data set, or its reader does not take an option.
@@ -88,7 +88,7 @@ def reader(source: SourceConfig) -> Callable[[], Table]:
 
 
 def load(source: SourceConfig) -> Table:
-    """Reads the split that a config names.
+    """Reads the split of a config.
 
     Raises:
       ConfigError: as of `reader`.
@@ -98,12 +98,12 @@ def load(source: SourceConfig) -> Table:
 
 
 def usual_keypoints(name: str, options: Mapping[str, Any]) -> KeypointSet | None:
-    """The keypoint set to expect of data that cannot be read; None if it is not known.
+    """Returns the keypoint set of data without reading them; None if unknown.
 
     Args:
-      name: the data set, as of SourceConfig.
-      options: of its reader. "keypoints" names the set; of a joined set it is the one
-        that all sources have.
+      name: the data set, as in SourceConfig.
+      options: options of its reader. "keypoints" names the set; for a joined set, it is
+        the set that all sources share.
     """
     if name == "joined":
         sets = [
@@ -120,15 +120,15 @@ def usual_keypoints(name: str, options: Mapping[str, Any]) -> KeypointSet | None
 def prepare_source(
     source: SourceConfig, out: Path | str, name: str | None = None
 ) -> str:
-    """Packs the split that a config names, and describes the store.
+    """Packs the split of a config into a store, and returns a description of it.
 
     Args:
-      source: what to pack.
-      out: the folder of all stores, as of `store.prepare`.
-      name: of the data set in the store; None for its own.
+      source: the split to pack.
+      out: the folder of all stores, as in `store.prepare`.
+      name: name of the data set in the store; None for its own.
 
     Raises:
-      ConfigError: the source is a store already, or a name cannot be.
+      ConfigError: the source is a store already, or a name is invalid.
       InputError: the files are absent or broken, or another store is there.
     """
     if source.name == "prepared":

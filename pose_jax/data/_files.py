@@ -1,4 +1,4 @@
-"""What the readers of original files share: their options, jsons, and images on a disk."""
+"""Shared by the readers of original files: options, JSON files, and images on disk."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from pose_jax.errors import ConfigError, InputError
 
 
 def one_of(option: str, value: Any, allowed: Sequence[str]) -> None:
-    """Refuses a word that an option does not have."""
+    """Raises ConfigError if an option has none of the allowed values."""
     if value not in allowed:
         words = ", ".join(f'"{word}"' for word in allowed)
         raise ConfigError(f"{option} must be one of {words}; got {value!r}.")
 
 
 def broken(what: str) -> InputError:
-    """What to raise about a row that cannot be used."""
+    """Returns the error for an invalid row."""
     return InputError(f"{what}. Fix the annotation file.")
 
 
 def read_json(
     path: Path, kind: type, remedy: str = "`annotations=` names another"
 ) -> Any:
-    """What a json, or a .gz of one, holds: a dict or a list, as `kind` says.
+    """Reads a JSON file, or a .gz of one, that holds a dict or a list, as given by `kind`.
 
     Raises:
-      InputError: the file is absent (`remedy` says what to do), broken, or of another kind.
+      InputError: the file is missing (`remedy` is advice), broken, or of another kind.
     """
     try:
         data = path.read_bytes()
@@ -42,7 +42,9 @@ def read_json(
     except FileNotFoundError:
         raise InputError(f"{path} does not exist; {remedy}.") from None
     except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror or error}.") from None
+        raise InputError(
+            f"{path} cannot be read: {error.strerror or error}; {remedy}."
+        ) from None
     except (ValueError, RecursionError, EOFError, zlib.error) as error:
         raise InputError(f"{path} is not JSON ({error}). Fetch it again.") from None
     if not isinstance(data, kind):
@@ -54,7 +56,7 @@ def read_json(
 
 
 def is_file(path: Path) -> bool:
-    """Also of a name that no file can have."""
+    """Returns whether a path is a file; False for invalid names."""
     try:
         return path.is_file()
     except (OSError, ValueError):
@@ -62,10 +64,10 @@ def is_file(path: Path) -> bool:
 
 
 def present(what: Any, folder: Path, names: Sequence[str], missing: str) -> np.ndarray:
-    """[m] bool: which images of `what` are in the folder.
+    """Returns [m] bool: which images of `what` are in the folder.
 
     Args:
-      missing: about the others, "error" refuses, "skip" logs how many they are.
+      missing: for missing images, "error" raises, "skip" logs their number.
 
     Raises:
       InputError: there is no such folder, or images are missing from it.

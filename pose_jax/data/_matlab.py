@@ -1,8 +1,8 @@
-"""What the readers of the older data sets share: .mat files, and people as a Table.
+"""Shared by the readers of the older data sets: .mat files, and Tables of their people.
 
-MATLAB knows no absent value and no scalar: all is a matrix, and what was never set is an
-empty one. `structs`, `field`, `number` and `text` read that without surprises. The rest
-makes a Table of people whose image sizes and boxes the annotations do not give.
+MATLAB has no missing values and no scalars: everything is a matrix, and unset values are
+empty ones. `structs`, `field`, `number` and `text` handle that. The rest builds a Table of
+people whose annotations have no image sizes and boxes.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from pose_jax.errors import InputError, one_line
 from pose_jax.keypoints import KeypointSet
 
 MIN_SIDE = 8.0
-"""Pixels: no side of a box of joints is shorter; in the released sets none would be."""
+"""Minimum side of a box of joints, pixels; no box of the released sets is smaller."""
 
 
 def variable(path: Path, name: str) -> np.ndarray:
-    """One variable of a .mat file: a matrix, or a structured array of structs.
+    """Reads a variable of a .mat file: a matrix, or a structured array of structs.
 
     Raises:
       InputError: the file is absent, broken, or has no such variable.
@@ -44,7 +44,7 @@ def variable(path: Path, name: str) -> np.ndarray:
         raise InputError(
             f"{path} is a MATLAB file of version 7.3; save it with -v7."
         ) from None
-    except Exception as error:  # A damaged file can end anywhere in scipy.
+    except Exception as error:  # scipy raises many types for damaged files.
         raise InputError(
             f"{path} cannot be read as a MATLAB file ({one_line(error)}). Fetch it again."
         ) from None
@@ -55,7 +55,7 @@ def variable(path: Path, name: str) -> np.ndarray:
 
 
 def records(path: Path, name: str) -> list[np.void]:
-    """The elements of a variable that is a struct array.
+    """Reads the elements of a variable that is a struct array.
 
     Raises:
       InputError: as of `variable`, or it is empty or no struct at all.
@@ -67,21 +67,21 @@ def records(path: Path, name: str) -> list[np.void]:
 
 
 def structs(value: Any) -> list[np.void]:
-    """The elements of a struct array; none, if it is empty or no struct at all."""
+    """Returns the elements of a struct array; none, if it is empty or not a struct."""
     if not isinstance(value, np.ndarray) or value.dtype.names is None:
         return []
     return list(value.ravel(order="F"))
 
 
 def field(struct: np.void, name: str) -> Any:
-    """A field as a matrix, or None where this struct array does not have it."""
+    """Returns a field as a matrix, or None if the struct array does not have it."""
     return struct[name] if name in (struct.dtype.names or ()) else None
 
 
 def number(struct: np.void, name: str) -> float | None:
-    """A field that may be a number, a logical or text; None if empty or none of it."""
+    """Returns a number, logical or text as float; None if empty or not finite."""
     value = field(struct, name)
-    while isinstance(value, np.ndarray):  # Twice, if it stands in a cell.
+    while isinstance(value, np.ndarray):  # Twice, if it is in a cell.
         if value.size == 0:
             return None
         value = value.reshape(-1)[0]
@@ -93,13 +93,19 @@ def number(struct: np.void, name: str) -> float | None:
 
 
 def numbers(struct: np.void, *names: str) -> list[float] | None:
-    """Several such fields; None if one of them is."""
+    """Returns several fields by `number`; None if one of them is None."""
     found = [v for name in names if (v := number(struct, name)) is not None]
     return found if len(found) == len(names) else None
 
 
+def matrix(value: Any) -> np.ndarray:
+    """A matrix of real numbers as float64; an empty one if it is absent or none of them."""
+    value = np.asarray([] if value is None else value)
+    return value.astype(np.float64) if value.dtype.kind in "biuf" else np.zeros((0, 0))
+
+
 def text(value: Any, where: str) -> str:
-    """A row of characters, or the one in a cell.
+    """Returns a row of characters, possibly in a cell, as text.
 
     Raises:
       InputError: it is empty or no text.
@@ -112,11 +118,11 @@ def text(value: Any, where: str) -> str:
 
 
 def joint_boxes(points_xy: np.ndarray, visibility: np.ndarray) -> np.ndarray:
-    """The extent of each person's labelled joints.
+    """Returns the extent of each person's labeled joints.
 
-    A side shorter than MIN_SIDE is widened about its middle, so that people in profile
-    or with few labels remain usable. Fewer than two labelled joints say nothing about an
-    extent: their box is (0, 0, 0, 0), which `Table.labelled_rows` leaves out.
+    A side shorter than MIN_SIDE is widened about its center, so that people in profile
+    or with few labels remain usable. With fewer than two labeled joints the box is
+    (0, 0, 0, 0), which `Table.labelled_rows` leaves out.
 
     Args:
       points_xy: [n, k, 2].
@@ -151,24 +157,24 @@ def people_table(
     labelled: bool = True,
     centric: str = "",
 ) -> Table:
-    """A Table of those people whose images are there; the others are told.
+    """Builds a Table of the people whose images exist; the others are reported.
 
     Args:
-      folder: that holds the images.
+      folder: folder of the images.
       files: [n] names in `folder`: the image of each person. An image's id is that of
-        the first person who is in it.
-      missing: "error" or "skip", about images that are not there.
+        its first person.
+      missing: "error" or "skip", for missing images.
       boxes_xyxy: [n, 4]; None: from the joints or the whole image, as `box_source` says.
       image_sizes: [n, 2] (width, height) of each person's image; None: from the headers.
 
     The other arguments are columns of the Table, for all people.
 
     Raises:
-      InputError: images are not there, or are no images.
+      InputError: images are missing or invalid.
     """
     number: dict[str, int] = {}  # In order of first appearance.
     image = np.array([number.setdefault(f, len(number)) for f in files], np.int64)
-    first = np.unique(image, return_index=True)[1]  # Who first shows each file.
+    first = np.unique(image, return_index=True)[1]  # The first person of each file.
     there = _files.present(name, folder, list(number), missing)
     paths = tuple(folder / f for f, kept in zip(number, there, strict=True) if kept)
     first, rows = first[there], there[image]

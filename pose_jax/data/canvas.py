@@ -1,7 +1,7 @@
-"""Canvases: which window of an image a row sees, decoding, and cutting it out.
+"""Canvases: the image window of each row, decoding, and cropping.
 
-A canvas is a uint8 RGB window of an image, reduced by an integer r where it must be:
-canvas pixel p shows the mean of r x r image pixels centred on r*p + offset + (r-1)/2.
+A canvas is a uint8 RGB window of an image, reduced by an integer r where necessary:
+canvas pixel p is the mean of r x r image pixels centered on r*p + offset + (r-1)/2.
 A window is x, y, r, canvas width, canvas height; int32 [n, 5]. NumPy and Pillow only.
 """
 
@@ -18,11 +18,11 @@ from pose_jax.types import ImageView, PersonView
 def person_windows(
     table: Table, view: PersonView, canvas_size: tuple[int, int], training: bool
 ) -> np.ndarray:
-    """The window of each person, [n, 5].
+    """Returns the window of each person, [n, 5].
 
-    The whole image where it fits. Else a window around the padded box (times `reach` in
-    training), reduced by the smallest integer that makes it fit, but not so far that
-    the canvas shows the padded box more coarsely than the network's input will.
+    The whole image where it fits; else a window around the padded box (times `reach` in
+    training), reduced by the smallest integer that makes it fit, unless the canvas would
+    have a lower resolution than the network's input.
     """
     canvas = np.array(canvas_size, np.int64)
     image = table.image_sizes[table.image].astype(np.int64)
@@ -33,7 +33,7 @@ def person_windows(
     coarsest = np.maximum(coarsest, 1)
 
     def needed(r):  # [n, 1] -> first and one past the last image pixel, [n, 2] each
-        # One canvas pixel more on either side: bilinear taps and rounding of floats.
+        # One more canvas pixel on either side, for bilinear taps and float rounding.
         first = np.clip(np.floor(center - half) - r, 0, image)
         last = np.clip(np.floor(center + half) + 2 + r, 0, image)
         return first.astype(np.int64), last.astype(np.int64)
@@ -47,7 +47,7 @@ def person_windows(
         if not grow.any():
             break
         r += grow
-    # Where an axis fits, all of the window in the middle; else what there is room for.
+    # Where an axis fits, center the whole window; else crop it to the canvas.
     covered = r[:, None] * canvas
     inside = (first + last - covered) // 2
     cut = np.floor(np.clip(center, 0, image) - covered / 2 + 0.5).astype(np.int64)
@@ -58,9 +58,9 @@ def person_windows(
 
 
 def image_windows(table: Table, view: ImageView) -> np.ndarray:
-    """The window of each image, [m, 5]: always the whole image.
+    """Returns the window of each image, [m, 5]: always the whole image.
 
-    In the smallest bucket that holds it; where none does, reduced until one does.
+    It uses the smallest bucket that holds it; if none does, it is reduced until one does.
     """
     buckets = np.array(sorted(view.buckets, key=lambda b: (b[0] * b[1], b)), np.int64)
     sizes = table.image_sizes.astype(np.int64)
@@ -88,10 +88,10 @@ def person_box(
 
 
 def decode(table: Table, image: int) -> np.ndarray:
-    """An image as uint8 [h, w, 3], as it is stored (no EXIF rotation, alpha dropped).
+    """Decodes an image to uint8 [h, w, 3] as stored (no EXIF rotation, alpha dropped).
 
     Raises:
-      InputError: it cannot be read, or has not the size that the table says.
+      InputError: it cannot be read, or its size differs from the table.
     """
     source = table.images[image]
     if isinstance(source, np.ndarray):
@@ -104,7 +104,7 @@ def decode(table: Table, image: int) -> np.ndarray:
                     pixels = np.repeat(high[:, :, None], 3, axis=-1)
                 else:
                     pixels = np.asarray(opened.convert("RGB"))
-        except InputError:  # Of a packed store: says what to do.
+        except InputError:  # From a packed store, with its own advice.
             raise
         except Exception as error:  # Pillow has no common class for these.
             raise InputError(
@@ -116,7 +116,7 @@ def decode(table: Table, image: int) -> np.ndarray:
 
 
 def check_size(table: Table, image: int, pixels: np.ndarray) -> None:
-    """Refuses an image that is not of the size for which its labels were made."""
+    """Raises InputError for an image whose size differs from its annotations."""
     height, width = pixels.shape[:2]
     listed = tuple(table.image_sizes[image].tolist())
     if (width, height) != listed:
@@ -135,8 +135,8 @@ def _where(table: Table, image: int) -> str:
 def cut(pixels: np.ndarray, window: np.ndarray, out: np.ndarray) -> None:
     """Fills a canvas [h, w, 3] with a window (x, y, r, ...) of an image, zero outside.
 
-    The image goes on as zeros, so border cells that hang over are dimmed, exactly as a
-    bilinear warp dims there.
+    The image is padded with zeros, so cells across the border are darkened, exactly as a
+    bilinear warp does.
     """
     x, y, r = (int(v) for v in window[:3])
     height, width = out.shape[:2]
@@ -150,7 +150,7 @@ def cut(pixels: np.ndarray, window: np.ndarray, out: np.ndarray) -> None:
 
 
 def _reduce(pixels: np.ndarray, r: int) -> np.ndarray:
-    """Means of r x r pixels, halves rounded up, int32; zeros beyond the border."""
+    """Returns means of r x r pixels, halves rounded up, int32; zero beyond the border."""
     h, w = (-(-side // r) for side in pixels.shape[:2])
     lacking = (h * r - pixels.shape[0], w * r - pixels.shape[1])
     if any(lacking):

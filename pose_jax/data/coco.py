@@ -2,11 +2,11 @@
 
 Both common layouts are read: `ROOT/train2017/*.jpg` and `ROOT/images/train2017/*.jpg`,
 each with `ROOT/annotations/person_keypoints_<split>.json`. Your own data in this format
-is read the same way: pass its keypoint set, and its json if it has another name.
+are read the same way: pass the keypoint set, and the JSON file if it has another name.
 
 Points keep the files' 0-based pixel coordinates; boxes become (x, y, x + w, y + h).
 Nothing is filtered: people without keypoints and crowd regions are rows too
-(`Table.labelled_rows` picks those that can be learned from).
+(`Table.labelled_rows` selects those for training).
 """
 
 from __future__ import annotations
@@ -41,16 +41,16 @@ def load(
     Args:
       root: the folder that holds the images' folder and `annotations/`.
       split: name of the images' folder, "train2017" or "val2017".
-      annotations: the json, if not `annotations/person_keypoints_<split>.json`.
-      detections: a COCO results json of boxes (`image_id`, `category_id`, `bbox`,
+      annotations: the JSON file, if not `annotations/person_keypoints_<split>.json`.
+      detections: a COCO results file of boxes (`image_id`, `category_id`, `bbox`,
         `score`). Its person boxes replace the people of the annotation file, without
         keypoints; `box_source` is then "detections", `truth` the annotated people.
-      keypoints: the set that the json follows, or the name of one in `keypoints.SETS`.
-      missing: what to do about listed images that are not there: "error" refuses,
-        "skip" leaves them and their people out and logs how many.
+      keypoints: the keypoint set of the file, or the name of one in `keypoints.SETS`.
+      missing: what to do about missing images: "error" raises; "skip" leaves them and
+        their people out and logs their number.
 
     Raises:
-      InputError: a file is absent or broken, or does not fit `keypoints`.
+      InputError: a file is missing or broken, or does not match `keypoints`.
     """
     keypoints = keypoint_set(keypoints)
     root = Path(root)
@@ -104,7 +104,7 @@ def load(
 
 
 def keypoint_set(keypoints: KeypointSet | str) -> KeypointSet:
-    """The set, or the one of that name.
+    """Returns the keypoint set, looked up if it is a name.
 
     Raises:
       ConfigError: there is no such set.
@@ -119,7 +119,7 @@ def keypoint_set(keypoints: KeypointSet | str) -> KeypointSet:
 
 
 def _columns(people: list[dict[str, Any]], k: int) -> dict[str, Any]:
-    """The columns of the Table that come from single annotations."""
+    """Returns the columns of the Table that come from single annotations."""
     triples = np.array([p["keypoints"] for p in people], np.float64).reshape(-1, k, 3)
     xywh = np.array([p["bbox"] for p in people], np.float64).reshape(-1, 4)
     return {
@@ -136,17 +136,17 @@ def _columns(people: list[dict[str, Any]], k: int) -> dict[str, Any]:
 def _person(
     person: Mapping[str, Any], image: int, k: int, where: str
 ) -> dict[str, Any]:
-    """One annotation, checked. People without keypoints get k unlabelled ones."""
+    """Checks an annotation. People without keypoints get k unlabeled ones."""
     triples = person.get("keypoints")
     if triples is None:
         triples = [0] * (3 * k)
     elif not _finite(triples, 3 * k):
-        raise InputError(
+        raise broken(
             f"{where}: keypoints must be {3 * k} finite numbers (x, y, visibility for "
-            f"each of {k}); got {_short(triples)}."
+            f"each of {k}); got {_short(triples)}"
         )
     elif not set(triples[2::3]) <= {0, 1, 2}:
-        raise InputError(f"{where}: keypoints: visibility must be 0, 1 or 2.")
+        raise broken(f"{where}: keypoints: visibility must be 0, 1 or 2")
     crowd = person.get("iscrowd", 0)
     if crowd not in (0, 1):
         raise broken(f"{where}: iscrowd must be 0 or 1; got {_short(crowd)}")
@@ -163,12 +163,12 @@ def _person(
 def with_detections(
     table: Table, path: Path, category: int = 1, lost: Container[int] = ()
 ) -> Table:
-    """A Table's images with the boxes of a detector, see `load`.
+    """Replaces the people of a Table by detected boxes, see `load`.
 
     Args:
       table: the annotated people.
-      path: the COCO results json.
-      category: of people in it.
+      path: the COCO results file.
+      category: id of people in it.
       lost: ids of images that are left out of the table.
     """
     number = {image_id: i for i, image_id in enumerate(table.image_ids.tolist())}
@@ -207,7 +207,7 @@ def with_detections(
 
 
 def _images(data: Mapping[str, Any], path: Path) -> list[Mapping[str, Any]]:
-    """The listed images, checked."""
+    """Returns the listed images, checked."""
     images, seen = _field(data, "images", list, path), set()
     for i, image in enumerate(images):
         where = f"{path}: image {_name(image, i)}"
@@ -215,7 +215,7 @@ def _images(data: Mapping[str, Any], path: Path) -> list[Mapping[str, Any]]:
         _field(image, "file_name", str, where)
         for side in ("width", "height"):
             if _field(image, side, int, where) < 1:
-                raise InputError(f"{where}: {side} must be positive.")
+                raise broken(f"{where}: {side} must be positive")
         if image_id in seen:
             raise broken(f"{where}: two images have this id")
         seen.add(image_id)
@@ -223,17 +223,17 @@ def _images(data: Mapping[str, Any], path: Path) -> list[Mapping[str, Any]]:
 
 
 def annotation_file(root: Path, split: str) -> Path:
-    """Where the annotations of a split are, unless a config says otherwise."""
+    """Returns the default path of the annotations of a split."""
     return root / "annotations" / f"person_keypoints_{split}.json"
 
 
 def image_folders(root: Path, split: str) -> tuple[Path, Path]:
-    """Where the images of a split may be."""
+    """Returns the possible folders of the images of a split."""
     return root / split, root / "images" / split
 
 
 def _person_category(data: Mapping[str, Any], path: Path) -> tuple[int, list[str]]:
-    """Id and keypoint names of the category "person", or of the only one with any."""
+    """Returns id and keypoint names of "person", or of the only category with any."""
     categories = []
     for i, category in enumerate(_field(data, "categories", list, path)):
         _field(category, "id", int, f"{path}: category {_name(category, i)}")
@@ -250,9 +250,9 @@ def _person_category(data: Mapping[str, Any], path: Path) -> tuple[int, list[str
 
 
 def _field(row: Any, name: str, kind: Any, where: Any) -> Any:
-    """A required field of one row of a json, of the kind it must have.
+    """Returns a required field of a JSON row, which must have the given type.
 
-    Integers must fit into 64 bits, those that are an image's side into 31.
+    Integers must fit into 64 bits, sides of images into 31.
     """
     value = row.get(name) if isinstance(row, Mapping) else None
     right = isinstance(value, kind) and not isinstance(value, bool)
@@ -267,16 +267,16 @@ def _field(row: Any, name: str, kind: Any, where: Any) -> Any:
 def _number(row: Mapping[str, Any], name: str, where: str) -> float:
     value = _field(row, name, (int, float), where)
     if not _is_finite(value):
-        raise InputError(f"{where}: {name} must be finite; got {_short(value)}.")
+        raise broken(f"{where}: {name} must be finite; got {_short(value)}")
     return value
 
 
 def _box(row: Mapping[str, Any], where: str) -> list[float]:
     box = _field(row, "bbox", list, where)
     if not _finite(box, 4):
-        raise InputError(
+        raise broken(
             f"{where}: bbox must be 4 finite numbers (x, y, width, height); got "
-            f"{_short(box)}."
+            f"{_short(box)}"
         )
     return box
 
@@ -290,12 +290,12 @@ def _finite(values: Any, count: int) -> bool:
 
 
 def _is_finite(value: float) -> bool:
-    """Of a number of any size: NaN compares as False."""
+    """For a number of any size; NaN compares as False."""
     return abs(value) <= sys.float_info.max
 
 
 def _name(row: Any, i: int) -> str:
-    """How to point at a row of a json: by its id, else by its place."""
+    """Describes a row of a JSON file: by its id, else by its index."""
     has_id = isinstance(row, Mapping) and "id" in row
     return f"id {_short(row['id'])}" if has_id else f"number {i}"
 
@@ -306,7 +306,7 @@ def _short(value: Any) -> str:
 
 
 def splits(root: Path) -> list[str]:
-    """The splits whose annotations are in a folder.
+    """Returns the splits whose annotations are in a folder.
 
     Raises:
       InputError: there are none.
@@ -325,7 +325,7 @@ def splits(root: Path) -> list[str]:
 DATA_SET = DataSet(
     load=load,
     files="annotations/ (COCO)",
-    recognise=lambda root: (root / "annotations").is_dir(),
+    recognize=lambda root: (root / "annotations").is_dir(),
     splits=splits,
     keypoints=COCO,
     json=True,
@@ -334,7 +334,7 @@ DATA_SET = DataSet(
         "Flickr, and of the people in them boxes, 17 keypoints, areas and crowd regions.",
         "homepage": "https://cocodataset.org",
         "license": "Annotations: CC BY 4.0, COCO Consortium. Each image: the Flickr "
-        "licence that the annotation file names for it.",
+        "license that the annotation file names for it.",
         "citation": """@inproceedings{lin2014coco,
   title = {Microsoft {COCO}: Common Objects in Context},
   author = {Lin, Tsung-Yi and Maire, Michael and Belongie, Serge and Hays, James and

@@ -1,4 +1,4 @@
-"""What a kind of data set says about itself, for `pose_jax.data.DATASETS`."""
+"""Description of a data set, for `pose_jax.data.DATASETS`."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from pose_jax.keypoints import KeypointSet
 
 @dataclasses.dataclass(frozen=True)
 class DataSet:
-    """One kind of data set. All but `load` may be left out.
+    """A data set. All fields but `load` are optional.
 
     Attributes:
       load: `load(root, split, **options) -> Table`.
-      files: what its folder holds, for messages: "examples.mat (FLIC)".
-      recognise: whether a folder holds data of this kind; None: it is never guessed.
-      splits: the splits in a folder; None: they must be named.
-      keypoints: the set that its people usually have.
-      json: its labels are one json in COCO's form, which `data check` looks at as it
-        stands in the file.
+      files: contents of its folder, for messages: "examples.mat (FLIC)".
+      recognize: whether a folder holds this data set; None: it is never detected.
+      splits: returns the splits in a folder; None: they must be named.
+      keypoints: the usual keypoint set.
+      json: whether its labels are a JSON file in COCO's format, which `data check` reads
+        directly.
       about: description, homepage, license and citation, as far as they are known.
     """
 
     load: Callable[..., Table]
     files: str = ""
-    recognise: Callable[[Path], bool] | None = None
+    recognize: Callable[[Path], bool] | None = None
     splits: Callable[[Path], list[str]] | None = None
     keypoints: KeypointSet | None = None
     json: bool = False
@@ -36,10 +36,10 @@ class DataSet:
 
     @property
     def license(self) -> str:
-        """Its licence, as a phrase; "" where it is not known."""
+        """The license, as a phrase; "" if unknown."""
         return self.about.get("license", "")
 
     @property
     def takes_detections(self) -> bool:
-        """Whether its reader has an option for the boxes of a detector."""
+        """True if its reader has an option for the boxes of a detector."""
         return "detections" in inspect.signature(self.load).parameters

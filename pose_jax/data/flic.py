@@ -1,12 +1,11 @@
-"""Frames Labeled In Cinema: `examples.mat` and `images/`, upper bodies of film stills.
+"""Frames Labeled In Cinema: `examples.mat` and `images/`, upper bodies in film stills.
 
-An example is one person; several share a frame, which is then one image with several
-people. Of the 29 columns of `coords` the 11 of `keypoints.FLIC` are filled; NaN among
-them is a joint without a label. There is no flag of occlusion: what is labelled
-counts as visible.
+An example is one person; examples of the same frame become one image with several people.
+Of the 29 columns of `coords`, the 11 of `keypoints.FLIC` are filled; NaN means unlabeled.
+There is no occlusion flag: labeled joints count as visible.
 
-Coordinates are taken as they are. Their origin is documented nowhere and unverified; the
-makers worked in MATLAB, so they may be 1-based and off by one pixel.
+Coordinates are used as stored. Their origin is undocumented and unverified; since the
+authors used MATLAB, they may be 1-based and off by one pixel.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from pose_jax.errors import InputError
 from pose_jax.keypoints import FLIC
 
 _COLUMNS = (0, 1, 2, 3, 4, 5, 6, 9, 12, 13, 16)
-"""Of `coords`, in the order of `keypoints.FLIC`."""
+"""Columns of `coords`, in the order of `keypoints.FLIC`."""
 
 
 def load(
@@ -40,14 +39,14 @@ def load(
     Args:
       root: the folder that holds `examples.mat` and `images/`.
       split: "train" (3987 examples), "test" (1016), "all" (5003).
-      boxes: "joint_boxes", the extent of the labelled joints (no side under 8 pixels);
-        "torso_boxes", the file's `torsobox`, which holds no arms; "image", all of it.
+      boxes: "joint_boxes", the extent of the labeled joints (no side under 8 pixels);
+        "torso_boxes", the file's `torsobox`, without arms; "image", the whole image.
       centric: left and right as the person's ("PC", `examples.mat`) or the observer's
         ("OC", `flic-joints-oc.mat`: shoulders, elbows, wrists and hips of people seen
         from behind are exchanged, their eyes are not). Published scores are usually OC.
       annotations: the .mat, if it has another name.
-      missing: what to do about frames that are not there: "error" refuses, "skip" leaves
-        them and their people out and logs how many.
+      missing: what to do about missing frames: "error" raises; "skip" leaves them and
+        their people out and logs their number.
 
     Returns:
       A Table whose ids are the examples' numbers in the file, from 1; the id of an image
@@ -95,17 +94,16 @@ def load(
 
 
 def _coords(example: np.void, where: str) -> np.ndarray:
-    """[11, 2], NaN where not labelled."""
-    coords = _matlab.field(example, "coords")
-    if np.shape(coords) != (2, 29):
-        shape = " x ".join(map(str, np.shape(coords)))
-        raise _files.broken(f"{where}: coords must be 2 x 29; got {shape}")
-    return np.asarray(coords, np.float64)[:, _COLUMNS].T
+    """Returns [11, 2], NaN where not labeled."""
+    coords = _matlab.matrix(_matlab.field(example, "coords"))
+    if coords.shape != (2, 29):
+        shape = " x ".join(map(str, coords.shape))
+        raise _files.broken(f"{where}: coords must be 2 x 29 numbers; got {shape}")
+    return coords[:, _COLUMNS].T
 
 
 def _torso(example: np.void, where: str) -> np.ndarray:
-    box = _matlab.field(example, "torsobox")
-    box = np.asarray([] if box is None else box, np.float64).reshape(-1)
+    box = _matlab.matrix(_matlab.field(example, "torsobox")).reshape(-1)
     if box.shape != (4,) or not np.isfinite(box).all() or (box[2:] <= box[:2]).any():
         raise InputError(
             f"{where}: torsobox must be (x1, y1, x2, y2) with x2 > x1 and y2 > y1. Fix "
@@ -117,7 +115,7 @@ def _torso(example: np.void, where: str) -> np.ndarray:
 DATA_SET = DataSet(
     load=load,
     files="examples.mat (FLIC)",
-    recognise=lambda root: (root / "examples.mat").is_file(),
+    recognize=lambda root: (root / "examples.mat").is_file(),
     splits=lambda root: ["train", "test"],
     keypoints=FLIC,
     about={

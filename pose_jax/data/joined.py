@@ -1,4 +1,4 @@
-"""Several data sets as one: the rows of the one after those of the other.
+"""Several data sets as one, by concatenating their rows.
 
   data.train = {
       "name": "joined",
@@ -10,9 +10,9 @@
 Each source is a section like any other, and is overridden like any other:
 `--config.data.train.options.sources.lsp.root=LSP`.
 
-Nothing is compared by content. An image that two sources hold is two images: it is seen
-twice in an epoch, and the people whom the one source labels are not there as neighbours
-in the other. Whether one source holds what another is evaluated on is for the user to know.
+Contents are not compared. An image in two sources is two images: it is seen twice in an
+epoch, and people labeled in one source are not neighbors in the other. The user has to
+ensure that no source contains evaluation data of another.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ from pose_jax.errors import ConfigError, InputError
 
 @dataclasses.dataclass(frozen=True)
 class PartConfig:
-    """One source, as the section of its name says.
+    """One source: the section of its name.
 
     Attributes:
-      name: the data set; "" if the section is called so. Two sources of one data set need
-        names of their own: {"ours": {"name": "coco", ...}, "theirs": {"name": "coco"}}.
-      root: the user's folder; relative to the root of the joined set.
-      split: None: that of the joined set.
-      options: of the data set's reader.
+      name: the data set; "" for the section's name. Two sources of one data set need
+        different section names: {"ours": {"name": "coco", ...}, "other": {"name": "coco"}}.
+      root: folder of the data set, relative to the root of the joined set.
+      split: split of the data set; None for that of the joined set.
+      options: options of the data set's reader.
     """
 
     name: str = ""
@@ -57,10 +57,9 @@ def load(
     """Reads several sources and joins them in the order of their sections' names.
 
     Args:
-      root: the folder to which the sources' roots are relative; "." or absolute roots
-        leave them as they are.
-      split: of the sources that name none.
-      sources: a section of PartConfig by name.
+      root: the folder to which the sources' roots are relative, unless they are absolute.
+      split: split of the sources that name none.
+      sources: sections of PartConfig by name.
       load_source: `load_source(name=, root=, split=, options=)` reads one of them.
 
     Returns:
@@ -75,7 +74,7 @@ def load(
             "config.data: sources must be sections by name, such as {'lsp': {'root': "
             f"'LSP'}}}}; got {sources!r}."
         )
-    # By name, as ConfigDicts have their keys: a config says no other order.
+    # Sorted, like the keys of ConfigDicts, which do not keep another order.
     parts = {
         label: config_lib.build(PartConfig, section, f"config.data: sources.{label}")
         for label, section in sorted(sources.items())
@@ -102,25 +101,25 @@ def load(
 
 
 def join(tables: Sequence[Table]) -> Table:
-    """One Table of several, rows and images in their order.
+    """Concatenates Tables, keeping the order of rows and images.
 
-    Ids stay unique and readable: those of table i grow by i * 10^d, the least power of
-    ten above every image and annotation id of all of them. Of LSP and LSP-extended, image
-    17 of the second becomes 100017. The name says it: "lsp train + lsp_extended train (ids
-    + 100000)".
+    Ids stay unique and readable: those of table i are increased by i * 10^d, the smallest
+    power of ten above all image and annotation ids. With LSP and LSP-extended, image 17 of
+    the second becomes 100017. The name of the Table shows it: "lsp train + lsp_extended
+    train (ids + 100000)".
 
     Args:
       tables: of one keypoint set and one source of boxes; all with labels, or none. Their
-        left and right must mean the same; sets that exist in one form alone (`centric`
-        "") label the person's sides, and go with "PC".
+        left and right must mean the same; sets without a choice (`centric` "") label the
+        person's sides, and go with "PC".
 
     Returns:
-      A Table with `head_sizes` if one of them has any: 0, "no head box", in the others.
-      `truth` of detections is joined like the rest.
+      A Table with `head_sizes` if one of them has any, and 0 ("no head box") in the others.
+      `truth` of detections is joined in the same way.
 
     Raises:
-      ConfigError: two of them cannot be one table.
-      InputError: ids that leave no room for others.
+      ConfigError: the tables cannot be joined.
+      InputError: ids are too large to be made unique.
     """
     if not tables:
         raise ValueError("there must be a table to join; got none.")
@@ -134,7 +133,7 @@ def join(tables: Sequence[Table]) -> Table:
 
 
 def _misfit(a: Table, b: Table) -> str | None:
-    """Why two tables cannot be one."""
+    """Returns why two tables cannot be joined, or None."""
     if a.keypoints != b.keypoints:
         sets = [f"{t.keypoints.name!r} ({len(t.keypoints)})" for t in (a, b)]
         return (
@@ -159,7 +158,7 @@ def _misfit(a: Table, b: Table) -> str | None:
 
 
 def _stride(tables: Sequence[Table]) -> int:
-    """The power of ten by which ids grow from table to table."""
+    """Returns the power of ten by which ids increase from table to table."""
     count, stride = len(tables), 1
     if count == 1:
         return stride
@@ -189,7 +188,7 @@ def _concatenate(tables: Sequence[Table], stride: int) -> Table:
     starts = (np.cumsum(counts) - counts).astype(np.int32)
     ids = shifted("ids", strides)
     if not first.labelled:
-        ids = np.where(column("ids") == 0, 0, ids)  # Boxes without a label.
+        ids = np.where(column("ids") == 0, 0, ids)  # Boxes without labels.
     heads = None
     if any(table.head_sizes is not None for table in tables):
         heads = [

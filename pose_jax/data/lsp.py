@@ -1,18 +1,18 @@
-"""Leeds Sports Pose and its extension: `joints.mat` and `images/`, one person an image.
+"""Leeds Sports Pose and its extension: `joints.mat` and `images/`, one person per image.
 
-The two look alike and mean opposite things:
+The two formats are similar, but the meaning of the flag is opposite:
 
                axes of `joints`                    the flag          images
   LSP          (x, y, flag), joint, image          1 = occluded      im0001.jpg
-  LSP-extended joint, (x, y, flag), image          1 = labelled      im00001.jpg
+  LSP-extended joint, (x, y, flag), image          1 = labeled      im00001.jpg
 
-LSP labels hidden joints too (visibility 1), and benchmarks count them. In LSP-extended
-flag 0 is a joint without a label, and its numbers mean nothing. A file of the one is
-refused by the reader of the other.
+LSP also labels hidden joints (visibility 1), and benchmarks count them. In LSP-extended
+flag 0 is an unlabeled joint, whose coordinates are undefined. Each reader raises an error
+for a file of the other.
 
-Coordinates are taken as they are: measured against the labels of LSP's original-size
-images they are 0-based, with at most one pixel of doubt. Image ids and annotation ids are
-the images' numbers, from 1.
+Coordinates are used as stored: compared with the labels of LSP's original-size images,
+they are 0-based, to within one pixel. Image ids and annotation ids are the image numbers,
+from 1.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _LSP_AXES = (3, len(LSP))
 _EXTENDED_AXES = (len(LSP), 3)
 _READER = {
     _LSP_AXES: 'LSP, where flag 1 is an occluded joint (data set "lsp", lsp.load)',
-    _EXTENDED_AXES: "LSP-extended, where flag 1 is a labelled joint (data set "
+    _EXTENDED_AXES: "LSP-extended, where flag 1 is a labeled joint (data set "
     '"lsp_extended", lsp.load_extended)',
 }
 
@@ -56,13 +56,13 @@ def load(
       root: the folder that holds `joints.mat` and `images/`.
       split: "train" (images 1 to 1000), "test" (1001 to 2000), "all", or numbers of
         images, both ends included: "1001-1500".
-      boxes: what stands for the person boxes that LSP does not have: "joint_boxes", the
-        extent of the joints (no side under 8 pixels); "image", all of it, as DeepPose.
+      boxes: person boxes, which LSP does not have: "joint_boxes", the extent of the joints
+        (no side under 8 pixels); "image", the whole image, as in DeepPose.
       centric: left and right as the person's ("PC", `joints.mat`, as released) or the
-        observer's ("OC", `joints-OC.mat`). Scores of the two do not compare.
+        observer's ("OC", `joints-OC.mat`). Scores of the two are not comparable.
       annotations: the .mat, if it has another name.
-      missing: what to do about images that are not there: "error" refuses, "skip" leaves
-        them out and logs how many.
+      missing: what to do about missing images: "error" raises; "skip" leaves them out and
+        logs their number.
 
     Raises:
       ConfigError: an option has no such value.
@@ -83,14 +83,14 @@ def load_extended(
     annotations: str | Path | None = None,
     missing: Literal["error", "skip"] = "error",
 ) -> Table:
-    """Reads LSP-extended. Its labels are person-centric, and some are plainly wrong.
+    """Reads LSP-extended. Its labels are person-centric, and some are wrong.
 
     Args:
       root: the folder that holds `joints.mat` and `images/`.
       split: "train" or "all" (everything: the set has no test half), or numbers of
         images, both ends included: "5501-6000".
-      boxes: as of `load`. People with fewer than two labelled joints have no box of
-        joints: they are rows, but neither learned from nor measured.
+      boxes: as of `load`. People with fewer than two labeled joints have no box of
+        joints: they are rows, but excluded from training and evaluation.
       annotations: the .mat, if it is not `joints.mat`.
       missing: as of `load`.
 
@@ -125,7 +125,7 @@ def _table(
     if broken.any():
         row, joint = np.argwhere(broken)[0]
         where = f"{path}: image {numbers[row]}: {LSP.names[joint]}"
-        raise _files.broken(f"{where} is labelled but not finite")
+        raise _files.broken(f"{where} is labeled but not finite")
     return _matlab.people_table(
         name=f"{name} {split}",
         keypoints=LSP,
@@ -141,7 +141,7 @@ def _table(
 
 
 def _read(path: Path, axes: tuple[int, int]) -> np.ndarray:
-    """[n, 14, 3]: `joints`, whose axes in the file must be these, and an image axis."""
+    """Returns `joints` as [n, 14, 3]; in the file, the image axis comes last."""
     # MATLAB drops the last axis of a single image.
     joints = np.atleast_3d(_matlab.variable(path, "joints"))
     shape = " x ".join(map(str, joints.shape))
@@ -155,7 +155,9 @@ def _read(path: Path, axes: tuple[int, int]) -> np.ndarray:
             f"{path}: `joints` is {shape}: these are the axes of "
             f"{_READER[joints.shape[:2]]}. Read it as that."
         )
-    joints = np.asarray(joints, np.float64)
+    joints = _matlab.matrix(joints)
+    if not joints.size:
+        raise InputError(f"{path}: `joints` holds no numbers. Fetch the file again.")
     flags = np.take(joints, 2, axis=axes.index(3))
     if not np.isin(flags, (0, 1)).all():
         raise _files.broken(f"{path}: the flags of `joints` must be 0 or 1")
@@ -165,7 +167,7 @@ def _read(path: Path, axes: tuple[int, int]) -> np.ndarray:
 def _numbers(
     split: str, named: Mapping[str, tuple[int, int]], count: int, path: Path
 ) -> np.ndarray:
-    """The image numbers, from 1, that a split means."""
+    """Returns the image numbers of a split, from 1."""
     span = re.fullmatch(r"(\d+)-(\d+)", split)
     if split in named:
         first, last = named[split]
@@ -193,7 +195,7 @@ def _is_lsp(root: Path, *, extended: bool) -> bool:
 DATA_SET = DataSet(
     load=load,
     files="joints.mat (LSP)",
-    recognise=lambda root: _is_lsp(root, extended=False),
+    recognize=lambda root: _is_lsp(root, extended=False),
     splits=lambda root: ["all"],
     keypoints=LSP,
     about={
@@ -210,7 +212,7 @@ DATA_SET = DataSet(
 
 EXTENDED = DataSet(
     load=load_extended,
-    recognise=lambda root: _is_lsp(root, extended=True),
+    recognize=lambda root: _is_lsp(root, extended=True),
     splits=lambda root: ["all"],
     keypoints=LSP,
     about={

@@ -1,19 +1,19 @@
-"""MPII Human Pose, in the three forms in which its annotations are passed on.
+"""MPII Human Pose, in the three formats in which its annotations are distributed.
 
-  mpii_human_pose_v1_u12_1.mat   the official file: everybody with joints, all images
+  mpii_human_pose_v1_u12_1.mat   the official file: all people with joints, all images
   train.json, valid.json, ...    rows of {image, center, scale, joints, joints_vis}; the
                                  common 22246 and 2958 people
   mpii_annotations.json(.gz)     rows with joint_self, objpos, scale_provided and
                                  isValidation; the same people
 
 All three are 1-based: every coordinate here is one less. Visibility: the official file
-and `joint_self` know hidden joints (1); `joints_vis` is 1 for every labelled joint, and
-so those are all 2.
+and `joint_self` distinguish hidden joints (1); `joints_vis` is 1 for every labeled joint,
+which becomes 2.
 
 A person's box is the square of side 200 * scale about (center_x, center_y + 15 * scale).
-With a view's usual padding of 1.25 it is the crop that MPII's numbers are measured with.
-`center` and `scale` must be raw: files in which both are already moved and widened (the
-.h5 of the hourglass code) are not read.
+With the usual padding of 1.25, this is the crop used for published MPII results. `center`
+and `scale` must be raw: files in which both are already moved and widened (the .h5 of the
+hourglass code) are not supported.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ _FILES = {
     "all": ("trainval.json", *_BOTH, _OFFICIAL),
     "test": ("test.json", _OFFICIAL),
 }
-"""Where to look for a split, in this order."""
+"""Files to search for a split, in this order."""
 
 HEAD_SHARE = 0.6
-"""PCKh's head size is this share of the diagonal of the head box."""
+"""PCKh's head size is this fraction of the diagonal of the head box."""
 
 
 def load(
@@ -58,22 +58,22 @@ def load(
     Args:
       root: the folder that holds `images/`, and the annotations in it or in `annot/`.
       split: "train", "valid" (the validation split of the literature), "all" (both) or
-        "test" (positions without joints). The official file knows only training and test
-        images: "train" and "valid" need the images' names of the validation split, one a
-        line, in `valid_images.txt` beside it; everybody with joints in those images is
+        "test" (positions without joints). The official file only has training and test
+        images: "train" and "valid" need the image names of the validation split, one per
+        line, in `valid_images.txt` beside it; all people with joints in those images are
         then valid, which is more than the common 2958.
-      annotations: the file, if it is not found; a json of rows is taken whole.
-      missing: what to do about images that are not there: "error" refuses, "skip" leaves
-        them and their people out and logs how many.
+      annotations: the file, if it is not found; all rows of a JSON file are used.
+      missing: what to do about missing images: "error" raises; "skip" leaves them and
+        their people out and logs their number.
 
     Returns:
       A Table whose ids count the rows of the split from 1 (official file: all people of
       the file), so that id n is row n - 1 of `gt_valid.mat`; the id of an image is that
       of the first row that shows it. `head_sizes` come from the official file's head
-      boxes, or for "valid" from a `gt_valid.mat` beside the json with the same rows,
-      whose joints go before the json's in the few people in whom they differ;
-      otherwise they are None, and PCKh cannot be measured. People without position and
-      scale have the box (0, 0, 0, 0): they are rows, but not learned from.
+      boxes, or for "valid" from a `gt_valid.mat` beside the JSON file with the same rows,
+      whose joints replace those of the JSON file for the few people for whom they differ;
+      otherwise they are None, and PCKh cannot be computed. People without position and
+      scale have the box (0, 0, 0, 0): they are rows, but not used for training.
 
     Raises:
       ConfigError: an option has no such value.
@@ -111,10 +111,14 @@ def load(
     )
 
 
+def _folders(root: Path) -> tuple[Path, ...]:
+    """Where annotations may lie, in this order."""
+    return root / "annot", root, root / "mpii_human_pose_v1_u12_2"
+
+
 def _find(root: Path, split: str) -> Path:
-    folders = (root / "annot", root, root / "mpii_human_pose_v1_u12_2")
     for name in _FILES[split]:
-        for folder in folders:
+        for folder in _folders(root):
             if (folder / name).is_file():
                 return folder / name
     raise InputError(
@@ -124,7 +128,7 @@ def _find(root: Path, split: str) -> Path:
 
 
 def _box(person: Mapping[str, Any]) -> tuple[float, float, float, float]:
-    """From the raw, 1-based centre and the scale."""
+    """Computes a box from the raw, 1-based center and the scale."""
     if person["center"] is None or person["scale"] is None:
         return (0.0, 0.0, 0.0, 0.0)
     (x, y), scale = person["center"], person["scale"]
@@ -168,7 +172,7 @@ def _official(path: Path, split: str) -> list[dict[str, Any]]:
 
 
 def _valid_names(path: Path, split: str) -> set[str]:
-    """Names of the images of the validation split, where it must be told apart."""
+    """Reads the image names of the validation split, if the split needs them."""
     if split in ("all", "test"):
         return set()
     names = path.parent / "valid_images.txt"
@@ -184,7 +188,7 @@ def _valid_names(path: Path, split: str) -> set[str]:
 
 
 def _official_person(rect: np.void, where: str) -> dict[str, Any]:
-    """One annorect. Every field may be empty, or absent from its struct array."""
+    """Reads an annorect. Every field may be empty, or missing in its struct array."""
     points, visibility = np.zeros((16, 2)), [0] * 16
     for annopoints in _matlab.structs(_matlab.field(rect, "annopoints"))[:1]:
         for point in _matlab.structs(_matlab.field(annopoints, "point")):
@@ -233,14 +237,14 @@ def _json(path: Path, split: str) -> list[dict[str, Any]]:
 
 
 def _common_person(row: Mapping[str, Any], where: str, split: str) -> dict[str, Any]:
-    """A row of train.json and its like; those of the test split have no joints."""
+    """Reads a row of train.json and similar files; test rows have no joints."""
     points, visibility = np.zeros((16, 2)), np.zeros(16, np.int32)
     place = _place(row, "center", "scale", where)
     if split != "test":
         points = _numbers(row, "joints", (16, 2), where)
         flags = _numbers(row, "joints_vis", (16,), where)
         visibility = np.where((flags != 0) & (points > 0).any(-1), 2, 0)
-    elif None in place.values():  # Without labels the box is all there is.
+    elif None in place.values():  # A row without labels needs a box.
         raise InputError(f"{where}: center and scale are unknown. Leave the row out.")
     return {
         "file": _text(row, "image", where),
@@ -251,15 +255,19 @@ def _common_person(row: Mapping[str, Any], where: str, split: str) -> dict[str, 
 
 
 def _both_person(row: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """A row of mpii_annotations.json. (0, 0) is a joint without a label."""
+    """Reads a row of mpii_annotations.json. (0, 0) is an unlabeled joint."""
     triples = _numbers(row, "joint_self", (16, 3), where)
     labelled = (triples[:, :2] > 0).any(-1)
-    sides = (_numbers(row, f"img_{side}", (), where) for side in ("width", "height"))
+    size = []
+    for name in ("img_width", "img_height"):
+        size.append(int(_numbers(row, name, (), where)))
+        if not 1 <= size[-1] < 2**31:
+            raise _files.broken(f"{where}: {name} must be positive, in 31 bits")
     return {
         "file": _text(row, "img_paths", where),
         "points": triples[:, :2],
         "visibility": np.where(labelled, np.where(triples[:, 2] == 1, 2, 1), 0),
-        "size": [int(side) for side in sides],
+        "size": size,
         **_place(row, "objpos", "scale_provided", where),
     }
 
@@ -267,7 +275,7 @@ def _both_person(row: Mapping[str, Any], where: str) -> dict[str, Any]:
 def _place(
     row: Mapping[str, Any], center: str, scale: str, where: str
 ) -> dict[str, Any]:
-    """Raw centre and scale; None where the file says -1 for "unknown"."""
+    """Returns raw center and scale; None where the file has -1 for "unknown"."""
     xy = _numbers(row, center, (2,), where)
     value = float(_numbers(row, scale, (), where))
     return {
@@ -279,15 +287,15 @@ def _place(
 def _gt_valid(
     path: Path, split: str, raw_xy: np.ndarray, visibility: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """Joints and head sizes [n] from gt_valid.mat, where its rows are these people.
+    """Returns joints and head sizes [n] from gt_valid.mat, if its rows are these people.
 
-    A hundredth of the rows may differ: in the published files 10 of 2958 do. There the
-    joints are those of gt_valid.mat, which PCKh is scored against. Otherwise the joints
-    as they came, and None.
+    Up to 1% of the rows may differ (10 of 2958 in the published files); these get the
+    joints of gt_valid.mat, against which PCKh is computed. Otherwise returns the joints
+    unchanged, and None.
     """
     if split != "valid" or not path.is_file():
         return raw_xy, None
-    read = lambda name: np.atleast_3d(_matlab.variable(path, name)).astype(np.float64)
+    read = lambda name: np.atleast_3d(_matlab.matrix(_matlab.variable(path, name)))
     boxes, truth = read("headboxes_src"), read("pos_gt_src")  # MATLAB drops a last 1.
     n = len(raw_xy)
     if boxes.shape != (2, 2, n) or truth.shape != (16, 2, n):
@@ -313,12 +321,12 @@ def _gt_valid(
 def _numbers(
     row: Mapping[str, Any], name: str, shape: Sequence[int], where: str
 ) -> np.ndarray:
-    """A required field of finite numbers."""
+    """Returns a required field of finite numbers."""
     if name not in row:
         raise _files.broken(f"{where}: {name} is missing")
     try:
         value = np.array(row[name], np.float64)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         value = np.array(np.nan)
     if value.shape != tuple(shape) or not np.isfinite(value).all():
         what = " x ".join(map(str, shape)) + " finite numbers" if shape else "a number"
@@ -334,21 +342,28 @@ def _text(row: Mapping[str, Any], name: str, where: str) -> str:
 
 
 def _splits(root: Path) -> list[str]:
-    """The splits whose annotations are in a folder."""
-    folders = (root / "annot", root)
-    both = ["train", "valid"]
-    if any((folder / _BOTH[1]).is_file() for folder in folders):
-        return both
-    found = [s for s in both if any((f / f"{s}.json").is_file() for f in folders)]
-    return found or ["all"]
+    """Returns the splits whose annotations are in a folder."""
+    held = {name for folder in _folders(root) for name in _names(folder)}
+    splits = ["train", "valid"]
+    if held & set(_BOTH):
+        return splits
+    return [split for split in splits if f"{split}.json" in held] or ["all"]
+
+
+def _names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+
+
+def _is_mpii(root: Path) -> bool:
+    if (root / "annot").is_dir() or any(root.glob("mpii_human_pose*.mat")):
+        return True
+    return any({*_BOTH, _OFFICIAL} & _names(folder) for folder in _folders(root))
 
 
 DATA_SET = DataSet(
     load=load,
     files="annot/ or mpii_human_pose*.mat (MPII)",
-    recognise=lambda root: (
-        (root / "annot").is_dir() or any(root.glob("mpii_human_pose*.mat"))
-    ),
+    recognize=_is_mpii,
     splits=_splits,
     keypoints=MPII,
     about={

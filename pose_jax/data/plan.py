@@ -1,7 +1,7 @@
-"""The order of rows: which rows make which batch, as arithmetic of (seed, epoch).
+"""The order of rows: the rows of each batch, computed from (seed, epoch).
 
-No pixel is read here. All of it is a pure function of (table, view, config, seed, step):
-starting at step n is arithmetic.
+No pixels are read here. Everything is a pure function of (table, view, config, seed,
+step), so reading can start at any step.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from pose_jax.types import View
 
 @dataclasses.dataclass(frozen=True)
 class InputConfig:
-    """How batches are read.
+    """Options for reading batches.
 
     Attributes:
       batch_size: rows of a batch, over all processes.
       canvas_size: (width, height) of a `PersonView`'s canvases; (640, 640) holds every
-        COCO image whole. An `ImageView` has its own, its buckets.
+        complete COCO image. An `ImageView` uses its buckets instead.
       reader: "tf" (tf.data), "numpy" (Pillow in threads, without TensorFlow), or
-        "auto": "tf" where it is installed.
-      workers: threads that decode; 0: one per CPU.
-      cache_mb: the NumPy reader keeps up to this much of decoded images.
+        "auto": "tf" if it is installed.
+      workers: number of decoding threads; 0: one per CPU.
+      cache_mb: size of the NumPy reader's cache of decoded images.
     """
 
     batch_size: int
@@ -54,23 +54,23 @@ class InputConfig:
 
 
 class Plan:
-    """Which rows make which batch, and which window of its image each row sees.
+    """The rows of each batch, and the image window of each row.
 
-    An epoch is a sequence of batches of equal canvases: the rows of `order(epoch)`
-    gather by canvas size, and a batch goes out as soon as it is full. A `PersonView`
-    has one size, so its batches are slices of the order. Training drops what does not
-    fill a batch (unless there would be none at all of that size: that one is padded);
-    evaluation pads, at the end.
+    An epoch is a sequence of batches, each with canvases of one size: the rows of
+    `order(epoch)` are grouped by canvas size, and a batch is emitted as soon as it is full.
+    A `PersonView` has one size, so its batches are slices of the order. Training drops
+    incomplete batches (unless a size would have no batch: then it is padded); evaluation
+    pads them, at the end.
 
     Args:
-      table: where rows come from.
+      table: source of the rows.
       view: what a row is: a person, or an image.
       config: sizes, reader.
       rows: [r] int32 rows of the Table (`PersonView`) or image numbers (`ImageView`).
-        None: all that have something to learn or to score, see `rows.default`.
-      training: shuffled, reaching beyond the padded box; labels must exist.
-      seed: of the order.
-      process_index, process_count: this process gets its part of every batch.
+        None: all rows usable for training or evaluation, see `rows.default`.
+      training: shuffle, and extend windows beyond the padded box; requires labels.
+      seed: seed of the order.
+      process_index, process_count: this process reads its part of every batch.
 
     Attributes:
       windows: [n, 5] int32, for each row of the Table (or image) the window of the image
@@ -78,7 +78,7 @@ class Plan:
 
     Raises:
       InputError: no rows, or no labels to train on.
-      ConfigError: the batch cannot be shared evenly.
+      ConfigError: the batch cannot be divided evenly.
     """
 
     def __init__(
@@ -103,7 +103,7 @@ class Plan:
         if not len(self.rows):
             raise InputError(
                 f"{table.name}: there are no rows to read. Training needs people "
-                "(`PersonView`: with labelled keypoints), prediction needs boxes."
+                "(`PersonView`: with labeled keypoints), prediction needs boxes."
             )
         if config.batch_size % process_count:
             raise ConfigError(
@@ -118,7 +118,7 @@ class Plan:
         if training and not table.labelled:
             raise InputError(
                 f"{table.name} has boxes from {table.box_source} and no labels: it cannot "
-                "be trained on."
+                "be used for training."
             )
         self.windows = self.kind.windows(table, config.canvas_size, training)
         sizes = self.windows[self.rows, 3:]
@@ -135,18 +135,18 @@ class Plan:
         return int(self._full(np.bincount(self._groups)).sum())
 
     def order(self, epoch: int) -> np.ndarray:
-        """[r] int32: `rows` as this epoch visits them, by (seed, epoch) alone."""
+        """Returns [r] int32: the order of `rows` in this epoch, from (seed, epoch) only."""
         return self.rows[self._permutation(epoch)]
 
     def batch_rows(self, step: int) -> tuple[int, np.ndarray, np.ndarray]:
-        """The rows of this process at a step.
+        """Returns the rows of this process at a step.
 
         Args:
           step: counted from 0 over all epochs; no batch has rows of two epochs.
 
         Returns:
           epoch; rows [batch_size / process_count] int32; valid, False where a row is
-          padding (it then repeats the first row of the whole batch).
+          padding (a copy of the first row of the global batch).
         """
         epoch, index = divmod(step, self.steps_per_epoch)
         with self._lock:
@@ -157,11 +157,11 @@ class Plan:
             places = self._epochs[epoch][index]
         rows = self.rows[np.where(places < 0, places[0], places)]
         local = self.local_batch_size
-        mine = slice(self.process_index * local, (self.process_index + 1) * local)
-        return epoch, rows[mine], places[mine] >= 0
+        part = slice(self.process_index * local, (self.process_index + 1) * local)
+        return epoch, rows[part], places[part] >= 0
 
     def steps(self, start: int, stop: int | None) -> Iterator[int]:
-        """start .. stop - 1; without `stop` to one epoch, in training without end."""
+        """start .. stop - 1; without `stop` up to one epoch, or infinite in training."""
         if stop is None and self.training:
             return itertools.count(start)
         return iter(range(start, self.steps_per_epoch if stop is None else stop))
@@ -169,28 +169,28 @@ class Plan:
     def _permutation(self, epoch: int) -> np.ndarray:
         if not self.training:
             return np.arange(len(self.rows))
-        # Raw words of Philox are fixed for good; NumPy's own shuffles may change.
+        # Raw words of Philox are stable; NumPy's own shuffles may change.
         words = np.random.Philox(np.random.SeedSequence([self.seed, epoch]))
         return np.argsort(words.random_raw(len(self.rows)), kind="stable")
 
     def _full(self, rows: Any) -> Any:
-        """How many batches so many rows of one canvas size make."""
+        """Returns the number of batches for a number of rows of one canvas size."""
         size = self.config.batch_size
         return np.maximum(rows // size if self.training else -(-rows // size), 1)
 
     def _batches(self, epoch: int) -> np.ndarray:
-        """[steps, batch_size]: places in `rows`, -1 for padding."""
+        """Returns [steps, batch_size]: indices into `rows`, -1 for padding."""
         size = self.config.batch_size
         order = self._permutation(epoch)
         batches, filled_at = [], []
         for group in range(self._groups.max() + 1):
-            at = np.flatnonzero(self._groups[order] == group)  # places in the order
+            at = np.flatnonzero(self._groups[order] == group)  # indices into the order
             full = self._full(len(at))
             at = at[: full * size]
             padded = np.full(full * size, -1)
             padded[: len(at)] = order[at]
             batches.append(padded.reshape(full, size))
-            # A batch goes out when its last row has come, an unfilled one at the end.
+            # A batch is emitted with its last row, an incomplete one at the end.
             last = np.full(full * size, len(order))
             last[: len(at)] = at
             filled_at.append(last.reshape(full, size)[:, -1])

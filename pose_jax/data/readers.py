@@ -1,10 +1,10 @@
-"""From a plan to batches: two readers that give the same bits.
+"""From a plan to batches: two readers with bitwise identical results.
 
-The host only decodes and cuts. Pixels come as *canvases*: uint8 RGB windows of an
-image, see `canvas`; `canvas_to_image` says which window. Everything else is in the
-image frame and is copied from the Table. All of it is a pure function of (table, view,
-config, seed, step): starting at step n is arithmetic, and neither threads nor the reader
-change a bit. This is the only file that names tf.data.
+The host only decodes and crops. Pixels are *canvases*: uint8 RGB windows of an image, see
+`canvas`; `canvas_to_image` gives their position. Everything else is in the image frame and
+copied from the Table. Everything is a pure function of (table, view, config, seed, step):
+reading can start at any step, and results depend neither on threads nor on the reader.
+This is the only file that uses tf.data.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from pose_jax.errors import ConfigError
 from pose_jax.types import Batch, Inputs
 
 PREFETCH = 2
-"""Batches that are read ahead of the one in use, at least."""
+"""Minimum number of batches that are read ahead."""
 
 
 class _Decoded:
-    """Decoded images, the last used up to a number of bytes."""
+    """A cache of recently used decoded images, up to a number of bytes."""
 
     def __init__(self, table: Table, limit: int):
         self._table, self._limit, self._bytes = table, limit, 0
@@ -55,10 +55,10 @@ class _Decoded:
 
 
 def batches(plan: Plan, start: int = 0, stop: int | None = None) -> Iterator[Batch]:
-    """The batches of steps start..stop-1 (NumPy leaves), by the reader of the config.
+    """Yields the batches of steps start..stop-1 (NumPy leaves), with the config's reader.
 
-    Without `stop`: one epoch, in training without end. Close or drop the iterator to
-    stop its threads.
+    Without `stop`: one epoch, or infinite in training. Close or drop the iterator to stop
+    its threads.
 
     Raises:
       InputError: an image cannot be read; the message names it.
@@ -79,7 +79,7 @@ def numpy_batches(
     decoded = _Decoded(plan.table, plan.config.cache_mb << 20)
     workers = plan.config.workers or os.cpu_count() or 1
     pool = ThreadPoolExecutor(workers, thread_name_prefix="pose_jax_read")
-    # Small batches: enough of them that no thread is idle.
+    # Enough small batches that no thread is idle.
     prefetch = max(PREFETCH, 2 * workers // plan.local_batch_size)
 
     def read(image, slots, windows, canvases):
@@ -92,7 +92,7 @@ def numpy_batches(
         images, windows = plan.kind.images(plan.table, rows), plan.windows[rows]
         canvases = np.zeros((len(rows), windows[0, 4], windows[0, 3], 3), np.uint8)
         jobs = []
-        for image in dict.fromkeys(images[valid].tolist()):  # Each once, in this order.
+        for image in dict.fromkeys(images[valid].tolist()):  # Each once, in order.
             slots = np.flatnonzero(valid & (images == image))
             jobs.append(pool.submit(read, image, slots, windows[slots], canvases))
         return jobs, epoch, rows, valid, canvases
@@ -115,11 +115,11 @@ def numpy_batches(
 
 
 def tf_batches(plan: Plan, start: int = 0, stop: int | None = None) -> Iterator[Batch]:
-    """`batches` by tf.data, equal to the bit. TensorFlow is imported here, on the CPU.
+    """`batches` by tf.data, bitwise equal. TensorFlow is imported here, on the CPU.
 
     JPEG of one or three components is decoded by TensorFlow with Pillow's exact inverse
-    transform; Pillow itself decodes what the two may read differently (CMYK, PNG,
-    palettes, 16 bits) and what TensorFlow refuses.
+    transform; Pillow decodes formats that the two may read differently (CMYK, PNG,
+    palettes, 16 bits) and files that TensorFlow rejects.
 
     Raises:
       ConfigError: TensorFlow is not installed.
@@ -153,7 +153,7 @@ def tf_batches(plan: Plan, start: int = 0, stop: int | None = None) -> Iterator[
         try:
             batch = _assemble(plan, *plan.batch_rows(step), next(canvases))
         except tf.errors.OpError as error:
-            # Pillow reads the batch, or says which image is at fault.
+            # Pillow reads the batch, or names the invalid image.
             (batch,) = numpy_batches(plan, step, step + 1)
             why = error.message
             logging.warning("TensorFlow could not read step %d: %s", step, why)
@@ -162,7 +162,7 @@ def tf_batches(plan: Plan, start: int = 0, stop: int | None = None) -> Iterator[
 
 
 def _tf_canvas_of(tf, plan: Plan):
-    """int64 [6], an image (-1: padding) and a window, to a canvas, in tf.data."""
+    """Returns a tf.data function: [6] int64, image (-1: padding) and window, to canvas."""
     paths = tf.constant(
         [os.fspath(i) if isinstance(i, os.PathLike) else "" for i in plan.table.images]
     )
@@ -177,7 +177,7 @@ def _tf_canvas_of(tf, plan: Plan):
         return in_numpy(read, [image], tf.uint8, [None, None, 3])
 
     def window_of(pixels, item):
-        # In NumPy: a third of the time of tf.pad, a quarter of tf.reduce_sum.
+        # In NumPy, which is faster than tf.pad and tf.reduce_sum.
         check_size(plan.table, item[0], pixels)
         canvas = np.empty((item[5], item[4], 3), np.uint8)
         cut(pixels, item[1:], canvas)
@@ -218,14 +218,14 @@ def _tf_canvas_of(tf, plan: Plan):
 
 def _import_tensorflow():
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # Else it logs.
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # Otherwise it logs.
     try:
         import tensorflow as tf
     except ImportError:
         raise ConfigError(
             'reader "tf" needs TensorFlow: install it, or choose reader "numpy".'
         ) from None
-    with contextlib.suppress(RuntimeError):  # TensorFlow was already in use: too late.
+    with contextlib.suppress(RuntimeError):  # TensorFlow is already initialized.
         tf.config.set_visible_devices([], "GPU")
     return tf
 

@@ -1,4 +1,4 @@
-"""What a row of a batch is, a person or an image, and all that depends on it."""
+"""Rows of a batch, people or images, and everything that depends on the kind."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pose_jax.types import ImageLabels, ImageView, PersonLabels, PersonView, Vie
 
 
 def of(view: View) -> PersonRows | ImageRows:
-    """The rows of a view."""
+    """Returns the kind of rows of a view."""
     return PersonRows(view) if isinstance(view, PersonView) else ImageRows(view)
 
 
@@ -26,7 +26,7 @@ class PersonRows:
     words: ClassVar = "people"
 
     def default(self, table: Table, training: bool) -> np.ndarray:
-        """[r] int32: rows with a label, or all boxes where there are no labels."""
+        """Returns [r] int32: labeled rows, or all boxes if there are no labels."""
         del training
         if table.labelled:
             return table.labelled_rows()
@@ -35,23 +35,23 @@ class PersonRows:
     def windows(
         self, table: Table, canvas_size: tuple[int, int], training: bool
     ) -> np.ndarray:
-        """[n, 5] the window of each row of the Table, see `canvas`."""
+        """Returns [n, 5]: the window of each row of the Table, see `canvas`."""
         return person_windows(table, self.view, canvas_size, training)
 
     def ids(self, table: Table) -> np.ndarray:
-        """[n] what the data set calls each row."""
+        """Returns [n]: the data set's id of each row."""
         return table.ids
 
     def images(self, table: Table, rows: np.ndarray) -> np.ndarray:
-        """[b] numbers of the rows' images."""
+        """Returns [b]: numbers of the rows' images."""
         return table.image[rows]
 
     def boxes(self, table: Table, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """[b, 4] boxes and [b] scores."""
+        """Returns boxes [b, 4] and scores [b]."""
         return table.boxes_xyxy[rows], table.box_scores[rows]
 
     def labels(self, table: Table, rows: np.ndarray, valid: np.ndarray) -> PersonLabels:
-        """Labels of rows; nothing of a padding row counts as labelled."""
+        """Returns labels of rows; padding rows are unlabeled."""
         b, m, k = len(rows), self.view.max_others, len(table.keypoints)
         others_xy = np.zeros((b, m, k, 2), np.float32)
         others_visibility = np.zeros((b, m, k), np.int32)
@@ -78,13 +78,13 @@ class PersonRows:
 
 @dataclasses.dataclass(frozen=True)
 class ImageRows:
-    """A row is an image; its number is its place in `Table.images`."""
+    """A row is an image; its number is its index in `Table.images`."""
 
     view: ImageView
     words: ClassVar = "images"
 
     def default(self, table: Table, training: bool) -> np.ndarray:
-        """[r] int32: all images; in training those with a person who is not a crowd."""
+        """Returns [r] int32: all images; in training those with non-crowd people."""
         if training:
             return np.unique(table.image[~table.crowd]).astype(np.int32)
         return np.arange(len(table.images), dtype=np.int32)
@@ -92,33 +92,33 @@ class ImageRows:
     def windows(
         self, table: Table, canvas_size: tuple[int, int], training: bool
     ) -> np.ndarray:
-        """[m, 5] the window of each image, see `canvas`."""
+        """Returns [m, 5]: the window of each image, see `canvas`."""
         del canvas_size, training  # A view of images has its own sizes.
         limit = self.view.max_people
         count = np.bincount(table.image, minlength=len(table.images)) > limit
         if count.any():
             logging.warning(
-                "%s: %d images have more than max_people = %d people: the rest is cut.",
+                "%s: %d images have more than max_people = %d people: the rest is dropped.",
                 table.name, count.sum(), limit,
             )  # fmt: skip
         return image_windows(table, self.view)
 
     def ids(self, table: Table) -> np.ndarray:
-        """[m] what the data set calls each image."""
+        """Returns [m]: the data set's id of each image."""
         return table.image_ids
 
     def images(self, table: Table, rows: np.ndarray) -> np.ndarray:
-        """[b] numbers of the rows' images."""
+        """Returns [b]: numbers of the rows' images."""
         del table
         return rows
 
     def boxes(self, table: Table, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """[b, 4] the whole images as boxes, and [b] scores of 1."""
+        """Returns the whole images as boxes [b, 4], and scores [b] of 1."""
         size = table.image_sizes[rows]
         return np.concatenate([np.zeros((len(rows), 2)), size], -1), np.ones(len(rows))
 
     def labels(self, table: Table, rows: np.ndarray, valid: np.ndarray) -> ImageLabels:
-        """Labels of images; nothing of a padding row counts as labelled."""
+        """Returns labels of images; padding rows have no people."""
         b, n = len(rows), self.view.max_people
         people_xyxy = np.zeros((b, n, 4), np.float32)
         people_kind = np.zeros((b, n), np.int32)

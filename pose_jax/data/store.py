@@ -1,15 +1,15 @@
 """The packed store: a Table and its encoded images, as a TensorFlow Datasets data set.
 
 `prepare` writes OUT/<data set>/<split>/<version>/: shards of ArrayRecord (random access;
-a checksum for every chunk) and what TFDS keeps beside them. A record is one image: the
-bytes of its file, its id and size, and its people in the Table's own numbers (`row` is
-the place in the Table). The Table's columns stand once more in columns.npz, so that
-opening a store does not read every image. Columns, order and fingerprint are those of
-the folder that was packed, bit for bit.
+a checksum for every chunk) and the metadata of TFDS. A record is one image: the bytes of
+its file, its id and size, and the Table's values of its people (`row` is the row of the
+Table). The columns of the Table are also stored in columns.npz, so that opening a store
+does not read every image. Columns, order and fingerprint are those of the packed folder,
+bit for bit.
 
 Neither writing nor reading imports TensorFlow or opens a connection, and
-tensorflow_datasets is imported inside functions only. `data.tfds` reads what other
-makers keep in TFDS.
+tensorflow_datasets is imported inside functions only. `data.tfds` reads other TFDS data
+sets.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ from pose_jax.errors import ConfigError, InputError, disk_full, one_line
 from pose_jax.keypoints import KeypointSet
 
 VERSION = "1.0.0"
-"""Of the form of a store; the first number changes when older ones cannot be read."""
+"""Version of the format; the first number changes when older stores become unreadable."""
 
 SHARD_BYTES = 256 << 20
-"""A shard holds about this much."""
+"""Approximate size of a shard."""
 
 _OF_IMAGES = ("image_ids", "image_sizes", "image")  # All other columns are of people.
 
@@ -53,31 +53,31 @@ def prepare(
     about: Mapping[str, str] | None = None,
     progress: bool = False,
 ) -> Path:
-    """Writes a Table as OUT/dataset/split/VERSION, whole or not at all.
+    """Writes a Table to OUT/dataset/split/VERSION, completely or not at all.
 
-    A store that is there already is kept if it is whole and holds the same table.
+    An existing store is kept if it is complete and holds the same table.
 
     Args:
       table: its images are files, or records of another store.
       out: the folder of all stores.
-      dataset: what to call it.
-      split: as the data set calls it.
-      about: of the data set, as `DataSet.about`: kept in the store.
+      dataset: name of the data set in the store.
+      split: name of the split.
+      about: description of the data set, as in `DataSet.about`, kept in the store.
       progress: whether to show a bar on stderr.
 
     Returns:
       The folder of the store.
 
     Raises:
-      InputError: an image cannot be read; another or a damaged store is there.
-      ConfigError: a name that TFDS does not take; TFDS is not installed.
+      InputError: an image cannot be read; a different or damaged store exists.
+      ConfigError: a name that TFDS does not accept; TFDS is not installed.
     """
     import tqdm
 
     if not re.fullmatch(r"[A-Za-z]\w*/\w[\w-]*", f"{dataset}/{split}"):
         raise ConfigError(
             f"A store cannot hold split {split!r} of {dataset!r}: names are letters, "
-            'digits and "_", a letter first (of splits also "-" and a digit first).'
+            'digits and "_", a letter first (splits may have "-" and a digit first).'
         )
     path = folder(out, dataset, split)
     if path.exists():
@@ -89,11 +89,11 @@ def prepare(
             )
         return path
     if not table.images or any(isinstance(i, np.ndarray) for i in table.images):
-        raise InputError(f"{table.name}: there must be images, and all of them files.")
+        raise InputError(f"{table.name}: only images in files can be packed.")
     if table.truth is not None:
         raise InputError(
-            f"{table.name}: pack the annotated people; `detections` can be given to the "
-            "reader of the store."
+            f"{table.name}: pack the annotated people, and pass `detections` to the "
+            "reader of the store instead."
         )
     config = import_tfds().download.DownloadConfig(try_download_gcs=False)
     bar = tqdm.tqdm(
@@ -104,7 +104,7 @@ def prepare(
         mininterval=1 if sys.stderr.isatty() else 60,  # A log keeps every line.
     )
     try:
-        # TFDS speaks of downloads.
+        # TFDS prints about downloads.
         with bar, contextlib.redirect_stdout(io.StringIO()):
             builder = _builder(table, Path(out), dataset, split, about, bar)
             options = {"download_config": config, "file_format": "array_record"}
@@ -120,14 +120,14 @@ def prepare(
 
 
 def folder(out: Path | str, dataset: str, split: str) -> Path:
-    """Where `prepare` puts a split."""
+    """Returns the folder to which `prepare` writes a split."""
     return Path(out) / dataset / split / VERSION
 
 
 def _builder(
     table: Table, out: Path, dataset: str, split: str, about: Any, bar: Any
 ) -> Any:
-    """The TFDS builder of a Table."""
+    """Returns the TFDS builder of a Table."""
     tfds = import_tfds()
     columns = {k: v for k, v in vars(table).items() if isinstance(v, np.ndarray)}
     metadata = {
@@ -141,7 +141,7 @@ def _builder(
     people["row"] = np.arange(len(table))
 
     def feature(column: np.ndarray) -> Any:
-        # As a list of numbers TFDS would keep no more than 32 bits of a float.
+        # Encoded as numbers, TFDS would keep only 32 bits of a float.
         encoding = "bytes" if column.dtype.kind == "f" else "none"
         return tfds.features.Tensor(
             shape=(None, *column.shape[1:]), dtype=column.dtype, encoding=encoding
@@ -152,10 +152,10 @@ def _builder(
             super().save_metadata(data_dir)
             np.savez(Path(data_dir) / "columns.npz", **columns)  # pyright: ignore
 
-    # Shard by shard: GeneratorBasedBuilder would take all images into memory to sort.
+    # Shard by shard: GeneratorBasedBuilder would load all images into memory to sort.
     class Builder(tfds.core.ShardBasedBuilder, skip_registration=True):  # pyright: ignore
         name = dataset
-        url_infos = None  # Else TFDS looks for a list of downloads beside this file.
+        url_infos = None  # Otherwise TFDS looks for a list of downloads here.
         VERSION = tfds.core.Version(VERSION)
         BUILDER_CONFIGS = [  # noqa: RUF012
             tfds.core.BuilderConfig(name=split, description=table.name)
@@ -163,7 +163,7 @@ def _builder(
 
         def _info(self) -> Any:
             features = {
-                # Any mode of pixels: the bytes are kept, whatever they are.
+                # Any pixel mode: the bytes are kept as they are.
                 "image": tfds.features.Image(),
                 "image/id": tfds.features.Scalar(np.int64),
                 "image/size": tfds.features.Tensor(shape=(2,), dtype=np.int32),
@@ -180,7 +180,7 @@ def _builder(
         def _shard_iterators_per_split(self, dl_manager: Any) -> Any:
             del dl_manager
             count = len(table.images)
-            # A thousand tell the mean size well enough.
+            # A thousand images suffice for the mean size.
             some = table.images[:: -(-count // 1000)]
             sizes = [
                 i.stat().st_size if isinstance(i, Path) else len(i.read()) for i in some
@@ -188,7 +188,7 @@ def _builder(
             shards = min(math.ceil(count * np.mean(sizes) / SHARD_BYTES), count)
             bounds = [count * i // shards for i in range(shards + 1)]
             return {
-                # By "all" TFDS means the sum of what splits there are.
+                # In TFDS, "all" means the sum of all splits.
                 "everything" if split == "all" else split: [
                     functools.partial(_examples, table, people, first, last, bar)
                     for first, last in itertools.pairwise(bounds)
@@ -201,7 +201,7 @@ def _builder(
 def _examples(
     table: Table, people: dict[str, np.ndarray], first: int, last: int, bar: Any
 ) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The images of one shard. TFDS reads a file's (or record's) bytes itself, late."""
+    """Yields the images of one shard. TFDS reads the bytes of files or records later."""
     for i in range(first, last):
         rows = table.people_of_image(i)
         example = {
@@ -220,10 +220,10 @@ def load(
     """Reads one split of a store.
 
     Args:
-      root: what was given to `prepare` as `out`, or the folder of one data set in it,
-        or that of one store.
-      split: as the data set calls it.
-      detections: as for `coco.load`: boxes that replace the annotated people.
+      root: the folder `out` of `prepare`, or the folder of one data set in it, or that of
+        one store.
+      split: name of the split.
+      detections: boxes that replace the annotated people, as in `coco.load`.
 
     Raises:
       InputError: there is no such store, or it is damaged or of another version.
@@ -236,7 +236,7 @@ def load(
 
 
 def _find(root: Path, split: str) -> Path:
-    """The folder of the one store of a split under `root`."""
+    """Returns the folder of the only store of a split under `root`."""
     if (root / "dataset_info.json").is_file():
         return root
     stores = [
@@ -262,10 +262,10 @@ def _find(root: Path, split: str) -> Path:
 
 
 def read(path: Path, split: str | None = None) -> Table:
-    """Reads a store that `prepare` has written; images are read when asked for.
+    """Reads a store written by `prepare`; images are read on demand.
 
     Raises:
-      InputError: it is damaged, or of another version; or `split` is not what it holds.
+      InputError: it is damaged, of another version, or of another split than `split`.
     """
     try:
         metadata = json.loads((path / "metadata.json").read_bytes())
@@ -306,13 +306,13 @@ def read(path: Path, split: str | None = None) -> Table:
 
 
 class Store:
-    """The records of one split; opened at the first read, by any number of threads."""
+    """The records of one split, opened at the first read; thread-safe."""
 
     def __init__(self, builder: Any, split: str):
         tfds = import_tfds()
         self._folder = builder.data_dir
         self._all = builder.info.features
-        # All of a record takes several times as long as its image.
+        # Decoding a whole record takes several times as long as its image.
         self._image = tfds.features.FeaturesDict({"image": self._all["image"]})
         self._decoders = {"image": tfds.decode.SkipDecoding()}
         raw = tfds.decode.DeserializeMethod.RAW_BYTES
@@ -327,11 +327,11 @@ class Store:
         return len(self._source())
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """A record, its image encoded as it is."""
+        """Returns a record with its encoded image."""
         return self._record(index, self._all)
 
     def read(self, index: int) -> bytes:
-        """The encoded image of a record."""
+        """Returns the encoded image of a record."""
         return self._record(index, self._image)["image"]
 
     def _record(self, index: int, features: Any) -> dict[str, Any]:
@@ -351,14 +351,14 @@ class Store:
 
 
 def damaged(path: Any, what: str) -> InputError:
-    """What to raise about a store that is not as it was written."""
+    """Returns the error for a store that differs from what was written."""
     return InputError(
         f"{path} is damaged: {what}. Delete it and prepare it again, or copy it again."
     )
 
 
 def import_tfds() -> Any:
-    """tensorflow_datasets, or a ConfigError that says what to install."""
+    """Imports tensorflow_datasets, or raises a ConfigError that says what to install."""
     for name in ("tensorflow_datasets", "array_record"):
         if importlib.util.find_spec(name) is None:
             raise ConfigError(

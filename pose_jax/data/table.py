@@ -1,8 +1,8 @@
-"""The Table: what every data set is turned into, and all that the readers know of it.
+"""The Table: the common representation of data sets, and the input of the readers.
 
-NumPy columns in the image frame, and for each image a reference to its encoded bytes. A
-Table keeps float64 and int64 as the files had them; what goes to the device is cut from
-it by `readers`. People of one image need not stand together.
+NumPy columns in the image frame, and a reference to the encoded bytes of each image. A
+Table keeps the float64 and int64 of the files; `readers` select and cast what goes to the
+device. People of one image need not be adjacent.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from pose_jax.errors import InputError
+from pose_jax.errors import InputError, one_line
 from pose_jax.keypoints import KeypointSet
 
 
@@ -27,7 +27,7 @@ class Record:
 
     Attributes:
       store: `store.read(index)` gives the bytes, in any thread; see `data.store`.
-      index: of the record.
+      index: index of the record.
     """
 
     store: Any
@@ -47,7 +47,7 @@ ImageRef = Path | Record | np.ndarray
 
 
 def encoded(image: Path | Record) -> Path | io.BytesIO:
-    """What Pillow opens: a file, or the bytes of one."""
+    """Returns what Pillow opens: a file, or its bytes."""
     return io.BytesIO(image.read()) if isinstance(image, Record) else image
 
 
@@ -56,7 +56,7 @@ class Table:
     """People and images of one split.
 
     Attributes:
-      name: data set and split, for people to read: "coco val2017".
+      name: data set and split, for display: "coco val2017".
       keypoints: the set that `points_xy` and `visibility` follow.
       images: [m] one reference per image.
       image_ids: [m] int64.
@@ -65,20 +65,20 @@ class Table:
       ids: [n] int64 annotation ids; 0 for boxes without a label.
       boxes_xyxy: [n, 4] float64, (x, y, x + w, y + h).
       box_scores: [n] float64; 1 for ground truth.
-      points_xy: [n, k, 2] float64; where not labelled the value means nothing.
+      points_xy: [n, k, 2] float64; arbitrary where not labeled.
       visibility: [n, k] int32, COCO's 0/1/2.
       areas: [n] float64, COCO's segment area.
       crowd: [n] bool, regions of many people: ignored in training and in metrics.
-      box_source: how metrics name where the boxes came from: "gt_boxes" (annotated),
-        "joint_boxes" (the extent of the labelled joints), "torso_boxes" (FLIC's), "image"
+      box_source: name of the source of boxes in metrics: "gt_boxes" (annotated),
+        "joint_boxes" (the extent of the labeled joints), "torso_boxes" (FLIC's), "image"
         (all of it), "detections", "given_boxes".
-      labelled: whether points and visibility are annotations; False for boxes alone.
-      centric: whose left and right the labels mean, where a data set exists in both:
-        "PC" (the person's) or "OC" (the observer's); metrics say it. "" elsewhere.
-      truth: where these are boxes alone of a labelled split: the table of its labels; see
+      labelled: whether points and visibility are annotations; False for boxes only.
+      centric: meaning of left and right, where a data set exists in both forms: "PC"
+        (the person's) or "OC" (the observer's); shown in metrics. "" elsewhere.
+      truth: for boxes without labels of a labeled split: the table of its labels; see
         `ground_truth`.
-      head_sizes: [n] float64, MPII's normaliser of PCKh, pixels; 0 where there is no
-        head box. None for data sets without.
+      head_sizes: [n] float64, MPII's normalizer of PCKh, pixels; 0 where there is no
+        head box. None for data sets without head boxes.
     """
 
     name: str
@@ -122,17 +122,17 @@ class Table:
 
     @property
     def ground_truth(self) -> Table | None:
-        """The people that predictions are counted against, if they are annotated."""
+        """The annotated people to evaluate predictions against, if there are any."""
         return self if self.labelled else self.truth
 
     def labelled_rows(self) -> np.ndarray:
-        """[r] int32: people with a labelled keypoint, an area, and a real box."""
+        """Returns [r] int32: people with a labeled keypoint, an area and a nonempty box."""
         size = self.boxes_xyxy[:, 2:] - self.boxes_xyxy[:, :2]
         usable = (self.visibility > 0).any(1) & (size > 0).all(1) & (self.areas > 0)
         return np.flatnonzero(usable & ~self.crowd).astype(np.int32)
 
     def people_of_image(self, image: int) -> np.ndarray:
-        """[r] int32: the rows of one image, in table order."""
+        """Returns [r] int32: the rows of one image, in table order."""
         return self._rows_by_image[image]
 
     @functools.cached_property
@@ -142,10 +142,10 @@ class Table:
         return np.split(order, cuts)
 
     def coco_ground_truth(self) -> dict[str, Any]:
-        """The table as a COCO keypoint annotation dictionary, for evaluators.
+        """Returns the table as a COCO keypoint annotation dictionary, for evaluators.
 
-        Segmentations are not kept; keypoint AP does not read them. Labelled people with
-        no area or an empty box are in it, as COCO's rule is, though no people are
+        Segmentations are not kept; keypoint AP does not use them. Labeled people without
+        an area or with an empty box are included, as in COCO, though no poses are
         predicted for them.
         """
         labelled = self.visibility > 0
@@ -177,7 +177,7 @@ class Table:
         }
 
     def fingerprint(self) -> str:
-        """16 hex digits of all labels, boxes and image ids (pixels are not read)."""
+        """Returns a hash (16 hex digits) of all labels, boxes and image ids, not pixels."""
         labelled = (self.visibility > 0)[..., None]
         what = (self.keypoints.names, self.box_source, self.labelled, self.centric)
         digest = hashlib.sha256(repr(what).encode())
@@ -188,7 +188,7 @@ class Table:
             (self.ids, np.int64),
             (self.boxes_xyxy, np.float64),
             (self.box_scores, np.float64),
-            # What is not labelled means nothing.
+            # Unlabeled coordinates are arbitrary.
             (np.where(labelled, self.points_xy, 0), np.float64),
             (self.visibility, np.int32),
             (self.areas, np.float64),
@@ -208,15 +208,15 @@ def from_boxes(
     keypoints: KeypointSet,
     name: str = "images",
 ) -> Table:
-    """A Table without labels, of images and boxes that were given.
+    """Builds a Table without labels from images and boxes.
 
     Args:
       images: files, or decoded pixels uint8 [h, w, 3] (RGB).
       boxes: for each image [p, 4] (x, y, x + w, y + h), in pixels of the image as
         stored (an EXIF orientation is not applied). None: each image is one person.
       scores: for each image [p]; None: 1.
-      keypoints: the set that will be predicted.
-      name: of the Table.
+      keypoints: the keypoint set to predict.
+      name: name of the Table.
 
     Returns:
       A Table with image ids 0..m-1; `box_source` is "given_boxes" or "image".
@@ -268,7 +268,7 @@ def from_boxes(
 
 
 def image_size(image: ImageRef) -> tuple[int, int]:
-    """(width, height), from the header alone where it is a file."""
+    """Returns (width, height); of a file, only the header is read."""
     if isinstance(image, np.ndarray):
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
             raise InputError(
@@ -281,7 +281,10 @@ def image_size(image: ImageRef) -> tuple[int, int]:
     try:
         with Image.open(encoded(image)) as opened:
             return opened.size
-    except InputError:  # Of a store.
+    except InputError:  # From a store.
         raise
     except Exception as error:  # Pillow has no common class for these.
-        raise InputError(f"{image} cannot be read as an image: {error}") from None
+        raise InputError(
+            f"{image} cannot be read as an image: {one_line(error)}. Fetch it again, or "
+            "leave it out."
+        ) from None

@@ -1,10 +1,10 @@
-"""TensorFlow Datasets of other makers, as a Table; and our own stores.
+"""Other TensorFlow Datasets, and stores of this package, as a Table.
 
   data.train = {"name": "tfds", "root": "DATA/coco/2017/1.1.0", "split": "train"}
 
-The root is the folder of one version, as TFDS has written it.
+The root is the folder of one version, as written by TFDS.
 
-Images stay where they are, encoded, as records; TensorFlow is not imported.
+Images remain encoded in their records; TensorFlow is not imported.
 """
 
 from __future__ import annotations
@@ -23,29 +23,28 @@ from pose_jax.keypoints import COCO, KeypointSet
 
 
 def load(root: Any, split: str, *, keypoints: KeypointSet | str | None = None) -> Table:
-    """Reads a split of any TFDS data set whose features are named as TFDS names COCO's.
+    """Reads a split of any TFDS data set whose features are named as in TFDS's COCO.
 
-    A store of `prepare` is read as by `store.load`. Of others every record is read once,
-    for these features; more are passed over:
+    A store of `prepare` is read by `store.read`. For others, every record is read once for
+    the following features; further ones are ignored:
 
     * `image`: Image. Its size is taken from its bytes.
     * `image/id`: an integer; where it is absent, the number of the record.
     * `objects`: Sequence of
-      `bbox`: BBox in TFDS's own form, (ymin, xmin, ymax, xmax) in parts of the image;
+      `bbox`: BBox in TFDS's own form, (ymin, xmin, ymax, xmax) relative to the image;
       `keypoints`: [k, 3] or [3 k], (x, y, visibility 0, 1, 2) in pixels of the image;
-      `area` in pixels, else the box's; `is_crowd`, else False; `id`, an integer, else
-      1, 2, ...; `label`: where it is a ClassLabel that knows "person", all else is left
-      out.
+      `area` in pixels, default the box's; `is_crowd`, default False; `id`, an integer,
+      default 1, 2, ...; `label`: if it is a ClassLabel with "person", objects of other
+      classes are left out.
 
     Args:
-      root: the folder of its version, or a builder; kept as ArrayRecord.
-      split: as TFDS calls it; "train[:100]" is understood too.
-      keypoints: the set that the keypoints follow, or its name; None: COCO's, or a
-        store's own.
+      root: the folder of its version, or a builder; stored as ArrayRecord.
+      split: name of the TFDS split; "train[:100]" is accepted too.
+      keypoints: the keypoint set, or its name; None: COCO's, or that of a store.
 
     Raises:
       ConfigError: no such keypoint set.
-      InputError: a feature is absent or of another form, or it is not kept as
+      InputError: a feature is missing or of another form, or the data are not stored as
         ArrayRecord.
     """
     if keypoints is not None:
@@ -102,7 +101,7 @@ def load(root: Any, split: str, *, keypoints: KeypointSet | str | None = None) -
 
 
 def _misfit(features: dict[str, Any], keypoints: KeypointSet) -> str | None:
-    """What is absent or of another form."""
+    """Returns what is missing or of another form, or None."""
     kinds, k = import_tfds().features, len(keypoints)
     if not isinstance(features.get("image"), kinds.Image):
         return "image must be an Image"
@@ -114,10 +113,12 @@ def _misfit(features: dict[str, Any], keypoints: KeypointSet) -> str | None:
     ):
         return "objects must be a Sequence with bbox and keypoints"
     box, points = objects["bbox"], objects["keypoints"]
-    # Before TFDS knew others it did not write the form down.
+    # Early TFDS versions had one form only and did not store it.
     form = getattr(getattr(box, "bbox_format", None), "value", None)
     if not isinstance(box, kinds.BBoxFeature) or form not in (None, "REL_YXYX"):
-        return "objects/bbox must be a BBox: ymin, xmin, ymax, xmax in parts of it"
+        return (
+            "objects/bbox must be a BBox: ymin, xmin, ymax, xmax relative to the image"
+        )
     if points.shape not in ((k, 3), (3 * k,)):
         return (
             f"objects/keypoints is {points.shape}; {k} keypoints of set "
@@ -127,7 +128,7 @@ def _misfit(features: dict[str, Any], keypoints: KeypointSet) -> str | None:
 
 
 def _image(store: Store, index: int, k: int, person: int | None) -> dict[str, Any]:
-    """The columns of one image; of objects with the label `person`, if there are any."""
+    """Returns the columns of one image, of objects with the label `person` if not None."""
     from PIL import Image
 
     record = store[index]

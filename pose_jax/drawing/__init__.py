@@ -1,5 +1,5 @@
-"""Pictures: NumPy arrays in, NumPy arrays out.
+"""Visualization: NumPy arrays in, NumPy arrays out.
 
-`people` draws skeletons and boxes, `maps` heatmaps, `votes` and `cascade` what two methods
-show of themselves, `sheet` lays pictures out; `curves` draws metrics.
+`people` draws skeletons and boxes, `maps` heatmaps, `votes` and `cascade` the panels of two
+methods; `sheet` arranges images in a grid; `curves` plots metrics.
 """

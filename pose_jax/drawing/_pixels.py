@@ -1,4 +1,4 @@
-"""What all pictures share."""
+"""Shared helpers for images."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from PIL import Image
 
 WHITE = (255, 255, 255)
 SUPERSAMPLE = 3
-"""Lines are drawn so many times as large and reduced: Pillow does not smooth them."""
+"""Factor by which lines are drawn larger, for anti-aliasing, which Pillow lacks."""
 
 
 def as_uint8(image: np.ndarray) -> np.ndarray:
-    """An image of floats in [0, 1] as bytes; one of bytes as it is."""
+    """Converts an image of floats in [0, 1] to uint8; returns uint8 unchanged."""
     image = np.asarray(image)
     floating = np.issubdtype(image.dtype, np.floating)
     known = floating or image.dtype == np.uint8
@@ -26,9 +26,9 @@ def as_uint8(image: np.ndarray) -> np.ndarray:
 
 
 def part(image, low, size, shape: tuple[int, int]) -> Image.Image:
-    """Of an image the part from the point `low` on, `size` pixels, as (width, height)
+    """Crops `size` pixels of an image from the point `low` on, resized to (width, height)
     `shape`; black beyond the border."""
-    edges = np.asarray(low) + 0.5  # Points count from pixels' centres.
+    edges = np.asarray(low) + 0.5  # Points are relative to pixel centers.
     box = (*edges, *(edges + size))
     return Image.fromarray(as_uint8(image)).transform(
         shape, Image.Transform.EXTENT, box, Image.Resampling.BILINEAR

@@ -1,4 +1,4 @@
-"""DeepPose's cascade: the pose of each stage, and what the next one looks at."""
+"""DeepPose's cascade: the pose of each stage, and the crops of the next one."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ def refinement(
     *,
     side: int = 200,
 ) -> tuple[list[np.ndarray], list[str]]:
-    """A cascade at work on one person: each stage's pose, and between two of them the
-    square of the keypoint that moved the furthest.
+    """Draws the cascade for one person: each stage's pose, and between two stages the crop
+    of the keypoint that moved the furthest.
 
     Args:
       image: [h, w, 3], the input of the first stage.
       stages_xy: [s, k, 2] in its frame.
-      squares: [s - 1, 2], width and height of a keypoint's square there.
-      keypoint_set: what the k points are.
-      side: height of the pictures, pixels.
+      squares: [s - 1, 2], width and height of a keypoint's crop in that frame.
+      keypoint_set: keypoint set of the k points.
+      side: height of the images, pixels.
 
     Returns:
-      2 s - 1 pictures of equal height, and their titles. In a square the first stage's
-      point is a ring, the next one's a dot.
+      2 s - 1 images of equal height, and their titles. In a crop the previous stage's point
+      is a ring, the next one's a dot.
     """
     h = image.shape[0]
     scale = side / h
@@ -57,7 +57,7 @@ def cascade_panel(inspected, keypoint_set: KeypointSet, alignment):
 
 
 def _square(image, before_xy, after_xy, size, side: int) -> np.ndarray:
-    """What of the image the square about `before_xy` shows, black beyond its border."""
+    """Draws the crop around `before_xy`, black beyond the image's border."""
     low = before_xy - np.asarray(size) / 2
     picture = part(image, low, size, (side, side))
     draw = ImageDraw.Draw(picture)

@@ -1,4 +1,4 @@
-"""Plots of metrics, as a PNG. Matplotlib draws, without a display."""
+"""Plots of metrics as PNG files, by Matplotlib without a display."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from pathlib import Path
 import numpy as np
 
 HEADLINE = 0.2
-"""The threshold that tables quote; the curves are marked there."""
+"""The threshold reported in tables and marked in curves."""
 
 
 def curves(metrics_path: Path | str, out: Path | str) -> None:
-    """Draws every number of a run's metrics.jsonl over its steps.
+    """Plots every number of a run's metrics.jsonl over its steps.
 
     A line per phase; kinds of AP share a panel, and so do kinds of AR, and of box_AP.
 
     Args:
-      metrics_path: one JSON object a line, with "step", "phase" and numbers.
-      out: the PNG to write; its folder is made.
+      metrics_path: one JSON object per line, with "step", "phase" and numbers.
+      out: the PNG to write; its folder is created.
     """
     from matplotlib.figure import Figure  # No display, no global state of pyplot.
 
@@ -64,16 +64,16 @@ def pdj_curves(
     thresholds: Sequence[float],
     title: str = "",
 ) -> None:
-    """Draws PDJ over its threshold: a panel a joint, a line a stage, a run or a model.
+    """Plots PDJ over its threshold: a panel per joint, a line per stage, run or model.
 
-    Of up to five lines the values at 0.2 are written, in their colours and order.
+    With up to five lines, their values at 0.2 are printed in their colors and order.
 
     Args:
-      found: of `measure.pdj_curve`, by what the lines are called: shares [t] by joint. A
-        joint that one of them does not have is drawn for the others.
-      out: the PNG to write; its folder is made.
+      found: results of `measure.pdj_curve` by line label: fractions [t] by joint. A joint
+        that is missing in one of them is plotted for the others.
+      out: the PNG to write; its folder is created.
       thresholds: [t] fractions of the torso's diameter, ascending.
-      title: above all.
+      title: title of the figure.
 
     Raises:
       ValueError: there is no curve, or one is not as long as the thresholds.
@@ -84,17 +84,17 @@ def pdj_curves(
     grid = np.asarray(thresholds, np.float64)
     panels = dict.fromkeys(joint for curves in found.values() for joint in curves)
     if not panels:
-        raise ValueError("no PDJ curve came to be drawn.")
+        raise ValueError("there is no PDJ curve to plot.")
     for label, curves in found.items():
         for joint, curve in curves.items():
             if np.shape(curve) != grid.shape:
                 raise ValueError(
-                    f"{label}, {joint}: {np.shape(curve)} values came for "
+                    f"{label}, {joint}: got {np.shape(curve)} values for "
                     f"{grid.shape} thresholds."
                 )
-    if "mean" in panels:  # Last, whatever other joints the later ones have.
+    if "mean" in panels:  # Last, even after joints of later lines.
         panels["mean"] = panels.pop("mean")
-    # As few empty places as can be: nine joints are three rows, ten are two.
+    # As few empty cells as possible: nine joints need three rows, ten need two.
     columns = min(range(3, 6), key=lambda c: (-len(panels) % c, c))
     columns = min(columns, len(panels))
     rows = -(-len(panels) // columns)
@@ -119,9 +119,9 @@ def pdj_curves(
                 (lines[label],) = axes.plot(grid, share, lw=1.6, **style)
                 values.append((np.interp(HEADLINE, grid, share), style["color"]))
         if numbers:
-            for place, (value, colour) in enumerate(reversed(values)):
+            for place, (value, color) in enumerate(reversed(values)):
                 axes.text(
-                    0.97, 0.04 + 0.1 * place, f"{value:.1f}", color=colour, fontsize=8,
+                    0.97, 0.04 + 0.1 * place, f"{value:.1f}", color=color, fontsize=8,
                     ha="right", transform=axes.transAxes,
                     bbox={"facecolor": "white", "alpha": 0.7, "lw": 0, "pad": 1},
                 )  # fmt: skip
@@ -131,10 +131,10 @@ def pdj_curves(
         axes.set_ylim(0, 100)
         axes.tick_params(labelsize=8)
         axes.grid(alpha=0.3)
-    figure.supxlabel("distance, of the torso's diameter", fontsize=10)
+    figure.supxlabel("distance / torso diameter", fontsize=10)
     detected = "joints detected, %" + ("; numbers: at 0.2" if numbers else "")
     figure.supylabel(detected, fontsize=10)
-    # The title is the legend's, because matplotlib lets two things above overlap.
+    # A legend title, since Matplotlib would let a figure title overlap the legend.
     figure.legend(
         lines.values(), lines.keys(), title=title or None, title_fontsize=11,
         loc="outside upper center", fontsize=9, frameon=False,

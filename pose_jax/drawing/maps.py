@@ -1,4 +1,4 @@
-"""Heatmaps over the pictures that they belong to."""
+"""Heatmaps overlaid on their images."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ def heatmap_overlay(
     alignment: Literal["stride", "aligned"] = "stride",
     strength: float = 0.65,
 ) -> np.ndarray:
-    """Lays heatmaps over the picture that they belong to, a hue for each keypoint.
+    """Overlays heatmaps on their image, with one hue per keypoint.
 
     Args:
       image: [h, w, 3], the network input.
-      heatmaps: [h', w', k]; below 0 nothing shows, 1 and above is full colour.
-      alignment: how map pixels lie in the input, see `geometry.heatmap_to_input`.
+      heatmaps: [h', w', k]; 0 and below is transparent, 1 and above is full color.
+      alignment: of heatmap and input pixels, see `geometry.heatmap_to_input`.
       strength: opacity of a value of 1.
 
     Returns:
@@ -44,9 +44,9 @@ def heatmap_overlay(
     count = alpha.shape[-1]
     hues = np.array([colorsys.hsv_to_rgb(i / count, 1, 1) for i in range(count)])
     total = alpha.sum(-1, keepdims=True)
-    colour = 255 * (alpha @ hues.reshape(count, 3)) / np.maximum(total, 1e-6)
+    color = 255 * (alpha @ hues.reshape(count, 3)) / np.maximum(total, 1e-6)
     cover = strength * alpha.max(-1, keepdims=True, initial=0.0)
-    return np.round((1 - cover) * image + cover * colour).astype(np.uint8)
+    return np.round((1 - cover) * image + cover * color).astype(np.uint8)
 
 
 def heatmap_panel(inspected, keypoint_set: KeypointSet, alignment):
@@ -75,7 +75,7 @@ def heatmap_panel(inspected, keypoint_set: KeypointSet, alignment):
 
 
 def _interpolation(source: int, target: int, alignment: str) -> np.ndarray:
-    """[target, source] weights of linear interpolation; the border value goes on."""
+    """Returns [target, source] weights of linear interpolation, clamped at the border."""
     if alignment == "stride":
         factor = source / target
     elif alignment == "aligned":

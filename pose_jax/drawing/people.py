@@ -1,11 +1,11 @@
-"""Poses and boxes on pictures. NumPy in, NumPy out.
+"""Poses and boxes drawn on images. NumPy in, NumPy out.
 
-Images are [h, w, 3], uint8 or float in [0, 1]; pictures made are uint8. Points are
-(x, y) in pixels of the image given, with integer pixel centres; boxes are
-(x, y, x + w, y + h). Nothing given is changed. Points outside the image, unlabelled, or
-not finite are no error: what can be seen of them is drawn.
+Images are [h, w, 3], uint8 or float in [0, 1]; results are uint8. Points are (x, y) in
+pixels of the input image, with integer pixel centers; boxes are (x, y, x + w, y + h).
+Inputs are not modified. Points may be outside the image, unlabeled or not finite: only
+their visible parts are drawn.
 
-k keypoints, n people, b pictures.
+k keypoints, n people, b images.
 """
 
 from __future__ import annotations
@@ -22,29 +22,29 @@ LEFT = (255, 145, 20)
 RIGHT = (30, 150, 255)
 CENTRE = (60, 210, 90)
 _CROWD = (170, 170, 170)
-_FAR = 1e5  # Image pixels: beyond this a point is not drawn, its limbs neither.
+_FAR = 1e5  # Image pixels: points beyond this, and their limbs, are not drawn.
 
 
 def _sides(keypoint_set: KeypointSet) -> list[str]:
-    """Which side each keypoint is of: "left", "right" or "centre".
+    """Returns the side of each keypoint: "left", "right" or "center".
 
-    The name decides; where it does not say, the first of a flip pair counts as left.
+    The name decides; without a side in it, the first of a flip pair counts as left.
     """
-    sides = ["centre"] * len(keypoint_set)
+    sides = ["center"] * len(keypoint_set)
     for i, j in keypoint_set.flip_pairs:
         swapped = "right" in keypoint_set.names[i].lower()
         sides[i], sides[j] = ("right", "left") if swapped else ("left", "right")
     return sides
 
 
-_COLOURS = {"left": LEFT, "right": RIGHT, "centre": CENTRE}
+_COLORS = {"left": LEFT, "right": RIGHT, "center": CENTRE}
 
 
 def _levels(visibility, scores, threshold: float, shape) -> np.ndarray:
-    """How to draw each keypoint: 0 not at all, 1 faintly (hidden, unsure), 2 fully."""
+    """Returns how to draw keypoints: 0 not at all, 1 hollow (hidden, unsure), 2 filled."""
     if visibility is not None and scores is not None:
         raise ValueError(
-            "visibility (of labels) and scores (of predictions) both came."
+            "pass visibility (of labels) or scores (of predictions), not both."
         )
     if visibility is not None:
         levels = np.clip(visibility, 0, 2).astype(int)
@@ -53,7 +53,7 @@ def _levels(visibility, scores, threshold: float, shape) -> np.ndarray:
     else:
         levels = np.full(shape, 2)
     if levels.shape != shape:
-        raise ValueError(f"{levels.shape} values came for {shape} points.")
+        raise ValueError(f"got {levels.shape} values for {shape} points.")
     return levels
 
 
@@ -69,24 +69,24 @@ def draw_people(
     threshold: float = 0.2,
     scale: float = 1.0,
 ) -> np.ndarray:
-    """Draws skeletons: left orange, right blue, middle green; anti-aliased.
+    """Draws skeletons: left orange, right blue, center green; anti-aliased.
 
     Args:
       image: [h, w, 3].
       points_xy: [n, k, 2], pixels of `image`.
-      keypoint_set: what the k channels mean.
+      keypoint_set: keypoint set of the k points.
       visibility: [n, k], of labels: 0 is not drawn, 1 (hidden) hollow with thin limbs.
-      scores: [n, k], of predictions: below `threshold` drawn as hidden ones are.
-      boxes_xyxy: [n, 4] to draw as well.
-      titles: n, to write at the top left of the boxes.
+      scores: [n, k], of predictions: below `threshold` drawn like hidden ones.
+      boxes_xyxy: [n, 4], also drawn.
+      titles: n texts, written at the top left of the boxes.
       threshold: of `scores`.
-      scale: the picture is enlarged by this before drawing.
+      scale: factor by which the image is enlarged before drawing.
 
     Returns:
       uint8 [round(h * scale), round(w * scale), 3].
 
     Raises:
-      ValueError: shapes that do not fit each other, or visibility and scores at once.
+      ValueError: shapes do not match, or both visibility and scores are given.
     """
     image = as_uint8(image)
     points_xy = np.asarray(points_xy, np.float64)
@@ -101,7 +101,7 @@ def draw_people(
 
     base, zoom = _enlarged(image, scale)
     size = base.size
-    # On photographs so large smoothing would not show, and cost a gigabyte.
+    # No anti-aliasing of very large images: it is not visible and takes a gigabyte.
     fine = SUPERSAMPLE if size[0] * size[1] < 4_000_000 else 1
     layer = Image.new("RGBA", (size[0] * fine, size[1] * fine))
     draw = ImageDraw.Draw(layer)
@@ -124,20 +124,20 @@ def draw_people(
 
 
 def _enlarged(image: np.ndarray, scale: float) -> tuple[Image.Image, np.ndarray]:
-    """The picture to draw on, and its size, (width, height), over the image's."""
+    """Returns the enlarged image, and its (width, height) relative to the original."""
     h, w = image.shape[:2]
     size = max(1, round(w * scale)), max(1, round(h * scale))
     picture = Image.fromarray(image).resize(size, Image.Resampling.BICUBIC)
     return picture, np.array(size) / (w, h)
 
 
-def _outline(draw, box, margin: int, colour, width: int) -> np.ndarray | None:
-    """Draws a box [2, 2], if it is one; returns its upper left corner."""
+def _outline(draw, box, margin: int, color, width: int) -> np.ndarray | None:
+    """Draws a box [2, 2], if valid, and returns its upper left corner."""
     if not np.isfinite(box).all() or (box[0] > box[1]).any():
         return None
-    # Edges outside stay outside; Pillow is slow with far ones.
+    # Edges outside stay outside; Pillow is slow with distant ones.
     box = np.clip(box, -margin, np.array(draw.im.size) + margin)
-    draw.rectangle([*box.ravel()], outline=colour, width=width)
+    draw.rectangle([*box.ravel()], outline=color, width=width)
     return box[0]
 
 
@@ -151,22 +151,22 @@ def draw_boxes(
     threshold: float = 0.5,
     scale: float = 1.0,
 ) -> np.ndarray:
-    """Draws boxes in orange, the best on top; annotated ones thinly in green.
+    """Draws boxes in orange, the best on top; ground-truth boxes thinly in green.
 
     Args:
       image: [h, w, 3].
       boxes_xyxy: [n, 4], pixels of `image`.
       scores: [n], written at the boxes; below `threshold` boxes are thin.
-      truth_xyxy: [m, 4], annotated boxes.
-      crowd: [m] bool, which of them are crowd regions: in grey.
+      truth_xyxy: [m, 4], ground-truth boxes.
+      crowd: [m] bool, which of them are crowd regions: in gray.
       threshold: of `scores`.
-      scale: the picture is enlarged by this before drawing.
+      scale: factor by which the image is enlarged before drawing.
 
     Returns:
       uint8 [round(h * scale), round(w * scale), 3].
 
     Raises:
-      ValueError: shapes that do not fit each other.
+      ValueError: shapes do not match.
     """
     image = as_uint8(image)
     boxes_xyxy = _of_boxes(boxes_xyxy, "boxes_xyxy")
@@ -176,12 +176,12 @@ def draw_boxes(
     pairs = (("scores", scores, boxes_xyxy), ("crowd", crowd, truth_xyxy))
     for name, values, boxes in pairs:
         if values is not None and np.shape(values) != (len(boxes),):
-            raise ValueError(f"{np.shape(values)} {name} came for {len(boxes)} boxes.")
+            raise ValueError(f"got {np.shape(values)} {name} for {len(boxes)} boxes.")
     picture, zoom = _enlarged(image, scale)
     draw = ImageDraw.Draw(picture, "RGBA")
 
-    def outline(box, colour, width):
-        return _outline(draw, (box.reshape(2, 2) + 0.5) * zoom - 0.5, 4, colour, width)
+    def outline(box, color, width):
+        return _outline(draw, (box.reshape(2, 2) + 0.5) * zoom - 0.5, 4, color, width)
 
     for box, many in zip(truth_xyxy, crowd, strict=True):
         outline(box, _CROWD if many else CENTRE, 1)
@@ -202,7 +202,7 @@ def _of_boxes(values: np.ndarray, name: str) -> np.ndarray:
 
 
 def _draw_title(draw, text: str, corner, height: float) -> None:
-    """Words on a dark ground, inside of a box's corner."""
+    """Draws text on a dark background, inside a box's corner."""
     font = ImageFont.load_default(height)
     x, y = np.maximum(corner, 0)
     around = draw.textbbox((x, y), text, font=font)
@@ -211,23 +211,23 @@ def _draw_title(draw, text: str, corner, height: float) -> None:
 
 
 def _draw_skeleton(draw, points, levels, keypoint_set, width: float) -> None:
-    """One person; `points` and `width` in pixels of the layer."""
+    """Draws one person; `points` and `width` in pixels of the layer."""
     sides = _sides(keypoint_set)
     for i, j in keypoint_set.skeleton:
         level = min(levels[i], levels[j])
         if level:
-            # The side of its ends; the centre gives way; from left to right is centre.
-            ends = {sides[i], sides[j]} - {"centre"}
-            colour = _COLOURS[ends.pop() if len(ends) == 1 else "centre"]
+            # A limb has the side of its ends; center if they are left and right.
+            ends = {sides[i], sides[j]} - {"center"}
+            color = _COLORS[ends.pop() if len(ends) == 1 else "center"]
             thick = width if level == 2 else 0.4 * width
-            draw.line([*points[i], *points[j]], fill=colour, width=max(1, round(thick)))
+            draw.line([*points[i], *points[j]], fill=color, width=max(1, round(thick)))
     radius, edge = 1.1 * width, max(1, round(width / 6))
     for (x, y), level, side in zip(points, levels, sides, strict=True):
         circle = [x - radius, y - radius, x + radius, y + radius]
         if level == 2:
-            draw.ellipse(circle, fill=_COLOURS[side], outline=(0, 0, 0), width=edge)
+            draw.ellipse(circle, fill=_COLORS[side], outline=(0, 0, 0), width=edge)
         elif level == 1:
-            draw.ellipse(circle, outline=_COLOURS[side], width=max(2, round(width / 3)))
+            draw.ellipse(circle, outline=_COLORS[side], width=max(2, round(width / 3)))
 
 
 def draw_pose(
@@ -239,7 +239,7 @@ def draw_pose(
     scores: np.ndarray | None = None,
     scale: float = 1.0,
 ) -> np.ndarray:
-    """One person: `draw_people` without the leading axis n."""
+    """Draws one person: `draw_people` without the leading axis n."""
     given = {"visibility": visibility, "scores": scores}
     marks = {name: np.asarray(v)[None] for name, v in given.items() if v is not None}
     points_xy = np.asarray(points_xy)[None]

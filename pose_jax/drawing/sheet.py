@@ -1,4 +1,4 @@
-"""Contact sheets: many pictures as one, and files of them."""
+"""Contact sheets: many images in one, and PNG files."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ def sheet(
     *,
     gap: int = 6,
 ) -> np.ndarray:
-    """Lays pictures out in rows of `columns`, each with a line of text under it.
+    """Arranges images in rows of `columns`, each with a line of text under it.
 
-    Cells are as large as the largest picture; smaller ones stand in their middle.
+    Cells are as large as the largest image; smaller ones are centered.
     """
     if columns < 1:
         raise ValueError(f"columns must be at least 1; got {columns}.")
     if titles is not None and len(titles) != len(images):
-        raise ValueError(f"{len(titles)} titles came for {len(images)} images.")
+        raise ValueError(f"got {len(titles)} titles for {len(images)} images.")
     if not len(images):
         return np.full((gap, gap, 3), _PAPER, np.uint8)
     images = [as_uint8(image) for image in images]
@@ -69,20 +69,20 @@ def preview_sheet(
     columns: int = 4,
     alignment: Literal["stride", "aligned"] = "stride",
 ) -> np.ndarray:
-    """What a network is about to learn from: inputs with labels, and their targets.
+    """Draws training examples: inputs with labels, and their targets.
 
     Args:
-      preview: of `Phase.preview`: "input" [b, h, w, 3] in [0, 1], "points_xy" [b, k, 2]
+      preview: from `Phase.preview`: "input" [b, h, w, 3] in [0, 1], "points_xy" [b, k, 2]
         and "visibility" [b, k] in its frame, "targets" [b, h', w', k] where there are
-        maps. Of a detector: "boxes_xyxy" [b, n, 4] in its frame and "kind" [b, n], 0
+        maps. For a detector: "boxes_xyxy" [b, n, 4] in its frame and "kind" [b, n], 0
         none, 1 person, 2 crowd region.
-      keypoint_set: what the k channels mean; None of a detector.
-      columns: pictures in a row of the sheet.
+      keypoint_set: keypoint set of the k channels; None for a detector.
+      columns: images in a row of the sheet.
       alignment: of targets and input.
 
     Returns:
-      uint8 [H, W, 3]: each cell is an input with its skeleton, and beside it the
-      targets, laid over the input; or an input with its boxes, at most 480 pixels long.
+      uint8 [H, W, 3]: each cell is an input with its skeleton, and beside it the targets
+      overlaid on the input; or an input with its boxes, at most 480 pixels long.
     """
     cells = []
     for i, image in enumerate(preview["input"]):
@@ -107,6 +107,6 @@ def preview_sheet(
 
 
 def save_png(path: Path | str, image: np.ndarray) -> None:
-    """Writes [h, w, 3] as PNG; its folder is made."""
+    """Writes [h, w, 3] as PNG; its folder is created."""
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(as_uint8(image)).save(path, format="PNG")

@@ -1,4 +1,4 @@
-"""MultiPose's Hough voting: heatmaps, offsets, and where the votes meet."""
+"""MultiPose's Hough voting: heatmaps, offsets and fused maps."""
 
 from __future__ import annotations
 
@@ -25,30 +25,29 @@ def hough(
     across: int = 13,
     side: int = 300,
 ) -> tuple[list[np.ndarray], list[str]]:
-    """Hough voting for some keypoints of one person: heatmap, offsets, and where the
-    votes meet.
+    """Draws Hough voting for some keypoints of one person: heatmap, offsets, fused map.
 
     Args:
       image: [h, w, 3], the network input.
       heatmaps: [h, w, k], probabilities; as large as the image, like the other maps.
       offsets: [h, w, k, 2], pixels.
-      fused: [h, w, k], the votes.
-      points_xy: [k, 2], the keypoints that were read from them.
-      keypoint_set: what the k keypoints are.
-      joints: which of them; None for the one of the most votes and the one in the middle.
-      across: about so many arrows lie side by side in a disc.
-      side: height of the pictures, pixels.
+      fused: [h, w, k], Hough scores.
+      points_xy: [k, 2], the decoded keypoints.
+      keypoint_set: keypoint set of the k keypoints.
+      joints: which of them; None for those with the highest and the median score.
+      across: approximate number of arrows across a disc.
+      side: height of the images, pixels.
 
     Returns:
-      Three pictures of one size for each of the joints, and their titles. The heatmap over
-      the image, its maximum in full colour, and a frame. What the frame holds, with an
-      arrow from every few pixels of the disc (heatmap above half of its maximum: also an
-      unsure network votes) to the place that it votes for: broad where it begins, its hue
-      that of its direction. The same with the votes, their opacity the root of their share
-      in the maximum, for stray ones to be seen, and a ring round the keypoint.
+      Three images of one size for each of the joints, and their titles: (1) the heatmap
+      over the image, its maximum in full color, and a frame; (2) the window in the frame,
+      with an arrow from every few pixels of the disc (heatmap above half of its maximum,
+      which may be low) to the position that it votes for, broad at its start, its hue that
+      of its direction; (3) the window with the fused map, its opacity the root of the score
+      relative to the maximum, so that low scores are visible, and a ring at the keypoint.
 
     Raises:
-      ValueError: shapes that do not fit each other.
+      ValueError: shapes do not match.
     """
     image = as_uint8(image)
     (h, w), k = image.shape[:2], len(keypoint_set)
@@ -56,22 +55,22 @@ def hough(
     ways = _of_shape(offsets, "offsets", (h, w, k, 2))
     votes = _of_shape(fused, "fused", (h, w, k))
     points_xy = _of_shape(points_xy, "points_xy", (k, 2))
-    likeliest, most = (np.nan_to_num(of).max(axis=(0, 1)) for of in (maps, votes))
+    peaks, most = (np.nan_to_num(values).max(axis=(0, 1)) for values in (maps, votes))
     if joints is None:
         order = np.argsort(-most, kind="stable").tolist()
         joints = list(dict.fromkeys((order[0], order[k // 2])))
-    # Grey and dim, for colour to mean an arrow or a vote.
+    # Gray and dim, so that only arrows and votes have color.
     ground = np.round(0.7 * image.mean(-1, keepdims=True)).astype(np.uint8)
     ground = np.repeat(ground, 3, axis=-1)
     pictures, titles = [], []
     for joint in joints:
         point_xy = points_xy[joint]
-        disc = maps[..., joint] > likeliest[joint] / 2
+        disc = maps[..., joint] > peaks[joint] / 2
         near = _nearest_part(disc, point_xy)
         window = _window(near, point_xy)
-        # So far apart that `across` of them fit into a circle of the disc's area.
+        # Spacing by which `across` arrows fit into a circle of the disc's area.
         step = max(1, round(2 * np.sqrt(near.sum() / np.pi) / across))
-        heat = maps[..., [joint]] / max(likeliest[joint], 1e-9)
+        heat = maps[..., [joint]] / max(peaks[joint], 1e-9)
         share = np.maximum(votes[..., [joint]], 0) / max(most[joint], 1e-9)
         over = heatmap_overlay(ground, np.sqrt(share), strength=1)
         pictures += [
@@ -80,7 +79,7 @@ def hough(
             _ringed(over, point_xy, window, side),
         ]
         titles += [
-            f"{keypoint_set.names[joint]}: heatmap, max {likeliest[joint]:.2g}",
+            f"{keypoint_set.names[joint]}: heatmap, max {peaks[joint]:.2g}",
             "offsets",
             f"votes, max {most[joint]:.2g}",
         ]
@@ -107,7 +106,7 @@ def _of_shape(value, name: str, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def _nearest_part(mask: np.ndarray, point_xy: np.ndarray) -> np.ndarray:
-    """[h, w]: of the connected parts of a mask the one that is nearest to a point."""
+    """Returns the connected component of a mask [h, w] that is nearest to a point."""
     from scipy import ndimage
 
     y, x = np.nonzero(mask)
@@ -120,8 +119,8 @@ def _nearest_part(mask: np.ndarray, point_xy: np.ndarray) -> np.ndarray:
 
 
 def _window(disc: np.ndarray, point_xy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """A part of the image that holds a disc and a point, with a margin: where it begins,
-    and its size. It has the image's shape and does not reach beyond it."""
+    """Returns start and size of a window around a disc and a point, with a margin. It has
+    the aspect of the image and lies inside it."""
     image_size = np.array(disc.shape[::-1], float)
     y, x = np.nonzero(disc)
     points = np.concatenate([np.stack([x, y], axis=-1), point_xy[None]])
@@ -134,7 +133,7 @@ def _window(disc: np.ndarray, point_xy: np.ndarray) -> tuple[np.ndarray, np.ndar
 
 
 def _framed(image, window, side: int) -> np.ndarray:
-    """The whole image with the frame of a window."""
+    """Draws the whole image with the frame of a window."""
     h, w = image.shape[:2]
     low, size = window
     whole = np.full(2, -0.5), np.array([w, h], float)
@@ -147,7 +146,7 @@ def _framed(image, window, side: int) -> np.ndarray:
 
 
 def _arrows(image, mask, offsets, step: int, window, side: int) -> np.ndarray:
-    """What a window shows, with the offsets of every `step`-th pixel of a mask."""
+    """Draws a window with the offsets of every `step`-th pixel of a mask."""
     h, w = mask.shape
     first = np.round(window[0] + window[1] / 2).astype(int) % step
     y, x = (axis.ravel() for axis in np.mgrid[first[1] : h : step, first[0] : w : step])
@@ -155,7 +154,7 @@ def _arrows(image, mask, offsets, step: int, window, side: int) -> np.ndarray:
     starts, ways = np.stack([x, y], axis=-1)[drawn], offsets[y, x][drawn]
     length = np.linalg.norm(ways, axis=-1, keepdims=True)
     unit = ways / np.maximum(length, 1e-9)
-    # Beyond the border it is the same where they end.
+    # Arrows are cut beyond the border, where their length is not visible.
     ends = starts + unit * np.minimum(length, np.hypot(h, w))
     hues = np.arctan2(unit[:, 1], unit[:, 0]) / (2 * np.pi) % 1
     across = np.stack([-unit[:, 1], unit[:, 0]], axis=-1)
@@ -163,19 +162,19 @@ def _arrows(image, mask, offsets, step: int, window, side: int) -> np.ndarray:
     def darts(draw, at, width):
         pitch = np.linalg.norm(at((step, 0)) - at((0, 0)))
         broad = min(1.1 * width, 0.15 * pitch)
-        # The short ones last: the long ones would hide them.
+        # Short arrows last, since long ones would hide them.
         for i in np.argsort(-length[:, 0], kind="stable"):
             start, end = at(starts[i]), at(ends[i])
             aside = broad * across[i]
             r, g, b = colorsys.hsv_to_rgb(hues[i], 0.75, 1)
-            colour = round(255 * r), round(255 * g), round(255 * b)
-            draw.polygon([*(start + aside), *end, *(start - aside)], fill=colour)
+            color = round(255 * r), round(255 * g), round(255 * b)
+            draw.polygon([*(start + aside), *end, *(start - aside)], fill=color)
 
     return _on_part(image, window, side, darts)
 
 
 def _ringed(image, point_xy, window, side: int) -> np.ndarray:
-    """What a window shows, with a ring round a point."""
+    """Draws a window with a ring around a point."""
 
     def ring(draw, at, width):
         if np.isfinite(point_xy).all():
@@ -187,9 +186,9 @@ def _ringed(image, point_xy, window, side: int) -> np.ndarray:
 
 
 def _on_part(image, window, side: int, draw: Callable) -> np.ndarray:
-    """What a window shows, `side` pixels high, with lines drawn over it, anti-aliased.
+    """Draws a window, `side` pixels high, with anti-aliased lines over it.
 
-    `draw` gets what draws, the way of points to its pixels, and the width of a line.
+    `draw` is called with an ImageDraw, a function from points to its pixels, a line width.
     """
     low, size = window
     shape = max(1, round(size[0] * side / size[1])), side

@@ -1,7 +1,7 @@
-"""A model over a table: predictions, metrics, files, pictures.
+"""Evaluation of a model on a table: predictions, metrics, files, pictures.
 
-`of(method)` is `poses` or `boxes`, modules with the same functions; nothing else asks which
-of the two it is.
+`of(method)` returns `poses` or `boxes`, two modules with the same functions; no other code
+distinguishes the two cases.
 """
 
 from types import ModuleType
@@ -11,6 +11,6 @@ from pose_jax.evaluation import boxes, poses
 
 
 def of(method: Any) -> ModuleType:
-    """What measures and draws the predictions of a method, or of a loaded run: `poses`, or
-    `boxes` where there are no keypoints."""
+    """Returns the module that measures and draws the predictions of a method or a loaded
+    run: `poses`, or `boxes` if there are no keypoints."""
     return boxes if method.keypoints is None else poses

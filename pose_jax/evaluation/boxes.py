@@ -1,6 +1,6 @@
-"""What a detector's boxes are worth: the functions of `poses`, for boxes.
+"""Metrics and pictures of a detector's boxes; the same functions as in `poses`.
 
-A detector makes its boxes itself, so that a metric's NAME is all of its name: `box_AP`.
+The boxes are the detector's own, so that metric names have no box source: `box_AP`.
 """
 
 from __future__ import annotations
@@ -21,33 +21,33 @@ from pose_jax.types import Boxes
 
 FORMULAS = {
     "box_AP": "mean precision of boxes over IoU thresholds 0.50:0.05:0.95 and 101 recalls, "
-    "at most 100 boxes an image, over all images, also those without people (COCO); the "
-    "boxes are the detector's own, so its name has no source of them",
-    "box_AP50": "box_AP at IoU 0.50 alone",
-    "box_AP75": "box_AP at IoU 0.75 alone",
-    "box_APs": "box_AP of people of an area below 32^2 pixels",
-    "box_APm": "box_AP of people of an area from 32^2 to 96^2 pixels",
-    "box_APl": "box_AP of people of an area above 96^2 pixels",
-    "box_AR": "mean recall of boxes over the same thresholds, at most 100 boxes an image",
+    "at most 100 boxes per image, over all images, including those without people (COCO); "
+    "the boxes are the detector's own, so the name has no box source",
+    "box_AP50": "box_AP at IoU 0.50",
+    "box_AP75": "box_AP at IoU 0.75",
+    "box_APs": "box_AP of people with an area below 32^2 pixels",
+    "box_APm": "box_AP of people with an area from 32^2 to 96^2 pixels",
+    "box_APl": "box_AP of people with an area above 96^2 pixels",
+    "box_AR": "mean recall of boxes over the same thresholds, at most 100 boxes per image",
 }
-"""What each NAME is."""
+"""Definitions of the metrics by name."""
 
 OPTIONS = ()
 RESULTS, FILES = "detections.json", {}
 DRAWN_BY_EVAL = True
 SURE = 0.5
-"""The score from which on a box counts, in pictures and in `box_errors`."""
+"""Minimum score of the boxes that count, in pictures and in `box_errors`."""
 _DRAWN = 3
-"""So many boxes of an image are drawn at least, whatever their scores."""
+"""Minimum number of boxes drawn per image, regardless of their scores."""
 _AP = {
     "box_AP": "AP", "box_AP50": "AP50", "box_AP75": "AP75", "box_APs": "APs",
     "box_APm": "APm", "box_APl": "APl", "box_AR": "AR100",
 }  # fmt: skip
-"""The metrics, and what `coco_box_ap` calls them."""
+"""The metrics and their names in `coco_box_ap`."""
 
 
 def to_results(table: Table, boxes: Boxes) -> list[dict[str, Any]]:
-    """Boxes in COCO's result form."""
+    """Converts boxes to COCO result format."""
     row, slot = np.nonzero(boxes.valid)
     xyxy = boxes.boxes_xyxy[row, slot].astype(np.float64)
     xywh = np.concatenate([xyxy[:, :2], xyxy[:, 2:] - xyxy[:, :2]], -1)
@@ -65,36 +65,36 @@ def to_results(table: Table, boxes: Boxes) -> list[dict[str, Any]]:
 def measure(
     table: Table, boxes: Boxes, results: Sequence[Mapping[str, Any]] | None = None
 ) -> dict[str, float]:
-    """Box AP against all people of the images, whichever were predicted.
+    """Computes box AP for all people of the images.
 
     Args:
       table: the images.
       boxes: the predictions, NumPy leaves.
-      results: of `to_results`, where they have been made already.
+      results: the result of `to_results`, if it is already computed.
 
     Returns:
-      Values by name; none where there is no ground truth.
+      Values by name; empty without ground truth.
     """
     if table.ground_truth is None:
         return {}
-    found = to_results(table, boxes) if results is None else results
-    values = metrics_lib.coco_box_ap(table.ground_truth.coco_ground_truth(), found)
-    return {name: values[theirs] for name, theirs in _AP.items()}
+    results = to_results(table, boxes) if results is None else results
+    values = metrics_lib.coco_box_ap(table.ground_truth.coco_ground_truth(), results)
+    return {name: values[coco_name] for name, coco_name in _AP.items()}
 
 
 def names(table: Table) -> list[str]:
-    """Names of what `measure` finds on a table."""
+    """Returns the names of the metrics that `measure` computes on a table."""
     return list(_AP) if table.ground_truth is not None else []
 
 
 def suppress(table: Table, boxes: Boxes, config: Any) -> Boxes:
-    """The boxes as they are: a detector has suppressed overlaps itself."""
+    """Returns the boxes unchanged: a detector applies NMS itself."""
     del table, config
     return boxes
 
 
 def per_keypoint(table: Table, boxes: Boxes) -> list[dict[str, Any]]:
-    """Nothing: boxes have no keypoints."""
+    """Returns []: boxes have no keypoints."""
     del table, boxes
     return []
 
@@ -105,7 +105,7 @@ def notes(
     metrics: Mapping[str, float],
     results: Sequence[Mapping[str, Any]] | None = None,
 ) -> list[str]:
-    """What a reader must know beside the numbers: why AP is missing, -1 or 0."""
+    """Explains special values: why AP is missing, -1 or 0."""
     if table.ground_truth is None:
         return ["box AP not computed: the images have no annotations"]
     if metrics["box_AP"] > 0:
@@ -116,33 +116,33 @@ def notes(
 
 
 def folder(table: Table, decoder: str) -> str:
-    """Where an evaluation is written, below RUN/eval."""
+    """Returns the folder of an evaluation, relative to RUN/eval."""
     del table, decoder
     return "images"
 
 
 def written(run: Path, table: Table, results: Sequence[Mapping[str, Any]]) -> str:
-    """Where `pose-jax eval` has written, and what may come next."""
+    """Describes the output of `pose-jax eval` and a possible next command."""
     out = run / "eval" / folder(table, "")
     return (
         f"{len(results)} boxes of {len(table.images)} images, metrics and pictures: {out}\n"
-        f"people in them: pose-jax eval --run RUN --boxes {out / RESULTS}"
+        f"poses in these boxes: pose-jax eval --run RUN --boxes {out / RESULTS}"
     )
 
 
 def draw(
     table: Table, boxes: Boxes, image: int, *, side: int | None = None
 ) -> np.ndarray:
-    """One image of a table with its boxes, uint8 [h, w, 3].
+    """Draws an image of a table with its boxes, uint8 [h, w, 3].
 
-    Boxes scored 0.5 and above are drawn, and thinly the best few of the others and those
-    of the ground truth.
+    Boxes with scores of at least 0.5 are drawn, and with thin lines the best of the others
+    and the ground truth.
 
     Args:
       table: the images.
       boxes: the predictions.
-      image: number of the image.
-      side: the picture's longer side; None: that of the image.
+      image: index of the image.
+      side: longer side of the picture; None: that of the image.
     """
     pixels = canvas.decode(table, image)
     (place,) = np.flatnonzero(boxes.row == image)
@@ -161,20 +161,20 @@ def draw(
         boxes.boxes_xyxy[place, drawn],
         scores=scores[drawn],
         threshold=SURE,
-        # Lines and scores are drawn after scaling, to be seen in a small picture.
+        # Lines and scores are drawn after scaling, to stay legible in small pictures.
         scale=1.0 if side is None else side / max(pixels.shape[:2]),
         **marks,
     )
 
 
 def images(table: Table, boxes: Boxes) -> np.ndarray:
-    """Numbers of the images that were predicted."""
+    """Returns the indices of the images that were predicted."""
     del table
     return boxes.row
 
 
 def worst(table: Table, boxes: Boxes, count: int = 12) -> np.ndarray | None:
-    """The images with the most false negatives and false positives at IoU 0.5."""
+    """Draws the images with the most false negatives and false positives at IoU 0.5."""
     if table.ground_truth is None:
         return None
     missed, false = box_errors(table, boxes)
@@ -183,7 +183,7 @@ def worst(table: Table, boxes: Boxes, count: int = 12) -> np.ndarray | None:
         image = boxes.row[place]
         cells.append(draw(table, boxes, image, side=320))
         titles.append(
-            f"image {table.image_ids[image]}: {missed[place]} missed, {false[place]} false"
+            f"image {table.image_ids[image]}: {missed[place]} FN, {false[place]} FP"
         )
     return sheet_lib.sheet(cells, columns=6, titles=titles)
 
@@ -191,17 +191,16 @@ def worst(table: Table, boxes: Boxes, count: int = 12) -> np.ndarray | None:
 def box_errors(
     table: Table, boxes: Boxes, *, score: float = SURE, iou: float = 0.5
 ) -> tuple[np.ndarray, np.ndarray]:
-    """False negatives and false positives of each image, of the boxes above a score.
+    """Counts false negatives and false positives per image, for boxes above a score.
 
-    A box is matched to the person that it overlaps the most, of those that no better box is
-    matched to. A box without a match is no false positive where its area lies in a crowd
-    region.
+    In the order of decreasing score, a box is matched to the unmatched person with the
+    highest IoU. An unmatched box is not a false positive if it lies in a crowd region.
 
     Args:
-      table: the images that were predicted on, with their people.
+      table: the predicted images, with their people.
       boxes: the predictions, NumPy leaves.
-      score: boxes below it do not count.
-      iou: the least overlap of a match.
+      score: minimum score of a box.
+      iou: minimum IoU of a match; for crowd regions, minimum fraction of the box area.
 
     Returns:
       Counts [b] of false negatives and of false positives, in the order of `boxes`.
@@ -214,13 +213,13 @@ def box_errors(
         crowd = truth.crowd[people]
         regions = truth.boxes_xyxy[people][crowd]
         left = truth.boxes_xyxy[people][~crowd]
-        said = boxes.valid[i] & (boxes.scores[i] >= score)
+        counted = boxes.valid[i] & (boxes.scores[i] >= score)
         for place in np.argsort(-boxes.scores[i], kind="stable"):
-            if not said[place]:
+            if not counted[place]:
                 continue
             box = boxes.boxes_xyxy[i, place].astype(np.float64)
-            shared, own, theirs = _overlaps(box, left)
-            ious = shared / np.maximum(own + theirs - shared, 1e-9)
+            shared, own, areas = _overlaps(box, left)
+            ious = shared / np.maximum(own + areas - shared, 1e-9)
             if len(left) and ious.max() >= iou:
                 left = np.delete(left, int(np.argmax(ious)), axis=0)
                 continue
@@ -231,7 +230,7 @@ def box_errors(
 
 
 def _overlaps(box: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, float, Any]:
-    """[n] areas that a box shares with others, its own area, and [n] theirs."""
+    """Returns [n] intersection areas of a box with others, its area, and [n] their area."""
     low = np.maximum(box[:2], others[:, :2])
     high = np.minimum(box[2:], others[:, 2:])
     shared = np.maximum(high - low, 0).prod(-1)

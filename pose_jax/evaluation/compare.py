@@ -1,8 +1,8 @@
-"""Two models on the same people: is the difference more than chance? (eval --compare)
+"""Comparison of two models on the same people, with 95% intervals (eval --compare).
 
-Paired bootstrap over images: both models' predictions of the same resampled images, many
-times; the interval is what 95% of the differences span. Images, not people: people of one
-image are not independent.
+Paired bootstrap over images: both models are measured on the same resampled images; the
+interval spans 95% of the differences. Images are resampled, not people, because the people
+of one image are not independent.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from pose_jax.errors import InputError
 from pose_jax.evaluation import evaluate, lengths, poses
 from pose_jax.keypoints import LIMBS
 from pose_jax.metrics.coco import MatchedImages, match_keypoints
-from pose_jax.runs import directory
+from pose_jax.runs import model as model_lib
 from pose_jax.types import Poses
 
 SAMPLES = 2000
 
 PerImage = Callable[[np.ndarray], np.ndarray]
-"""How often each image counts, [s, m], to a metric of each sample, [s]."""
+"""Maps the multiplicity of each image, [s, m], to a metric of each sample, [s]."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Difference:
-    """One metric of two models, and the 95% interval of B - A."""
+    """A metric of two models, and the 95% interval of B - A."""
 
     name: str
     a: float
@@ -54,25 +54,27 @@ def compare(
     boxes: str = "gt",
     samples: int = SAMPLES,
 ) -> str:
-    """Predicts with both and says how they differ, as text.
+    """Evaluates two runs and returns their differences as text.
 
     Args:
       run_a, run_b: RUN or RUN:DECODER.
-      data, split, boxes: as of `evaluate.evaluate_run`; the people are those of run A.
-      samples: of the bootstrap.
+      data, split, boxes: as in `evaluate.evaluate_run`, for the evaluation data of run A.
+      samples: number of bootstrap samples.
 
     Raises:
-      InputError: the models have different keypoint sets.
+      InputError: a run is a detector, or the keypoint sets differ.
     """
     (path_a, decoder_a), (path_b, decoder_b) = map(_parse, (run_a, run_b))
-    first, second = directory.load(path_a), directory.load(path_b)
+    first, second = model_lib.load(path_a), model_lib.load(path_b)
     for path, loaded in ((path_a, first), (path_b, second)):
         if loaded.keypoints is None:
-            raise InputError(f"{path} is a detector: poses are compared, not boxes.")
+            raise InputError(
+                f"{path} is a detector: --compare only supports pose runs."
+            )
     if first.keypoints != second.keypoints:
         raise InputError(
-            f"{path_a} has keypoints {first.keypoints.name!r}, {path_b} "
-            f"{second.keypoints.name!r}: they cannot be compared."
+            f"{path_a} has keypoint set {first.keypoints.name!r}, {path_b} has "
+            f"{second.keypoints.name!r}: give two runs with the same set."
         )
     table = first.eval_table(data=data, split=split, boxes=boxes)
     mesh = sharding_lib.make_mesh()
@@ -83,40 +85,40 @@ def compare(
             predictor, loaded.variables, table, loaded.input
         ).predictions
 
-    found = differences(
+    metrics = differences(
         table, predict(first, decoder_a), predict(second, decoder_b), samples=samples
     )
     people = len(table.labelled_rows()) if table.labelled else len(table)
     head = (
-        f"A: {run_a}\nB: {run_b}\n{people} people of {len(table.images)} images of "
-        f"{table.name}; B - A with its 95% interval, {samples} paired bootstrap samples "
+        f"A: {run_a}\nB: {run_b}\n{people} people in {len(table.images)} images of "
+        f"{table.name}; B - A with 95% intervals from {samples} paired bootstrap samples "
         "of images"
     )
-    return f"{head}\n{table_of(found)}"
+    return f"{head}\n{table_of(metrics)}"
 
 
 def differences(
     table: Table, a: Poses, b: Poses, *, samples: int = SAMPLES, seed: int = 0
 ) -> list[Difference]:
-    """Every metric that is a mean over images' people, of two sets of predictions."""
+    """Computes the differences of all metrics of `per_image` between two predictions."""
     statistics_a, statistics_b = per_image(table, a), per_image(table, b)
     m = len(table.images)
     rng = np.random.default_rng(seed)
-    whole = np.ones((1, m), np.int64)
-    found = {name: [] for name in statistics_a}
-    for start in range(0, samples, 100):  # In parts, for memory.
+    once = np.ones((1, m), np.int64)
+    sampled = {name: [] for name in statistics_a}
+    for start in range(0, samples, 100):  # In chunks, to limit memory.
         n = min(100, samples - start)
         counts = rng.multinomial(m, np.full(m, 1 / m), size=n)
-        for name, values in found.items():
+        for name, values in sampled.items():
             values.append(statistics_b[name](counts) - statistics_a[name](counts))
     result = []
-    for name, values in found.items():
+    for name, values in sampled.items():
         low, high = np.nanquantile(np.concatenate(values), (0.025, 0.975))
         result.append(
             Difference(
                 name=name,
-                a=float(statistics_a[name](whole)[0]),
-                b=float(statistics_b[name](whole)[0]),
+                a=float(statistics_a[name](once)[0]),
+                b=float(statistics_b[name](once)[0]),
                 low=float(low),
                 high=float(high),
             )
@@ -125,7 +127,7 @@ def differences(
 
 
 def per_image(table: Table, predictions: Poses) -> dict[str, PerImage]:
-    """Metrics by full name, as functions of how often each image counts."""
+    """Returns metrics by full name, as functions of the multiplicity of each image."""
     found: dict[str, PerImage] = {}
     keypoints = table.keypoints
     if keypoints.sigmas is not None:
@@ -141,7 +143,7 @@ def per_image(table: Table, predictions: Poses) -> dict[str, PerImage]:
     image = table.image[predictions.row]
     true_xy = table.points_xy[predictions.row].astype(np.float32)
     visibility = table.visibility[predictions.row]
-    labelled = visibility > 0
+    labeled = visibility > 0
     distance = np.linalg.norm(predictions.points_xy - true_xy, axis=-1)
 
     def add(name, numerator, denominator, threshold=None):  # [people] each
@@ -153,11 +155,11 @@ def per_image(table: Table, predictions: Poses) -> dict[str, PerImage]:
         found[poses.full_name(name, table, threshold)] = ratio
         return ratio
 
-    add("pixel_error", np.where(labelled, distance, 0).sum(1), labelled.sum(1))
+    add("pixel_error", np.where(labeled, distance, 0).sum(1), labeled.sum(1))
     if lengths.metrics(table):
         length = lengths.length(table, predictions.row)
         pixels = length.usable[:, None]
-        counted = labelled & np.isfinite(pixels) & length.counts
+        counted = labeled & np.isfinite(pixels) & length.counts
         for threshold in length.thresholds:
             correct = counted & (distance <= np.float32(threshold) * pixels)
             add(length.metric, correct.sum(1), counted.sum(1), threshold)
@@ -170,9 +172,9 @@ def per_image(table: Table, predictions: Poses) -> dict[str, PerImage]:
         add("PCP", correct.sum(1), counted.sum(1), 0.5)
         limbs = []
         for kind in LIMBS:
-            its = [name == kind for name, _, _ in keypoints.sticks]
-            if counted[:, its].any():
-                sums = correct[:, its].sum(1), counted[:, its].sum(1)
+            of_kind = [name == kind for name, _, _ in keypoints.sticks]
+            if counted[:, of_kind].any():
+                sums = correct[:, of_kind].sum(1), counted[:, of_kind].sum(1)
                 limbs.append(add(f"PCP_{kind}", *sums, 0.5))
         if limbs:
             found[poses.full_name("PCP_limbs", table, 0.5)] = lambda counts: np.mean(
@@ -187,7 +189,7 @@ def _ap(matched: MatchedImages, threshold: int | None) -> PerImage:
 
 
 def table_of(found: list[Difference]) -> str:
-    """Differences as text; * marks those whose interval has no 0 in it."""
+    """Formats differences as text; * marks those whose interval excludes 0."""
     width = max(len(d.name) for d in found)
     lines = [f"{'metric'.ljust(width)}  {'A':>8}  {'B':>8}  {'B - A':>8}  95% interval"]
     for d in found:
@@ -200,7 +202,7 @@ def table_of(found: list[Difference]) -> str:
 
 
 def _parse(text: str) -> tuple[Path, str | None]:
-    """RUN or RUN:DECODER; a folder whose own name has a colon is taken whole."""
+    """Parses RUN or RUN:DECODER; an existing folder with a colon in its name is a RUN."""
     if not Path(text).exists() and ":" in text:
         path, decoder = text.rsplit(":", 1)
         return Path(path), decoder

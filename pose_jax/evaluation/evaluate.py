@@ -1,4 +1,4 @@
-"""One evaluation of a model, and `pose-jax eval`, which writes RUN/eval."""
+"""Evaluation of a model, and `pose-jax eval`, which writes RUN/eval."""
 
 from __future__ import annotations
 
@@ -19,17 +19,18 @@ from pose_jax.evaluation import pictures, text
 from pose_jax.evaluation.predictor import Predictor
 from pose_jax.evaluation.suppress import EvaluationConfig
 from pose_jax.runs import directory
+from pose_jax.runs import model as model_lib
 from pose_jax.types import Boxes, Method, Poses, Variables
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Evaluation:
-    """Predictions on a table and what they are worth; each part is computed once.
+    """Predictions on a table and their metrics, computed on demand and cached.
 
     Attributes:
       kind: `evaluation.poses` or `evaluation.boxes`.
       table: the data.
-      predictions: after suppression, NumPy leaves.
+      predictions: the predictions after NMS, NumPy leaves.
     """
 
     kind: ModuleType
@@ -38,7 +39,7 @@ class Evaluation:
 
     @functools.cached_property
     def results(self) -> list[dict[str, Any]]:
-        """The predictions in COCO's result form."""
+        """The predictions in COCO result format."""
         return self.kind.to_results(self.table, self.predictions)
 
     @functools.cached_property
@@ -48,16 +49,16 @@ class Evaluation:
 
     @functools.cached_property
     def per_keypoint(self) -> list[dict[str, Any]]:
-        """A row a keypoint; none for boxes, and without labels."""
+        """One row per keypoint; empty for boxes and without labels."""
         return self.kind.per_keypoint(self.table, self.predictions)
 
     @functools.cached_property
     def notes(self) -> list[str]:
-        """What a reader must know beside the numbers."""
+        """Explanations of special values of the metrics."""
         return self.kind.notes(self.table, self.predictions, self.metrics, self.results)
 
     def files(self) -> dict[str, Any]:
-        """What `pose-jax eval` writes of it, by file name."""
+        """Returns the contents of the files that `pose-jax eval` writes, by name."""
         files = {"metrics.json": self.metrics, self.kind.RESULTS: self.results}
         return files | {
             name: getattr(self, part) for name, part in self.kind.FILES.items()
@@ -73,11 +74,11 @@ def evaluate(
     *,
     between_batches: Callable[[], None] | None = None,
 ) -> Evaluation:
-    """Predicts and suppresses; the result measures itself when it is asked."""
+    """Predicts and applies NMS; metrics are computed when the result is asked for them."""
     kind = evaluation_lib.of(predictor.method)
-    found = predictor(variables, table, config, between_batches=between_batches)
-    found = kind.suppress(table, found, evaluation or EvaluationConfig())
-    return Evaluation(kind, table, found)
+    predictions = predictor(variables, table, config, between_batches=between_batches)
+    predictions = kind.suppress(table, predictions, evaluation or EvaluationConfig())
+    return Evaluation(kind, table, predictions)
 
 
 def evaluate_run(
@@ -91,60 +92,60 @@ def evaluate_run(
     nms: str | None = None,
     nms_threshold: float | None = None,
 ) -> dict[str, Evaluation]:
-    """Evaluates RUN/model and writes RUN/eval/<source of boxes>/<decoder>/.
+    """Evaluates RUN/model and writes RUN/eval/<box source>/<decoder>/.
 
-    Of a detector it writes RUN/eval/images/: metrics, pictures, and detections.json, which
-    `boxes` of a pose model's evaluation reads.
+    For a detector it writes RUN/eval/images/: metrics, pictures, and detections.json, which
+    can be used as `boxes` in the evaluation of a pose model.
 
     Args:
       run: the run directory.
-      decoders: of the network's output; empty for the run's own.
-      flips: flip tests "none", "plain", "shift"; empty for the run's own. What is not its
-        own is named: "dark_flip_shift".
-      data, split: another root or split of the evaluation data; None for the config's.
-      boxes: "gt", or a COCO detections json.
-      nms, nms_threshold: as in EvaluationConfig; None for the run's own.
+      decoders: names of decoders; empty: the decoder of the run.
+      flips: flip tests "none", "plain", "shift"; empty: the flip test of the run. Others
+        are part of the name of the result: "dark_flip_shift".
+      data, split: another root or split of the evaluation data; None: from the config.
+      boxes: "gt", or a COCO detections JSON file.
+      nms, nms_threshold: as in EvaluationConfig; None: from the config.
 
     Returns:
-      An evaluation for each decoder.
+      Evaluations by decoder and flip test.
 
     Raises:
-      ConfigError: an option that the run's method does not have.
+      ConfigError: an option that the method of the run does not support.
     """
     run = Path(run)
-    loaded = directory.load(run)
+    loaded = model_lib.load(run)
     kind = evaluation_lib.of(loaded)
-    given = {
+    is_set = {
         "decoder": decoders, "flip": flips, "boxes": boxes != "gt", "nms": nms,
         "nms-threshold": nms_threshold is not None,
     }  # fmt: skip
-    for option in (name for name, said in given.items() if said):
+    for option in (name for name, used in is_set.items() if used):
         if option not in kind.OPTIONS:
             raise ConfigError(
-                f"--{option}: {run} is a detector, which makes its boxes itself and has no "
-                f"keypoints; leave --{option} out."
+                f"--{option} is not supported for detectors, and {run} is a detector: omit "
+                f"--{option}."
             )
     table = loaded.eval_table(data=data, split=split, boxes=boxes)
     section = dict(loaded.manifest.get("evaluation") or {})
     options = {"nms": nms, "nms_threshold": nms_threshold}
     section |= {name: value for name, value in options.items() if value is not None}
     config = config_lib.build(EvaluationConfig, section, "evaluation")
-    mesh, found = sharding_lib.make_mesh(), {}
+    mesh, evaluations = sharding_lib.make_mesh(), {}
     for name, method in _variants(loaded, decoders, flips).items():
-        found[name] = evaluate(
+        evaluations[name] = evaluate(
             Predictor(method, mesh), loaded.variables, table, loaded.input, config
         )
         out = run / "eval" / kind.folder(table, name)
         out.mkdir(parents=True, exist_ok=True)
-        for file, content in found[name].files().items():
+        for file, content in evaluations[name].files().items():
             directory.write_json(out / file, content)
         if kind.DRAWN_BY_EVAL:
-            pictures.draw_predictions(out, found[name])
-    return found
+            pictures.draw_predictions(out, evaluations[name])
+    return evaluations
 
 
 def described(run: Path | str, found: Mapping[str, Evaluation]) -> str:
-    """Evaluations of a run for people to read: metrics, tables, notes, files."""
+    """Formats the evaluations of a run as text: metrics, tables, notes, files."""
     lines = [text.table_of({name: each.metrics for name, each in found.items()})]
     for name, each in found.items():
         if each.per_keypoint:
@@ -158,9 +159,9 @@ def described(run: Path | str, found: Mapping[str, Evaluation]) -> str:
 
 
 def _variants(
-    loaded: directory.LoadedRun, decoders: Sequence[str], flips: Sequence[str]
+    loaded: model_lib.LoadedRun, decoders: Sequence[str], flips: Sequence[str]
 ) -> dict[str, Method]:
-    """Methods over the same weights, by what they are called in RUN/eval."""
+    """Returns methods for all decoders and flip tests, by their names in RUN/eval."""
     own_flip = loaded.manifest["method"].get("flip_test", "none")
     return {
         (decoder or loaded.decoder)

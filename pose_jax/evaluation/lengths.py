@@ -1,4 +1,4 @@
-"""The lengths that errors are divided by, for every metric, table and picture."""
+"""Reference lengths that normalize errors, for all metrics, tables and charts."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ _NOT_IN_PCKH = ("pelvis", "thorax")
 
 
 class Length(NamedTuple):
-    """A length per person.
+    """A reference length per person.
 
     Attributes:
-      metric: what the fraction of keypoints within a threshold times the length is called.
-      words: what the length is.
-      pixels: [n] float32, image pixels; NaN, or at most 0, where a person has none.
-      thresholds: of the metric, as they are reported.
-      counts: [k] bool, the keypoints that the metric counts.
+      metric: name of the metric: fraction of keypoints within a threshold times the length.
+      words: description of the length.
+      pixels: [n] float32, image pixels; NaN, or at most 0, if a person has no length.
+      thresholds: reported thresholds of the metric.
+      counts: [k] bool, the keypoints that the metric includes.
     """
 
     metric: str
@@ -32,13 +32,13 @@ class Length(NamedTuple):
 
     @property
     def usable(self) -> np.ndarray:
-        """`pixels`, NaN where a person has no length."""
+        """`pixels`, with NaN for all people without a length."""
         return np.where(self.pixels > 0, self.pixels, np.nan)
 
 
 def metrics(table: Table) -> dict[str, tuple[float, ...]]:
-    """The metrics of a table that have a length, and their thresholds; the data set's own
-    comes first."""
+    """Returns the metrics of a table that use a length, and their thresholds; the usual
+    metric of the data set is first."""
     has = {
         "PCKh": (table.head_sizes is not None, PCKH_THRESHOLDS),
         "PCK": (table.keypoints.torso is not None, PCK_THRESHOLDS),
@@ -47,13 +47,13 @@ def metrics(table: Table) -> dict[str, tuple[float, ...]]:
 
 
 def length(table: Table, rows: np.ndarray, metric: str = "") -> Length:
-    """The length of a metric for some people.
+    """Returns the length of a metric for some people.
 
     Args:
-      table: with labels.
-      rows: [n] of the table.
-      metric: a key of `metrics(table)`. "": the first; where there is none, the longer side
-        of the box, whose metric is called "PCK_box".
+      table: a table with labels.
+      rows: [n] rows of the table.
+      metric: a key of `metrics(table)`. "": the first one, or if there is none, "PCK_box",
+        whose length is the longer side of the box.
     """
     metric = metric or next(iter(metrics(table)), "PCK_box")
     names, counts = table.keypoints.names, np.ones(len(table.keypoints), bool)
@@ -67,8 +67,8 @@ def length(table: Table, rows: np.ndarray, metric: str = "") -> Length:
         words = f"the torso, from {names[i]} to {names[j]}"
         ends = table.points_xy[rows][:, [i, j]].astype(np.float32)
         pixels = np.sqrt(np.sum((ends[:, 0] - ends[:, 1]) ** 2, -1))
-        labelled = (table.visibility[rows][:, [i, j]] > 0).all(1)
-        pixels, thresholds = np.where(labelled, pixels, np.nan), PCK_THRESHOLDS
+        labeled = (table.visibility[rows][:, [i, j]] > 0).all(1)
+        pixels, thresholds = np.where(labeled, pixels, np.nan), PCK_THRESHOLDS
     else:
         boxes = table.boxes_xyxy[rows]
         pixels, words = (

@@ -1,4 +1,4 @@
-"""Pictures of predictions, and what a method shows of itself: for PNGs and a report."""
+"""Pictures of predictions and the panels of a method, for PNG files and reports."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from pose_jax.drawing import sheet as sheet_lib
 from pose_jax.types import Method, Panel, Variables
 
 _CELLS = 36
-"""Pictures of one PNG at the most."""
+"""Maximum number of pictures in one PNG file."""
 
 Rows = list[list[tuple[str, np.ndarray]]]
 
@@ -30,7 +30,7 @@ def inspect(
     config: InputConfig,
     rows: np.ndarray,
 ) -> dict[str, np.ndarray]:
-    """`Method.inspect` of some rows, with NumPy leaves, in their order."""
+    """Applies `Method.inspect` to rows; returns NumPy leaves in the order of `rows`."""
     plan = Plan(
         table=table,
         view=method.view,
@@ -39,7 +39,7 @@ def inspect(
         training=False,
     )
     inputs = next(iter(readers.batches(plan))).inputs
-    # Once only: compiling it well would take longer than it runs.
+    # Runs once: full optimization would take longer than it saves.
     quick = {"xla_backend_optimization_level": 0}
     return jax.device_get(
         jax.jit(method.inspect, compiler_options=quick)(variables, inputs)
@@ -49,7 +49,7 @@ def inspect(
 def drawn(
     method: Method, inspected: dict[str, np.ndarray]
 ) -> Iterator[tuple[Panel, Rows]]:
-    """Each panel of a method, and its titles and pictures of each row."""
+    """Yields each panel of a method, with titles and pictures per row."""
     for panel in method.panels:
         rows = panel.draw(inspected, method.keypoints, method.view.alignment)
         yield panel, [list(row) for row in rows]
@@ -62,15 +62,15 @@ def draw_run(
     variables: Variables,
     config: InputConfig,
 ) -> Path:
-    """Draws RUN/pictures: what was predicted, the worst of it, the panels of the method for
-    a few rows, curves.
+    """Draws RUN/pictures: predictions, the worst of them, the panels of the method for some
+    rows, and learning curves.
 
     Args:
       run: the run directory.
-      method: whose panels are drawn.
+      method: the method whose panels are drawn.
       evaluation: an `evaluate.Evaluation`.
       variables: the weights.
-      config: how images are read.
+      config: the input config.
     """
     out = Path(run) / "pictures"
     out.mkdir(parents=True, exist_ok=True)
@@ -86,7 +86,7 @@ def draw_run(
 
 
 def draw_predictions(out: Path, evaluation: Any) -> None:
-    """predictions.png of 24 images evenly spaced, and worst.png where there are labels."""
+    """Draws predictions.png (24 evenly spaced images) and, with labels, worst.png."""
     kind, args = evaluation.kind, (evaluation.table, evaluation.predictions)
     images = kind.images(*args)
     cells = [kind.draw(*args, i, side=320) for i in images[evenly(len(images), 24)]]
@@ -96,12 +96,12 @@ def draw_predictions(out: Path, evaluation: Any) -> None:
 
 
 def evenly(total: int, count: int) -> np.ndarray:
-    """At most `count` of 0..total-1, evenly spaced."""
+    """Returns at most `count` evenly spaced indices from 0 to total - 1."""
     return np.linspace(0, total - 1, min(count, total)).round().astype(int)
 
 
 def sheet(rows: Rows) -> np.ndarray:
-    """The pictures of evenly chosen rows side by side, uint8 [h, w, 3]."""
+    """Arranges the pictures of evenly spaced rows in a sheet, uint8 [h, w, 3]."""
     across = len(rows[0])
     count = min(len(rows), max(1, _CELLS // across))
     chosen = np.linspace(0, len(rows) - 1, count).astype(int)

@@ -1,8 +1,8 @@
-"""What poses are worth: metrics by full name, a table per keypoint, pictures.
+"""Metrics of poses by full name, a table per keypoint, and pictures.
 
-A metric's full name: NAME[@threshold]@source of boxes[@PC|OC], for example
-`AP@detections`, `PCK@0.2@joint_boxes@PC`. FORMULAS says what each NAME is. `boxes` has the
-same functions for a detector's boxes; `evaluation.of` says which of the two it is.
+The full name of a metric is NAME[@threshold]@box source[@PC|OC], e.g. `AP@detections`,
+`PCK@0.2@joint_boxes@PC`. FORMULAS defines each NAME. `boxes` has the same functions for the
+boxes of a detector; `evaluation.of` selects the module.
 """
 
 from __future__ import annotations
@@ -29,57 +29,57 @@ from pose_jax.types import Poses
 
 FORMULAS = {
     "AP": "mean precision over OKS thresholds 0.50:0.05:0.95 and 101 recalls, at most 20 "
-    "poses an image (COCO); OKS = mean exp(-d^2 / (2 area (2 sigma)^2))",
-    "AP50": "AP at OKS 0.50 alone",
-    "AP75": "AP at OKS 0.75 alone",
+    "poses per image (COCO); OKS = mean exp(-d^2 / (2 area (2 sigma)^2))",
+    "AP50": "AP at OKS 0.50",
+    "AP75": "AP at OKS 0.75",
     "AR": "mean recall over the same thresholds",
-    "pixel_error": "mean distance of labelled keypoints to the truth, image pixels",
-    "box_error": "mean distance of labelled keypoints to the truth, in longer sides of the "
-    "person's box",
-    "PCK": "share of keypoints with distance <= t * torso, torso = left shoulder to right "
-    "hip (FLIC: right shoulder to left hip); people without both are left out",
+    "pixel_error": "mean distance of labeled keypoints to the ground truth, image pixels",
+    "box_error": "mean distance of labeled keypoints to the ground truth, divided by the "
+    "longer side of the box",
+    "PCK": "fraction of keypoints with distance <= t * torso, torso = left shoulder to "
+    "right hip (FLIC: right shoulder to left hip); people without both are excluded",
     "PCK_AUC": "area under PCK(t), t = 0:0.01:0.2, over 0.2",
-    "PDJ": "DeepPose's name of PCK with that torso: the same number",
-    "PCKh": "share of keypoints with distance <= t * head, head = 0.6 * diagonal of the "
-    "head box; pelvis and thorax left out; @0.11 is what published code prints as @0.1",
+    "PDJ": "PCK with that torso, under the name used by DeepPose",
+    "PCKh": "fraction of keypoints with distance <= t * head, head = 0.6 * diagonal of the "
+    "head box; pelvis and thorax excluded; @0.11 is what published code prints as @0.1",
     "PCKh_AUC": "area under PCKh(t), t = 0:0.01:0.5, over 0.5",
-    "PCK_people_without_torso": "people left out: an end of the torso is not labelled",
-    "PCK_people_with_torso_of_length_zero": "people left out: both ends at one point",
+    "PCK_people_without_torso": "people excluded: an end of the torso is not labeled",
+    "PCK_people_with_torso_of_length_zero": "people excluded: both torso ends coincide",
     "PCK_people_with_tiny_torso": "people whose torso is at most 0.05 of the longer side "
-    "of their labelled keypoints' extent: so little is within t * torso that they count "
-    "against any prediction (those of length zero are left out)",
-    "PCP": "share of sticks with both ends within 0.5 of the stick's length (strict), over "
-    "all sticks of all people; one of true length 0 counts as wrong",
-    "PCP_loose": "the same with the mean of both ends' distances",
-    "PCP_limbs": "mean of PCP of upper arms, lower arms, upper legs and lower legs, those "
-    "that the set has; no head, no torso (the mean of DeepPose's table)",
+    "of the extent of their labeled keypoints: t * torso is so small that they count "
+    "against any prediction (those of length zero are excluded)",
+    "PCP": "fraction of sticks with both ends within 0.5 of the stick's length (strict), "
+    "over all sticks of all people; sticks of true length 0 count as wrong",
+    "PCP_loose": "the same with the mean distance of both ends",
+    "PCP_limbs": "mean PCP of upper arms, lower arms, upper legs and lower legs (those in "
+    "the keypoint set), without head and torso (the mean in DeepPose's table)",
     "PCP_loose_limbs": "the same mean of PCP_loose",
-    "PCP_sticks_of_length_zero": "labelled sticks whose ends are one point: wrong in PCP",
-    "flipped_people": "share of people whose mean error, over the labelled keypoints that "
-    "have a left and a right, is at least 20% smaller with left and right of the whole "
-    "prediction exchanged; people with fewer than 4 such keypoints are left out",
-    "flipped_people_upper_body": "the same of the upper body's pairs alone",
-    "flipped_people_lower_body": "the same of the other pairs alone",
-    "flipped_people_left_out": "people with too few labelled keypoints for flipped_people",
-    "flipped_people_upper_body_left_out": "the same of the upper body",
-    "flipped_people_lower_body_left_out": "the same of the lower body",
-    "PDJ_unflipped": "PDJ if the flipped people had their left and right exchanged",
-    "PCP_unflipped": "PCP if the flipped people had their left and right exchanged",
+    "PCP_sticks_of_length_zero": "labeled sticks whose ends coincide: wrong in PCP",
+    "flipped_people": "fraction of people whose mean error, over labeled keypoints with a "
+    "left and a right, is at least 20% smaller if left and right of the complete "
+    "prediction are exchanged; people with fewer than 4 such keypoints are excluded",
+    "flipped_people_upper_body": "the same for the pairs of the upper body",
+    "flipped_people_lower_body": "the same for the other pairs",
+    "flipped_people_left_out": "people with too few labeled keypoints for flipped_people",
+    "flipped_people_upper_body_left_out": "the same for the upper body",
+    "flipped_people_lower_body_left_out": "the same for the lower body",
+    "PDJ_unflipped": "PDJ if left and right of the flipped people were exchanged",
+    "PCP_unflipped": "PCP if left and right of the flipped people were exchanged",
 }
-"""What the NAMEs mean, normalizers included."""
+"""Definitions of the metrics by NAME, including normalizers."""
 
 OPTIONS = ("decoder", "flip", "boxes", "nms", "nms-threshold")
-"""Options of `pose-jax eval` that poses have."""
+"""Options of `pose-jax eval` that poses support."""
 RESULTS, FILES = "predictions.json", {"keypoints.json": "per_keypoint"}
-"""The file of results in RUN/eval, and what else of an `Evaluation` is written there."""
+"""Name of the results file in RUN/eval, and further files by attribute of `Evaluation`."""
 DRAWN_BY_EVAL = False
 PDJ_THRESHOLDS = tuple(i / 100 for i in range(51))
-"""Of the curves in the literature."""
+"""Thresholds of the curves in the literature."""
 TINY_TORSO = 0.05
-"""Of the longer side of a person's extent; the median of LSP's people is 0.36."""
+"""Fraction of the longer side of a person's extent; the median in LSP is 0.36."""
 _AP = ("AP", "AP50", "AP75", "APm", "APl", "AR", "AR50", "AR75", "ARm", "ARl")
 _AUC = {"PCK": np.arange(21) / 100, "PCKh": np.arange(51) / 100}
-"""The thresholds of each area under a curve."""
+"""Thresholds for the area under each curve."""
 _TORSO_COUNTS = (
     "PCK_people_without_torso",
     "PCK_people_with_torso_of_length_zero",
@@ -89,18 +89,18 @@ _flipped = jax.jit(metrics_lib.flipped, static_argnames="flip_pairs")
 
 
 def full_name(name: str, table: Table, threshold: float | None = None) -> str:
-    """NAME[@threshold]@source of boxes[@PC|OC] of a metric on a table."""
+    """Returns NAME[@threshold]@box source[@PC|OC] of a metric on a table."""
     parts = [name] if threshold is None else [name, f"{threshold:g}"]
     return "@".join([*parts, table.box_source, *filter(None, [table.centric])])
 
 
 def to_results(table: Table, poses: Poses) -> list[dict[str, Any]]:
-    """Poses in COCO's result form; a keypoint's third number is its score."""
+    """Converts poses to COCO result format; a keypoint's third number is its score."""
     keypoints = np.concatenate([poses.points_xy, poses.keypoint_scores[..., None]], -1)
     keypoints = keypoints.reshape(len(keypoints), -1).astype(np.float64)
     columns = (
         table.image_ids[table.image[poses.row]].tolist(),
-        # A float32 times 1000 is exact in float64: these are the digits of `round`.
+        # A float32 times 1000 is exact in float64, so the digits are those of `round`.
         np.round(keypoints, 3).tolist(),
         poses.score.astype(np.float64).tolist(),
     )
@@ -113,18 +113,19 @@ def to_results(table: Table, poses: Poses) -> list[dict[str, Any]]:
 def measure(
     table: Table, poses: Poses, results: Sequence[Mapping[str, Any]] | None = None
 ) -> dict[str, float]:
-    """All metrics that the labels and the keypoint set allow.
+    """Computes all metrics that the labels and the keypoint set allow.
 
-    Where the table has labels, a pose belongs to its row's. AP, and AP alone where boxes
-    come from a detector, matches poses to the people of `table.ground_truth` by OKS.
+    If the table has labels, each pose is compared with the label of its row. AP matches
+    poses to the people of `table.ground_truth` by OKS; it is the only metric for the boxes
+    of a detector.
 
     Args:
-      table: the boxes that were predicted on.
+      table: the boxes that poses were predicted in.
       poses: the predictions, NumPy leaves.
-      results: of `to_results`, where they have been made already.
+      results: the result of `to_results`, if it is already computed.
 
     Returns:
-      Values by full name. AP is left out where the keypoint set has no sigmas.
+      Values by full name. AP is omitted if the keypoint set has no sigmas.
     """
     values = {}
     if table.keypoints.sigmas is not None:
@@ -141,7 +142,7 @@ def measure(
 
 
 def names(table: Table) -> list[str]:
-    """Full names of what `measure` finds on a table, in its order."""
+    """Returns the full names of the metrics of `measure` on a table, in its order."""
     found = [
         full_name(name, table) for name in _AP if table.keypoints.sigmas is not None
     ]
@@ -176,13 +177,13 @@ def names(table: Table) -> list[str]:
 def _measured(
     table: Table, poses: Poses
 ) -> Iterator[tuple[str, float | None, float | np.ndarray]]:
-    """Names, thresholds and values of what is measured row by row."""
+    """Yields names, thresholds and values of the metrics that compare row by row."""
     true_xy, visibility = table.points_xy[poses.row], table.visibility[poses.row]
-    labelled, distance = visibility > 0, _distance(table, poses)
-    yield "pixel_error", None, _mean(distance[labelled])
+    labeled, distance = visibility > 0, _distance(table, poses)
+    yield "pixel_error", None, _mean(distance[labeled])
     boxes = table.boxes_xyxy[poses.row]
     side = np.maximum((boxes[:, 2:] - boxes[:, :2]).max(-1, keepdims=True), 1)
-    yield "box_error", None, _mean((distance / side)[labelled])
+    yield "box_error", None, _mean((distance / side)[labeled])
     data = poses.points_xy.astype(np.float32), true_xy.astype(np.float32), visibility
     for metric in reversed(lengths.metrics(table)):
         yield from _by_length(table, poses, data, metric)
@@ -192,7 +193,7 @@ def _measured(
 
 
 def _by_length(table: Table, poses: Poses, data, metric: str):
-    """PCK or PCKh, the area under its curve, and who is left out."""
+    """Yields PCK or PCKh, the area under its curve, and the counts of excluded people."""
     length, grid = lengths.length(table, poses.row, metric), _AUC[metric]
     correct, counted = map(
         np.asarray,
@@ -209,16 +210,16 @@ def _by_length(table: Table, poses: Poses, data, metric: str):
     if metric == "PCKh":
         yield "PCKh_people_without_head_box", None, (pixels <= 0).sum()
         return
-    labelled = (data[2] > 0)[..., None]
-    low = np.where(labelled, data[1], np.inf).min(1)
-    extent = (np.where(labelled, data[1], -np.inf).max(1) - low).max(-1)
+    labeled = (data[2] > 0)[..., None]
+    low = np.where(labeled, data[1], np.inf).min(1)
+    extent = (np.where(labeled, data[1], -np.inf).max(1) - low).max(-1)
     counts = np.isnan(pixels), pixels == 0, pixels <= TINY_TORSO * extent
     for name, people in zip(_TORSO_COUNTS, counts, strict=True):
         yield name, None, people.sum()
 
 
 def _by_stick(data, sticks):
-    """PCP in both definitions: of all sticks, of the limbs, of each kind."""
+    """Yields PCP in both definitions: for all sticks, for the limbs, for each kind."""
     kinds = [name for name, _, _ in sticks]
     for strict, name in ((True, "PCP"), (False, "PCP_loose")):
         correct, counted = map(
@@ -235,15 +236,15 @@ def _by_stick(data, sticks):
             yield f"{name}_limbs", 0.5, sum(limbs) / max(len(limbs), 1)
         for kind, value in of_kind.items():
             yield f"{name}_{kind}", 0.5, value
-    # The labels themselves are right about all sticks but those.
+    # With the labels as prediction, only the sticks of length zero are wrong.
     correct, counted = metrics_lib.pcp(data[1], *data[1:], sticks, threshold=0.0)
     yield "PCP_sticks_of_length_zero", None, np.sum(counted) - np.sum(correct)
 
 
 def _flip_pairs(table: Table) -> dict[str, tuple[tuple[int, int], ...]]:
-    """The pairs of each metric of flipped people: all, then those of half a body."""
+    """Returns the keypoint pairs of each metric of flipped people."""
     pairs = tuple(map(tuple, table.keypoints.flip_pairs))
-    if len(pairs) < 2:  # No person could have four keypoints of them.
+    if len(pairs) < 2:  # The metrics require at least four keypoints.
         return {}
     upper = set(table.keypoints.upper_body)
     parts = {
@@ -255,7 +256,7 @@ def _flip_pairs(table: Table) -> dict[str, tuple[tuple[int, int], ...]]:
 
 
 def _flips(table: Table, pred_xy, true_xy, visibility):
-    """What is said about left and right."""
+    """Yields the metrics of left-right confusion."""
     keypoints, people = table.keypoints, (pred_xy, true_xy, visibility)
     found = {
         name: tuple(map(np.asarray, _flipped(*people, flip_pairs=pairs)))
@@ -267,9 +268,10 @@ def _flips(table: Table, pred_xy, true_xy, visibility):
         yield name, None, _fraction(*counts)
     for name, (_, judged) in found.items():
         yield f"{name}_left_out", None, (~judged).sum()
-    who, _ = found["flipped_people"]
+    is_flipped, _ = found["flipped_people"]
     exchanged = pred_xy[:, keypoints.permutation]
-    people = (np.where(who[:, None, None], exchanged, pred_xy), true_xy, visibility)
+    unflipped = np.where(is_flipped[:, None, None], exchanged, pred_xy)
+    people = unflipped, true_xy, visibility
     if keypoints.torso is not None:
         counts = metrics_lib.pdj(*people, keypoints.torso, thresholds=(0.2,))
         yield "PDJ_unflipped", 0.2, _fraction(*counts)
@@ -281,16 +283,16 @@ def _flips(table: Table, pred_xy, true_xy, visibility):
 def pdj_curve(
     table: Table, poses: Poses, thresholds: Sequence[float] = PDJ_THRESHOLDS
 ) -> dict[str, np.ndarray]:
-    """Percentage of detected joints over the threshold, left and right together.
+    """Computes the percentage of detected joints (PDJ), left and right joints combined.
 
     Args:
-      table: the boxes that were predicted on.
+      table: the boxes that poses were predicted in.
       poses: the predictions, NumPy leaves.
-      thresholds: fractions of the torso's diameter, t of them.
+      thresholds: t fractions of the torso diameter.
 
     Returns:
       Fractions [t] in [0, 1] by joint ("wrist"), in the order of the keypoint set, then
-      "mean", over all labelled keypoints: PDJ@t. Joints without a label are not in it.
+      "mean", over all labeled keypoints: PDJ@t. Joints without labels are omitted.
       Empty for a table without labels, and for a set without a torso.
     """
     keypoints = table.keypoints
@@ -314,17 +316,17 @@ def pdj_curve(
 
 
 def per_keypoint(table: Table, poses: Poses) -> list[dict[str, Any]]:
-    """One row a keypoint: how many, how far, how often right, how sure.
+    """Computes one row per keypoint: counts, errors, fractions within thresholds, score.
 
     Returns:
       name; labelled and hidden (counts); median_error, mean_error (image pixels);
-      PCK@t or PCKh@t by the length that the data set has; score (the mean).
+      PCK@t or PCKh@t, depending on the data set; score (the mean).
       Empty for a table without labels.
     """
     if not table.labelled:
         return []
     true_xy, visibility = table.points_xy[poses.row], table.visibility[poses.row]
-    labelled, distance = visibility > 0, _distance(table, poses)
+    labeled, distance = visibility > 0, _distance(table, poses)
     data = poses.points_xy.astype(np.float32), true_xy.astype(np.float32), visibility
     fractions: dict[str, np.ndarray] = {}
     if lengths.metrics(table):
@@ -335,11 +337,11 @@ def per_keypoint(table: Table, poses: Poses) -> list[dict[str, Any]]:
             fractions[f"{length.metric}@{t:g}"] = row / np.maximum(counted, 1)
     rows = []
     for k, keypoint in enumerate(table.keypoints.names):
-        errors = distance[labelled[:, k], k]
+        errors = distance[labeled[:, k], k]
         rows.append(
             {
                 "name": keypoint,
-                "labelled": int(labelled[:, k].sum()),
+                "labelled": int(labeled[:, k].sum()),
                 "hidden": int((visibility[:, k] == 1).sum()),
                 "median_error": float(np.median(errors)) if len(errors) else None,
                 "mean_error": float(errors.mean()) if len(errors) else None,
@@ -356,12 +358,12 @@ def notes(
     metrics: Mapping[str, float],
     results: Sequence[Mapping[str, Any]] | None = None,
 ) -> list[str]:
-    """What a reader must know beside the numbers: why AP is missing, -1 or 0."""
+    """Explains special values: why AP is missing, -1 or 0; unusual torsos and sticks."""
     found, ap = [], full_name("AP", table)
     if ap not in metrics:
         found.append(
-            f"no AP: keypoint set {table.keypoints.name!r} has no sigmas, so OKS is not "
-            "defined for it"
+            f"AP not computed: keypoint set {table.keypoints.name!r} has no sigmas, which "
+            "OKS requires"
         )
     elif metrics[ap] <= 0:
         reasons = why_no_ap(
@@ -377,21 +379,22 @@ def notes(
 
 
 def folder(table: Table, decoder: str) -> str:
-    """Where an evaluation is written, below RUN/eval."""
+    """Returns the folder of an evaluation, relative to RUN/eval."""
     return f"{table.box_source}/{decoder}"
 
 
 def written(run: Path, table: Table, results: Sequence[Mapping[str, Any]]) -> str:
-    """Where `pose-jax eval` has written."""
+    """Describes the output of `pose-jax eval`."""
     del results
     return f"metrics and predictions: {run / 'eval' / table.box_source}"
 
 
 def relative_errors(table: Table, poses: Poses) -> np.ndarray:
-    """[n] mean error of each person over the root of the box's area; what "worst" means."""
-    labelled = table.visibility[poses.row] > 0
-    mean = np.where(labelled, _distance(table, poses), 0).sum(1) / np.maximum(
-        labelled.sum(1), 1
+    """Returns [n] mean error of each person over the square root of the box area, by which
+    people are ranked."""
+    labeled = table.visibility[poses.row] > 0
+    mean = np.where(labeled, _distance(table, poses), 0).sum(1) / np.maximum(
+        labeled.sum(1), 1
     )
     boxes = table.boxes_xyxy[poses.row]
     return mean / np.maximum(np.sqrt((boxes[:, 2:] - boxes[:, :2]).prod(1)), 1)
@@ -400,13 +403,13 @@ def relative_errors(table: Table, poses: Poses) -> np.ndarray:
 def draw(
     table: Table, poses: Poses, image: int, *, side: int | None = None
 ) -> np.ndarray:
-    """One image of a table with all people predicted in it, uint8 [h, w, 3].
+    """Draws an image of a table with all predicted people, uint8 [h, w, 3].
 
     Args:
       table: the images.
       poses: the predictions.
-      image: number of the image.
-      side: the picture's longer side; None: that of the image.
+      image: index of the image.
+      side: longer side of the picture; None: that of the image.
     """
     which = table.image[poses.row] == image
     drawn = drawing.draw_people(
@@ -424,32 +427,32 @@ def draw(
 
 
 def images(table: Table, poses: Poses) -> np.ndarray:
-    """Numbers of the images that have predictions."""
+    """Returns the indices of the images that have predictions."""
     return np.unique(table.image[poses.row])
 
 
 def worst(table: Table, poses: Poses, count: int = 12) -> np.ndarray | None:
-    """The people of the largest `relative_errors`, ground truth and prediction."""
+    """Draws the people with the largest `relative_errors`, ground truth and prediction."""
     if not table.labelled:
         return None
     distance, cells, titles = _distance(table, poses), [], []
     for i in np.argsort(-relative_errors(table, poses))[:count]:
         row = poses.row[i]
-        labelled = table.visibility[row] > 0
+        labeled = table.visibility[row] > 0
         cells += person(table, poses, i, side=160)
-        error = distance[i][labelled].mean() if labelled.any() else np.nan
+        error = distance[i][labeled].mean() if labeled.any() else np.nan
         titles += [f"id {table.ids[row]}: ground truth", f"error {error:.1f} px"]
     return sheet_lib.sheet(cells, columns=8, titles=titles)
 
 
 def person(table: Table, poses: Poses, i: int, side: int) -> list[np.ndarray]:
-    """Close-ups of one prediction: the ground truth where there is one, the prediction.
+    """Draws one person enlarged: the ground truth, if there is one, and the prediction.
 
     Args:
       table: the people.
       poses: the predictions.
-      i: which of them.
-      side: the longer side of each picture.
+      i: index of the prediction.
+      side: longer side of each picture.
     """
     row = poses.row[i]
     visibility, points = table.visibility[row], table.points_xy[row]
@@ -468,7 +471,7 @@ def person(table: Table, poses: Poses, i: int, side: int) -> list[np.ndarray]:
 def crop(
     image: np.ndarray, box_xyxy: np.ndarray, points_xy: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The part of an image around a box and some points, and its corner [2]."""
+    """Returns the part of an image around a box and points, and its first corner [2]."""
     corners = np.concatenate([box_xyxy.reshape(2, 2), points_xy])
     low, high = corners.min(0), corners.max(0)
     margin = 4 + 0.1 * (high - low).max()
@@ -479,12 +482,12 @@ def crop(
 
 
 def _distance(table: Table, poses: Poses) -> np.ndarray:
-    """[n, k] pixels from the labels; whatever there is no label."""
+    """Returns [n, k] distances to the labels in pixels; arbitrary without label."""
     return np.linalg.norm(poses.points_xy - table.points_xy[poses.row], axis=-1)
 
 
 def _fraction(correct, counted) -> float:
-    """Of all that was counted; 0 where nothing was."""
+    """Returns the fraction of counted items that are correct; 0 if none is counted."""
     return float(np.sum(correct)) / max(int(np.sum(counted)), 1)
 
 

@@ -1,7 +1,7 @@
-"""Weights and a jitted prediction, run over the rows of a table.
+"""Jitted prediction over the rows of a table.
 
-Training, `pose-jax eval` and `predict` all go through here: one preprocessing, one
-decoding. Every row counts exactly once; the last batch is padded and masked.
+Training, `pose-jax eval` and `predict` all use this module, with the same preprocessing and
+decoding. Every row is predicted exactly once; the last batch is padded and masked.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ def over_batches(
     """Runs a jitted function over the batches of a plan.
 
     Args:
-      plan: which rows.
-      mesh: of devices.
-      function: inputs to (results with a leaf `row`, which of them are no padding).
-      between_batches: called there; what it raises comes through.
+      plan: the plan of the rows.
+      mesh: mesh of devices.
+      function: inputs -> (results with a leaf `row`, mask of rows that are not padding).
+      between_batches: called before each batch; its exceptions are propagated.
 
     Returns:
       NumPy leaves, one entry per row, in the order of `plan.rows`.
@@ -42,23 +42,23 @@ def over_batches(
     for batch in readers.batches(plan):
         if between_batches is not None:
             between_batches()
-        # The batch before is fetched while this one is computed.
+        # The previous batch is fetched while this one is computed.
         parts.append(function(sharding_lib.put_batch(batch.inputs, mesh)))
         if len(parts) > 1:
             parts[-2] = jax.device_get(parts[-2])
     kept = [
-        jax.tree.map(lambda leaf, valid=valid: leaf[valid], found)
-        for found, valid in jax.device_get(parts)
+        jax.tree.map(lambda leaf, valid=valid: leaf[valid], results)
+        for results, valid in jax.device_get(parts)
     ]
     merged = jax.tree.map(lambda *leaves: np.concatenate(leaves), *kept)
-    # Batches may come in another order than the rows (canvases of several sizes).
+    # The order of batches may differ from that of the rows (canvases of several sizes).
     place = np.empty(plan.rows.max() + 1, np.int64)
     place[merged.row] = np.arange(len(merged.row))
     return jax.tree.map(lambda leaf: leaf[place[plan.rows]], merged)
 
 
 class Predictor:
-    """A method's jitted `predict`, kept so that it is traced once for all its uses."""
+    """The jitted `predict` of a method, traced once for all calls."""
 
     def __init__(self, method: Method, mesh) -> None:
         self.method = method
@@ -67,12 +67,12 @@ class Predictor:
         def predict(variables, inputs):
             return method.predict(variables, inputs), inputs.valid
 
-        # Replicated, so that every process holds all rows of a batch.
+        # Replicated, so that every process has all rows of a batch.
         self._predict = jax.jit(predict, out_shardings=sharding_lib.replicated(mesh))
 
     @property
     def traces(self) -> int:
-        """How often `predict` has been traced."""
+        """Number of times that `predict` was traced."""
         return self._predict._cache_size()
 
     def __call__(
@@ -87,11 +87,10 @@ class Predictor:
 
         Args:
           variables: the weights.
-          table: the rows' data.
+          table: the data.
           config: batch and canvas size.
-          rows: table rows, for a detector image numbers; None for those that evaluation
-            counts.
-          between_batches: as of `over_batches`.
+          rows: table rows, for a detector image indices; None: the rows of an evaluation.
+          between_batches: as in `over_batches`.
 
         Returns:
           NumPy leaves, one entry per row, in the order of `rows`.
@@ -123,11 +122,11 @@ class System:
         **options,
     ) -> None:
         """Args:
-        detector, detector_variables: finds the boxes.
-        pose, pose_variables: predicts the poses in them.
-        mesh: of devices; each takes one image at a time.
-        config: how images are read; its batch size is left out of account.
-        **options: of `find_people`.
+        detector, detector_variables: method and weights that predict boxes.
+        pose, pose_variables: method and weights that predict the poses in them.
+        mesh: mesh of devices; each processes one image at a time.
+        config: the input config; its batch size is ignored.
+        **options: options of `find_people`.
         """
         self.detector, self.pose, self.mesh = detector, pose, mesh
         self.config = dataclasses.replace(config, batch_size=mesh.size)
@@ -138,14 +137,14 @@ class System:
 
     @property
     def traces(self) -> int:
-        """How often the function has been traced: once a canvas size."""
+        """Number of times that the function was traced: once per canvas size."""
         return self._people._cache_size()
 
     def __call__(self, table: Table) -> People:
-        """Finds the people of all images of a table; its boxes and labels are not read.
+        """Predicts the people of all images of a table, without its boxes and labels.
 
         Returns:
-          NumPy leaves, an entry per image, in the table's order.
+          NumPy leaves, one entry per image, in the order of the table.
         """
         rows = np.arange(len(table.images), dtype=np.int32)
         plan = Plan(table, self.detector.view, self.config, rows)

@@ -1,4 +1,4 @@
-"""OKS-NMS over a table: poses of one image that are one person's."""
+"""OKS-NMS over a table: suppresses duplicate poses of a person."""
 
 from __future__ import annotations
 
@@ -17,13 +17,14 @@ from pose_jax.types import Poses
 
 @dataclasses.dataclass(frozen=True)
 class EvaluationConfig:
-    """What happens between prediction and AP; of poses alone.
+    """Postprocessing of poses between prediction and AP.
 
     Attributes:
-      nms: of poses of one image that overlap: "oks" drops those whose OKS with a better
-        one is above the threshold, "soft_oks" lowers their scores, "none" keeps them. Only
-        where boxes come from a detector: of ground-truth boxes all are kept.
-      nms_threshold: OKS; 0.9 with the published top-down networks, 0.5 in MultiPose.
+      nms: NMS of the poses of an image: "oks" drops poses whose OKS with a better pose is
+        above the threshold, "soft_oks" lowers their scores, "none" keeps them. Only applied
+        to detected boxes; for ground-truth boxes all poses are kept.
+      nms_threshold: OKS threshold; 0.9 for the published top-down networks, 0.5 in
+        MultiPose.
     """
 
     nms: Literal["none", "oks", "soft_oks"] = "oks"
@@ -32,14 +33,14 @@ class EvaluationConfig:
     def __post_init__(self) -> None:
         if not 0 < self.nms_threshold <= 1:
             raise ConfigError(
-                f"nms_threshold is an OKS in (0, 1]; got {self.nms_threshold}."
+                f"nms_threshold must be in (0, 1]; got {self.nms_threshold}."
             )
 
 
 def suppress(table: Table, poses: Poses, config: EvaluationConfig) -> Poses:
-    """Poses after OKS-NMS within each image, in the same order.
+    """Applies OKS-NMS within each image; the order of the poses is kept.
 
-    A pose's area is that of its unpadded box.
+    The area of a pose is that of its unpadded box.
 
     Raises:
       InputError: the keypoint set has no sigmas.
@@ -48,15 +49,15 @@ def suppress(table: Table, poses: Poses, config: EvaluationConfig) -> Poses:
         return poses
     if table.keypoints.sigmas is None:
         raise InputError(
-            f"OKS-NMS needs sigmas; keypoint set {table.keypoints.name!r} has none. "
-            "Evaluate without: nms none."
+            f"OKS-NMS requires sigmas, but keypoint set {table.keypoints.name!r} has none: "
+            "set nms to 'none'."
         )
     rows_of_image = _by_image(table.image[poses.row])
     size = table.boxes_xyxy[poses.row, 2:] - table.boxes_xyxy[poses.row, :2]
     areas = size.prod(-1).astype(np.float32)
     scores = poses.score.astype(np.float32).copy()
     keep = np.ones(len(scores), bool)
-    # Images with about as many poses go together: few shapes, few compilations.
+    # Images with similar numbers of poses are grouped: few shapes, few compilations.
     slots = 2 ** np.ceil(np.log2([max(len(r), 2) for r in rows_of_image])).astype(int)
     for n in np.unique(slots):
         group = [r for r, s in zip(rows_of_image, slots, strict=True) if s == n]
@@ -83,7 +84,7 @@ def suppress(table: Table, poses: Poses, config: EvaluationConfig) -> Poses:
 
 @functools.partial(jax.jit, static_argnames=("sigmas", "how", "threshold"))
 def _nms(points_xy, scores, areas, valid, *, sigmas, how, threshold):
-    """Images of n slots: [i, n, k, 2] -> which stay [i, n], their scores [i, n]."""
+    """Maps poses [i, n, k, 2] of i images to a mask of kept poses and scores [i, n]."""
 
     def one(points_xy, scores, areas, valid):
         rest = {"threshold": threshold, "valid": valid}
@@ -96,7 +97,7 @@ def _nms(points_xy, scores, areas, valid, *, sigmas, how, threshold):
 
 
 def _by_image(image: np.ndarray) -> list[np.ndarray]:
-    """Places of each image that occurs, in order."""
+    """Returns the indices of the poses of each image."""
     order = np.argsort(image, kind="stable")
     cuts = np.flatnonzero(np.diff(image[order])) + 1
     return np.split(order, cuts)

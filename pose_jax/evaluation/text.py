@@ -1,4 +1,4 @@
-"""Metrics as text: what they are called, a table of them, a line of a log."""
+"""Metrics as text: definitions, tables and log lines."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from typing import Any
 from pose_jax.evaluation import boxes, poses
 
 FORMULAS = {**poses.FORMULAS, **boxes.FORMULAS}
-"""What each NAME of a metric is."""
+"""Definitions of all metrics by NAME."""
 
 
 def formula(full: str) -> str:
-    """What a metric is; "" for parts of others."""
+    """Returns the definition of a metric; "" if it has none of its own."""
     return FORMULAS.get(full.split("@")[0], "")
 
 
 def is_metric(name: str) -> bool:
-    """Whether a number of this name in a log is an evaluation's, not the training's."""
+    """Returns whether a name in a log is a metric of an evaluation, not of training."""
     return "@" in name or name in boxes.FORMULAS
 
 
@@ -29,18 +29,18 @@ _SHOWN = (*_LOGGED, "PCP_limbs", "flipped_people", "box_APs", "box_APm", "box_AP
 
 
 def shown(metrics: Mapping[str, float], names: Sequence[str] = _SHOWN) -> list[str]:
-    """The metrics worth a line of a table, in their order."""
+    """Selects the metrics to show in a table, in their order."""
     return [name for name in metrics if name.split("@")[0] in names]
 
 
 def one_line(step: int, metrics: Mapping[str, float]) -> str:
-    """An evaluation as one line of a log."""
+    """Formats an evaluation as one log line."""
     values = [f"{name} {metrics[name]:.4g}" for name in shown(metrics, _LOGGED)]
     return f"evaluation at step {step}: " + "  ".join(values)
 
 
 def table_of(found: Mapping[str, Mapping[str, float]]) -> str:
-    """Metrics side by side: a row a metric, a column a decoder; then their formulas."""
+    """Formats metrics as a table of metrics by decoders, followed by their definitions."""
     names = shown(next(iter(found.values())))
     rows = [["metric", *found]]
     rows += [[name, *(f"{m[name]:.3f}" for m in found.values())] for name in names]
@@ -50,7 +50,7 @@ def table_of(found: Mapping[str, Mapping[str, float]]) -> str:
 
 
 def keypoint_table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """`per_keypoint` as text."""
+    """Formats the result of `per_keypoint` as text."""
 
     def cell(value):
         if isinstance(value, float):

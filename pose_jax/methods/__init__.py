@@ -1,7 +1,7 @@
-"""The methods by the name that a config gives: `method.name`.
+"""Registry of methods by the name in a config, `method.name`.
 
 A method is a class: `Cls(config, keypoints)` is a `types.Method`, `Cls.Config` its section.
-`topdown.TopDown` has what methods on a person's crop share.
+`topdown.TopDown` is the base class of methods on a person's crop.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ METHODS: dict[str, Any] = {
 
 
 def find(name: Any) -> Any:
-    """The class of a method: by its name here, or by "package.module:attribute".
+    """Returns the class of a method, by its name here or by "package.module:attribute".
 
     Raises:
       ConfigError: there is none.
@@ -47,18 +47,18 @@ def find(name: Any) -> Any:
 
 
 def parse(section: Mapping[str, Any], *, decoder: str | None = None):
-    """Checks a method section without needing data.
+    """Checks a method section without data.
 
     Args:
       section: `name` and the fields of that method's Config.
-      decoder: another one for the same network; None for the section's own.
+      decoder: decoder to use instead of the section's own; None keeps that.
 
     Returns:
       The method's class and its Config.
 
     Raises:
-      ConfigError: no such method, a field that it does not know, a network whose output it
-        cannot read, or a decoder where there is no choice.
+      ConfigError: unknown method or field, a network whose outputs it cannot decode, or a
+        decoder for a method without a choice of decoders.
     """
     cls = find(section.get("name"))
     config = config_lib.build(cls.Config, section, "config.method")
@@ -80,14 +80,14 @@ def build(
 ) -> Method:
     """Builds the method that a config section describes, for a keypoint set.
 
-    A detector knows no keypoints, whatever set it is given.
+    A detector ignores the keypoint set.
     """
     cls, config = parse(section, decoder=decoder)
     return cls(config, keypoints)
 
 
 def for_network(model: str) -> str:
-    """The method that reads what a network outputs, by name; the first that is registered.
+    """Returns the name of the first registered method for the outputs of a network.
 
     Raises:
       ConfigError: no such network.
@@ -97,8 +97,8 @@ def for_network(model: str) -> str:
 
 
 def without_retraining(cls: Any) -> list[str]:
-    """Fields of a method's Config that evaluation may vary on a trained network: those
-    whose metadata says so, and the settings of its decoders that say nothing."""
+    """Returns the fields of a method's Config that can be changed without retraining: those
+    with such metadata, and decoder settings without metadata."""
     fields = dataclasses.fields(cls.Config)
     decoders = cls.decoders if isinstance(cls.decoders, Mapping) else {}
     used = {name for decoder in decoders.values() for name in decoder.uses}
@@ -110,7 +110,7 @@ def without_retraining(cls: Any) -> list[str]:
 
 
 def heatmap_decoders() -> dict[str, Decoder]:
-    """All decoders of heatmaps alone, of all methods, by name."""
+    """Returns the decoders of all methods that take heatmaps only, by name."""
     return {
         name: decoder
         for cls in reversed(METHODS.values())

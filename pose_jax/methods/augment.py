@@ -1,8 +1,8 @@
-"""Random views of people: flip, scale, rotation, translation, half body, colour.
+"""Random augmentation of people: flip, scale, rotation, translation, half body, color.
 
-Everything random about a row is a function of (key, epoch, row): independent of threads,
-batch size, device count, and of having been stopped. `draw` makes the random numbers,
-`view` turns them into a box to cut, `colour` changes pixels. Nothing here resamples.
+All random numbers of a row are a function of (key, epoch, row): independent of threads,
+batch size, device count and restarts. `draw` samples them, `view` turns them into a crop
+box, `colour` changes pixels. Nothing here resamples.
 
 Frames: boxes and points in the image frame. b rows, k keypoints.
 """
@@ -22,17 +22,17 @@ from pose_jax.keypoints import KeypointSet
 
 @dataclasses.dataclass(frozen=True)
 class AugmentConfig:
-    """How far views vary. All zero: no augmentation.
+    """Strength of the augmentation. All zero: no augmentation.
 
     Attributes:
       flip: probability of a mirror image.
       scale: the box is enlarged by a factor from N(1, scale), cut at 1 +- scale, or, by
         `scale_law` "uniform", from U(1 - scale, 1 + scale).
-      rotation: degrees; angles from N(0, rotation), cut at twice that ...
-      rotation_probability: ... in this share of the rows, 0 in the others.
-      translation: the box moves by up to this share of its size, along x and y each.
-      half_body: probability of showing only the upper or the lower half, for people with
-        more than `half_body_keypoints` labelled keypoints.
+      rotation: degrees; angles from N(0, rotation), cut at +- twice that.
+      rotation_probability: fraction of rows that are rotated.
+      translation: the box moves by up to this fraction of its size, along x and y each.
+      half_body: probability of cropping to the upper or the lower half, for people with
+        more than `half_body_keypoints` labeled keypoints.
       brightness, contrast, saturation: factors from U(1 - v, 1 + v).
     """
 
@@ -53,7 +53,7 @@ class AugmentConfig:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Draw:
-    """The random numbers of a batch, one of each per row."""
+    """Random numbers of a batch, one of each per row."""
 
     flip: Bool[Array, " b"]
     scale: Float[Array, " b"]
@@ -67,7 +67,7 @@ class Draw:
 def draw(
     key: Array, epoch: Int32[Array, ""], row: Int32[Array, " b"], config: AugmentConfig
 ) -> Draw:
-    """Draws for each row from its own key, fold_in(fold_in(key, epoch), row)."""
+    """Samples each row with its own key, fold_in(fold_in(key, epoch), row)."""
     c = config
     limits = np.array([c.brightness, c.contrast, c.saturation], np.float32)
 
@@ -105,7 +105,7 @@ def view(
     """Moves, scales and halves padded person boxes; `size` keeps its aspect.
 
     Returns:
-      center_xy and size of the boxes to cut. Rotation and flip are for the transform.
+      center_xy and size of the crop boxes. `crop_transform` applies rotation and flip.
     """
     if config.half_body and keypoint_set.upper_body:
         upper = np.isin(np.arange(len(keypoint_set)), keypoint_set.upper_body)
@@ -124,11 +124,11 @@ def view(
 
 
 def _half_body(points_xy, visibility, want_upper, upper, padding):
-    """Of one half of each person: centre, padded extent, whether it has 3 points."""
+    """Returns center and padded extent of a half of each person, and if it has 3 points."""
     labelled = visibility > 0
     members = labelled & jnp.where(want_upper[:, None], upper[None], ~upper[None])
     other = labelled & ~members
-    # The half that was drawn may have too few points: then the other one.
+    # If the sampled half has too few points, use the other one.
     members = jnp.where(members.sum(1, keepdims=True) > 2, members, other)
     count = members.sum(1)
     inside = members[..., None]
@@ -154,8 +154,8 @@ def colour(
     brightness, contrast, saturation = (
         factors[:, i, None, None, None] for i in range(3)
     )
-    # Image and channel mean out of one 1x1 convolution: with any second use of `images`
-    # XLA's CPU compiler takes the warp before it apart, and that ten times as long.
+    # Image and channel mean from one 1x1 convolution: with a second use of `images`, XLA's
+    # CPU compiler splits the fused warp before it, which is ten times slower.
     kernel = jnp.concatenate([jnp.eye(3), jnp.full((3, 3), 1 / 3)], axis=1)
     both = jax.lax.conv_general_dilated(
         images,
@@ -165,6 +165,6 @@ def colour(
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
         precision=jax.lax.Precision.HIGHEST,
     )
-    images, grey = both[..., :3], both[..., 3:]
-    images = brightness * ((images - grey) * saturation + grey)
+    images, gray = both[..., :3], both[..., 3:]
+    images = brightness * ((images - gray) * saturation + gray)
     return jnp.clip((images - 0.5) * contrast + 0.5, 0, 1)

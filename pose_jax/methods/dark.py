@@ -1,7 +1,7 @@
-"""Heatmap regression top-down: the standard codecs and DARK, on any heatmap network.
+"""Top-down heatmap regression: the standard codecs and DARK, on any heatmap network.
 
-One network gives k heatmaps of a person's crop. Encoding: a Gaussian round the true point
-("unbiased", DARK) or round the nearest heatmap pixel ("biased", Simple Baselines and
+A network predicts k heatmaps of a person's crop. Encoding: a Gaussian around the true point
+("unbiased", DARK) or around the nearest heatmap pixel ("biased", Simple Baselines and
 HRNet). Decoding: argmax, quarter shift (8), or DARK's Taylor step (14).
 
 Frames inside: image -> input (of the network) -> heatmap; see `geometry`.
@@ -34,22 +34,22 @@ class Config:
 
     Attributes:
       input_size: (width, height) of the network input.
-      sigma: of the target Gaussian, heatmap pixels.
+      sigma: standard deviation of the target Gaussian, heatmap pixels.
       encoding: "unbiased": whole-map Gaussian at the true point; "biased": at the rounded
         point, zero beyond 3 sigma.
-      loss: "mse", the papers'; "cross_entropy": the maps are sigmoids, with a logistic loss
+      loss: "mse", as in the papers; "cross_entropy": sigmoid outputs, with a logistic loss
         per pixel against the same targets.
       decoder: a key of `Dark.decoders`.
-      kernel_size: of DARK's modulation; None derives it from sigma.
-      alignment: of crops and heatmaps, see `geometry.crop_transform`.
+      kernel_size: size of DARK's blur; None derives it from sigma.
+      alignment: alignment of crops and heatmaps, see `geometry.crop_transform`.
       padding: of the person box at evaluation; training varies it by `augment.scale`.
-      reach: how many padded boxes wide training may look.
-      flip_test: average with the mirrored image's maps; "shift" also moves these by one
-        pixel, which makes up for alignment "stride".
-      joint_weights: weigh the loss by the squares of the keypoint set's joint weights: the
+      reach: width of the canvas region that training uses, in padded boxes.
+      flip_test: average with the maps of the mirrored crop; "shift" also moves these by one
+        pixel, which compensates for alignment "stride".
+      joint_weights: weight the loss by the squares of the keypoint set's joint weights: the
         published losses multiply output and target by them.
-      ohkm: only so many keypoints of each person count in the loss, those of the largest
-        loss (online hard keypoint mining; 8 where it is published); 0: all.
+      ohkm: number of keypoints of each person that count in the loss, those of the largest
+        loss (online hard keypoint mining; 8 in publications); 0: all.
       rescore_threshold: a pose's score is its box score times the mean of the keypoint
         scores above this.
     """
@@ -82,16 +82,16 @@ DECODERS: Mapping[str, Decoder] = {
     "shift_second": Decoder(partial(gaussian.decode_shift, rule="second")),
     "dark": Decoder(partial(gaussian.decode_dark, variant="robust"), uses=_BLUR),
     "dark_paper": Decoder(partial(gaussian.decode_dark, variant="paper"), uses=_BLUR),
-    # A kernel of one pixel is no blur.
+    # A kernel of one pixel does not blur.
     "dark_unmodulated": Decoder(
         partial(gaussian.decode_dark, kernel_size=1, variant="paper")
     ),
 }
-"""Heatmaps [b, h, w, k] to points [b, k, 2], heatmap frame, and scores [b, k]."""
+"""Decoders of heatmaps [b, h, w, k] to heatmap points [b, k, 2] and scores [b, k]."""
 
 
 class Dark(Heatmaps):
-    """Gaussian heatmaps: what is encoded, learnt and decoded."""
+    """Gaussian heatmaps: targets, loss and decoding."""
 
     name = "dark"
     Config = Config
@@ -144,8 +144,8 @@ class Dark(Heatmaps):
         return maps, reached & (example.visibility > 0)
 
     def loss_of(self, outputs, example: PersonExample):
-        """A mean over valid rows, so that every row weighs the same, however many of its
-        keypoints count; summed over the network's outputs."""
+        """Returns the mean over valid rows, which all have the same weight, however many of
+        their keypoints count; summed over the network's outputs."""
         maps, counted = self.targets(example)
         weight = counted * self._joint_weights()
 
@@ -159,13 +159,13 @@ class Dark(Heatmaps):
         return sum(map(of_output, outputs)), {}
 
     def _joint_weights(self) -> np.ndarray:
-        """[1, k]; squared: the published losses multiply output and target by it."""
+        """Returns [1, k]; squared, as published losses multiply output and target by it."""
         if not self.config.joint_weights:
             return np.ones((1, len(self.keypoints)), np.float32)
         return np.square([self.keypoints.joint_weights]).astype(np.float32)
 
     def _distance(self, output, maps, weight) -> Float[Array, "b k"]:
-        """With 1/2 as in the published losses, or per pixel."""
+        """Returns half of the MSE, as in publications, or cross entropy per pixel."""
         if self.config.loss == "mse":
             return 0.5 * losses.heatmap_mse(output, maps, weight=weight)
         summed = losses.heatmap_sigmoid_cross_entropy(output, maps, weight=weight)

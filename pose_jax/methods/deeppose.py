@@ -1,10 +1,10 @@
 """DeepPose (Toshev & Szegedy, CVPR 2014): coordinates regressed, then refined by a cascade.
 
-Stage 1 sees the person's box and gives all joints at once, in units of the box (1). Each
-later stage sees a square about every joint that the stage before has found, of side
-sigma * diam(pose), and says how far off it is: one network a stage for all joints, of whose
-answers the one counts that the square belongs to. It learns from squares about the true
-joint moved at random as the stage before errs, which is measured on the training set first.
+Stage 1 sees the person's box and predicts all joints at once, in units of the box (1). Each
+later stage sees a square crop around every joint predicted by the previous stage, with side
+sigma * diam(pose), and predicts its displacement: one network per stage for all joints, of
+whose outputs only that of the crop's own joint is used. It is trained on crops around true
+joints, displaced at random like the errors of the previous stage on the training set.
 
 A pose's score is its box score: coordinates come without one, so keypoint scores are 1.
 
@@ -52,16 +52,16 @@ from pose_jax.types import (
 )
 
 HELD_OUT = 5
-"""With statistics on "held_out", every so many-th row is not learnt from."""
+"""With statistics on "held_out", one row in this many is excluded from training."""
 
 
 @dataclasses.dataclass(frozen=True)
 class StatisticsConfig:
-    """Where the errors of a stage are measured.
+    """Data on which the errors of a stage are measured.
 
     Attributes:
       on: "train": the training set, as in the paper; "held_out": a fifth of it that no
-        stage learns from, since a stage errs less on what it has learnt.
+        stage is trained on, since training errors are smaller.
     """
 
     on: Literal["train", "held_out"] = "train"
@@ -72,27 +72,27 @@ class Config:
     """The method section of a config.
 
     Attributes:
-      model: a network of coordinates; one of its kind for each stage.
+      model: a network of coordinates; each stage has its own weights.
       input_size: (width, height) of its input.
-      stages: how many.
-      sigma: side of a joint's square, in diameters of the pose: 1.0 on FLIC, 2.0 on LSP.
-      padding: of the person box.
-      keep_aspect: widen the box to the input's aspect; False squeezes it, which is N(x; b).
-      alignment: of crops, see `geometry.crop_transform`.
-      reach: how many padded boxes wide training may look.
+      stages: number of stages.
+      sigma: side of a joint's crop, in diameters of the pose: 1.0 on FLIC, 2.0 on LSP.
+      padding: factor by which the person box is enlarged.
+      keep_aspect: widen the box to the input's aspect; False stretches it, as in N(x; b).
+      alignment: alignment of crops, see `geometry.crop_transform`.
+      reach: width of the canvas region that training uses, in padded boxes.
       loss: "squared", (2) and (3); "smooth_l1", of each coordinate.
-      inside: a later stage also learns the other joints inside of a square, with this
-        weight beside the 1 of the square's own. 0, as in the paper: its own alone. They
-        are many times as many labels where squares are few; at a weight of 1 they drown
-        the one that is asked for, because they lie all over the square.
-      start: of a later stage: "scratch", or "before": with the weights of the stage before.
-      min_diameter: a pose's diameter is at least this share of its box's longer side:
-        torsos seen from the side have none.
-      decoder: "stage_1" and so on: what is read out; "" for the last.
-      flip_test: "plain": every stage averages with what it says of the mirrored image;
+      inside: loss weight, in later stages, of the other joints inside a crop; the crop's
+        own joint has weight 1. 0, as in the paper: its own joint only. The others add many
+        labels where data are few, but at a weight of 1 they dominate the crop's own joint,
+        because they lie all over the crop.
+      start: initial weights of a later stage: "scratch", or "before", the previous stage's.
+      min_diameter: minimum diameter of a pose, as a fraction of its box's longer side: the
+        diameter of torsos seen from the side vanishes.
+      decoder: the stage whose pose is the result, "stage_1" and so on; "" for the last.
+      flip_test: "plain": every stage averages with its prediction for the mirrored crop;
         not in the paper.
       statistics: see StatisticsConfig.
-      augment: of stage 1; flips and colours of all stages.
+      augment: augmentation of stage 1; flips and colors apply to all stages.
     """
 
     name: Literal["deeppose"]
@@ -119,14 +119,14 @@ class Config:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class CropExample:
-    """What a stage learns from: crops, and where their joints are.
+    """Training example of a stage: crops and their joints.
 
     Attributes:
-      images: normalised.
-      points_xy, visibility: of the joints, in the frame of the input.
+      images: normalized crops.
+      points_xy, visibility: the joints, in the frame of the input.
       labels: `points_xy` in units of the crop, 0 at its center, eq. (1).
-      weight: of each joint in the loss.
-      valid: False for rows without anything to learn.
+      weight: loss weight of each joint.
+      valid: False for rows that do not count in the loss.
     """
 
     images: Float[Array, "b h w 3"]
@@ -175,12 +175,12 @@ class DeepPose(TopDown):
 
     @functools.cached_property
     def stages(self) -> tuple[str, ...]:
-        """Their names, which are the phases' too."""
+        """Names of the stages, which are also those of the phases."""
         return tuple(f"stage_{s}" for s in range(1, self.config.stages + 1))
 
     @functools.cached_property
     def decoders(self) -> Mapping[str, Decoder]:
-        """The pose after each stage."""
+        """Decoders that return the pose after each stage."""
         read = Decoder(lambda points_xy: (points_xy, _ones(points_xy)), inputs=_POINTS)
         return dict.fromkeys(self.stages, read)
 
@@ -222,17 +222,17 @@ class DeepPose(TopDown):
 
     @property
     def _span(self) -> np.ndarray:
-        """What a crop's width and height are in input pixels, see `crop_transform`."""
+        """Width and height of a crop in input pixels, see `crop_transform`."""
         size = np.array(self.view.size, np.float32)
         return size if self.view.alignment == "stride" else size - 1
 
     def _unit(self, points_xy: Float[Array, "b k 2"]) -> Float[Array, "b k 2"]:
-        """Input pixels to units of the crop, 0 at its center: eq. (1)."""
+        """Converts input pixels to units of the crop, 0 at its center: eq. (1)."""
         whole = jnp.tile(jnp.array([[0, 0, *self._span]]), (len(points_xy), 1))
         return regression.normalize(points_xy, whole)
 
     def mirror(self, output, mirrored):
-        # Pixel x lies at w - 1 - x; by "stride", 0 is at w / 2, one pixel off from that.
+        # Pixel x goes to w - 1 - x; with "stride", 0 is at w / 2, off by one pixel.
         span, width = self._span[0], np.float32(self.view.size[0])
         moved = (width - span - 1) / span
         mirrored = mirrored * jnp.array([[[-1, 1]]]) + jnp.array([[[moved, 0]]])
@@ -244,7 +244,7 @@ class DeepPose(TopDown):
     # ---------------------------------------------------------------- the cascade
 
     def _diameter(self, points_xy, box_xyxy) -> Float[Array, " b"]:
-        """diam of poses, image pixels; never close to 0."""
+        """Returns diam of poses, image pixels; at least `min_diameter`."""
         torso = regression.diameter(points_xy, self.keypoints.torso)
         extent = (box_xyxy[:, 2:] - box_xyxy[:, :2]).max(-1)
         return jnp.maximum(torso, self.config.min_diameter * jnp.maximum(extent, 1))
@@ -259,7 +259,7 @@ class DeepPose(TopDown):
         return regression.denormalize(output, box)
 
     def _refine(self, variables, stage: str, inputs: Inputs, points_xy):
-        """One more stage: each joint by its own crop; and the side of the crops."""
+        """Runs one more stage, each joint on its own crop; returns points and sides."""
         b, k = points_xy.shape[:2]
         size = self.view.size
         side = self.config.sigma * self._diameter(points_xy, inputs.box_xyxy)
@@ -281,7 +281,7 @@ class DeepPose(TopDown):
         return regression.refine(points_xy, output, side[:, None]), side
 
     def cascade(self, variables: Variables, inputs: Inputs, last: str):
-        """Poses [b, k, 2] after each stage up to `last` that has weights, image frame, and
+        """Returns poses [b, k, 2] after each trained stage up to `last`, image frame, and
         the sides [b] of the crops between them."""
         poses, sides = [self._first(variables, inputs)], []
         for stage in self.stages[1 : self.stages.index(last) + 1]:
@@ -295,7 +295,7 @@ class DeepPose(TopDown):
     # ------------------------------------------------------------------- training
 
     def _used(self, inputs: Inputs) -> Bool[Array, " b"]:
-        """Rows to learn from."""
+        """Returns a mask of the rows to train on."""
         if self.config.statistics.on == "train":
             return inputs.valid
         return inputs.valid & (inputs.row % HELD_OUT != HELD_OUT - 1)
@@ -303,7 +303,7 @@ class DeepPose(TopDown):
     def prepare(
         self, variables: Variables, batch: Batch, key: Key | None
     ) -> CropExample:
-        """Of the first stage: the whole person."""
+        """Prepares examples of the first stage: crops of the whole person."""
         del variables  # No earlier phase, no constants.
         example = self.example(batch, key)
         weight = example.visibility > 0
@@ -318,7 +318,7 @@ class DeepPose(TopDown):
         )
 
     def _true_diameter(self, labels: PersonLabels, box_xyxy):
-        """diam of the labelled poses, and where it is known."""
+        """Returns diam of the labeled poses, and where it is known."""
         i, j = self.keypoints.torso
         known = (labels.visibility[:, i] > 0) & (labels.visibility[:, j] > 0)
         return self._diameter(labelled_points(labels), box_xyxy), known
@@ -326,7 +326,7 @@ class DeepPose(TopDown):
     def prepare_later(
         self, stage: str, variables: Variables, batch: Batch, key: Key | None
     ) -> CropExample:
-        """A crop about one joint of each row, moved as the stage before errs."""
+        """Crops around one joint per row, displaced like errors of the previous stage."""
         inputs, labels = batch.inputs, batch.labels
         labelled = labels.visibility > 0
         diam, known = self._true_diameter(labels, inputs.box_xyxy)
@@ -361,8 +361,8 @@ class DeepPose(TopDown):
         )
 
     def _moved(self, constants, batch: Batch, labelled, key: Key | None):
-        """Whose crop each row is [b], how far it is moved [b, 2], in diameters, and the
-        augmentation; without a key: of a labelled joint, moved by the mean error."""
+        """Returns the joint of each crop [b], its displacement [b, 2] in diameters, and the
+        augmentation; without a key, a labeled joint displaced by the mean error."""
         if key is None:
             joint = jnp.argmax(labelled, axis=1)
             return joint, constants["mean"][joint], None
@@ -375,9 +375,9 @@ class DeepPose(TopDown):
         return joint, delta + jnp.einsum("bij,bj->bi", spread, normal), draw
 
     def _weight(self, joint, flip, unit_xy, visibility) -> Float[Array, "b k"]:
-        """1 for the joint of the crop, `inside` for the others that it shows."""
+        """Returns 1 for the joint of the crop, `inside` for others inside the crop."""
         k = len(self.keypoints)
-        # In a mirrored crop the joint is its partner.
+        # In a mirrored crop the joint has its partner's name.
         partner = keypoints.swap(jnp.arange(k), self.keypoints, axis=0)
         joint = jnp.where(flip, partner[joint], joint)
         own = jax.nn.one_hot(joint, k, dtype=bool)
@@ -386,7 +386,7 @@ class DeepPose(TopDown):
         return jnp.where(visibility > 0, weight, 0.0)
 
     def loss_of(self, outputs, example: CropExample):
-        """A sum over the joints of a row, as in (2) and (3); a mean over the rows."""
+        """Returns the mean over rows of sums over joints, as in (2) and (3)."""
         error = {
             "squared": losses.keypoint_squared_error,
             "smooth_l1": losses.keypoint_smooth_l1,
@@ -400,8 +400,8 @@ class DeepPose(TopDown):
     def measure(
         self, stage: str, variables: Variables, batch: Batch
     ) -> dict[str, Array]:
-        """Of the stage before, sums over rows by joint: how many, errors in diameters,
-        their outer products."""
+        """Returns sums over rows for each joint of the previous stage: counts, errors in
+        diameters, and their outer products."""
         inputs, labels = batch.inputs, batch.labels
         points_xy = self.cascade(variables, inputs, self._before(stage))[0][-1]
         diam, known = self._true_diameter(labels, inputs.box_xyxy)
@@ -435,8 +435,8 @@ class DeepPose(TopDown):
         )
 
     def inspect(self, variables: Variables, inputs: Inputs) -> dict[str, Any]:
-        """Poses after each stage [b, s, k, 2], and width and height of the crops between
-        them [b, s - 1, 2], in the frame of the first input."""
+        """Returns poses after each stage [b, s, k, 2], and width and height of the crops
+        between them [b, s - 1, 2], in the frame of the first input."""
         center_xy, box_size = geometry.person_box(
             inputs.box_xyxy, aspect=self.view.aspect, padding=self.view.padding
         )
@@ -460,12 +460,12 @@ _POINTS = {"points_xy": "b k 2"}
 
 
 def _ones(points_xy):
-    """Keypoint scores: coordinates come without any."""
+    """Returns keypoint scores of 1: the network predicts none."""
     return jnp.ones(points_xy.shape[:-1])
 
 
 def _sample(key, epoch, row, labelled):
-    """A labelled joint of each row [b], uniformly, and two normal numbers [b, 2]."""
+    """Samples a labeled joint of each row [b], and two normal numbers [b, 2]."""
     epoch_key = jax.random.fold_in(key, epoch)
 
     def one(row, labelled):
@@ -478,11 +478,11 @@ def _sample(key, epoch, row, labelled):
 
 
 def _finish(sums):
-    """Mean [k, 2] and a root of the covariance [k, 2, 2] of each joint's errors."""
+    """Returns mean [k, 2] and a root of the covariance [k, 2, 2] of each joint's errors."""
     count = jnp.maximum(sums["count"], 1)[:, None]
     mean = sums["sum"] / count
     covariance = sums["outer"] / count[..., None] - mean[:, :, None] * mean[:, None, :]
-    # Never quite singular: two joints may err by the same always.
+    # Regularized: errors of a joint may lie on a line.
     covariance = covariance + 1e-6 * jnp.eye(2)[None]
     return {
         "mean": mean,

@@ -1,21 +1,21 @@
-"""Faster R-CNN for people: proposals, and what is in them.
+"""Faster R-CNN for people.
 
-A network says of every anchor whether a person is there and how the box of that person
-differs from it. The best of these boxes that do not overlap much are proposals; features
-cut from them say again whether this is a person, and how its box differs. Ren et al.,
-NeurIPS 2015, arXiv:1506.01497; the detector of MultiPose (arXiv:1701.01779) is one that
-knows people alone.
+The network predicts for every anchor whether it shows a person, and the deltas of that
+person's box. The best of these boxes after non-maximum suppression are proposals; for
+each, the second half of the network predicts a person score and deltas from the features in
+it. Ren et al., NeurIPS 2015, arXiv:1506.01497; the detector of MultiPose (arXiv:1701.01779)
+is one for people only.
 
-Frames: boxes come and go in the image frame; inside they are in pixels of the input, which
-shows the whole image in its upper left corner, as large as `size` and the input's own size
-allow. Every bucket of canvases has one size of input, its own, scaled likewise and rounded
-up to what the network takes: one trace a bucket. The warp has no low-pass filter: an image
-that is reduced by more than 2 is sampled, not averaged.
+Frames: boxes are in the image frame outside, and inside in pixels of the input, which shows
+the whole image in its upper left corner, as large as `size` and the input size allow. Each
+bucket of canvases has its own input size, scaled likewise and rounded up to a size that the
+network accepts: one trace per bucket. The warp has no low-pass filter: an image that is
+reduced by more than 2 is sampled, not averaged.
 
-A box's sides are edges, (0, 0, w, h) all of an image w x h, as COCO's are, and edges are
-half a pixel from the middles of pixels. Both scale and mirror so.
+Box coordinates are those of edges, as in COCO: (0, 0, w, h) is all of an image w x h, and
+edges are half a pixel from pixel centers. Scaling and mirroring follow this convention.
 
-A crowd region is no person to be found, and what lies in it is no background.
+A crowd region is not a person to detect, and boxes inside it are not background.
 """
 
 from __future__ import annotations
@@ -56,45 +56,45 @@ from pose_jax.types import (
 _RPN_SCALE = (1.0, 1.0, 1.0, 1.0)
 _BOX_SCALE = (10.0, 10.0, 5.0, 5.0)
 _VISIBLE = 0.3
-"""People of whom an augmented view shows less than this share are ignored."""
+"""People of whom an augmented view shows less than this fraction are ignored."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
     """The method section of a config.
 
-    "Paper" is Faster R-CNN's (arXiv:1506.01497). Pixels are of the input.
+    Pixels are those of the input.
 
     Attributes:
       model: a network of boxes.
       size: (short, long) side that the image is resized to fit in; MultiPose's detector
-        has (600, 900) and (800, 1200).
+        uses (600, 900) and (800, 1200).
       buckets: canvas sizes (width, height); an image goes to the smallest it fits in.
         Each compiles a step of its own.
-      max_people: so many people and crowd regions of an image are known in training.
+      max_people: maximum number of people and crowd regions per image in training.
       anchor_scales: for each map of the network, the finest first, square roots of the
         anchors' areas, pixels.
-      anchor_aspects: height over width of the anchors, of every scale.
-      rpn_positive, rpn_negative: IoU from which an anchor is a person's, and below which
+      anchor_aspects: height over width of the anchors, for every scale.
+      rpn_positive, rpn_negative: IoU from which an anchor is positive, and below which
         it is background.
-      rpn_samples, rpn_share: anchors an image in the loss, and which share of them may be
-        people's.
-      pre_nms, post_nms: proposals of a map before, and of an image after suppression, in
+      rpn_samples, rpn_share: anchors per image in the loss, and the maximum fraction of
+        positives among them.
+      pre_nms, post_nms: proposals per map before suppression, and per image after it, in
         training.
-      test_pre_nms, test_post_nms: the same afterwards.
-      rpn_nms: IoU above which the worse of two proposals goes.
-      box_positive: IoU from which a proposal is a person; below it is background.
-      box_samples, box_share: proposals an image in the loss, and which share of them may
-        be people. The people's own boxes are among the proposals.
-      rpn_beta, box_beta: where the loss of the numbers of a box turns from a parabola
-        into a line; the box head's numbers are ten and five times as large.
-      score_threshold: boxes of a lower score are not given.
-      box_nms: IoU above which the worse of two boxes goes; MultiPose has 0.6.
-      slots: boxes of an image at most.
-      augment: flip; scale: the image is smaller by a factor of 1 +- scale; translation:
-        where the image is smaller than the input it is somewhere in it, and where it is
-        larger the input shows any part of it, in this share of the room there is; and
-        colours. Nothing else.
+      test_pre_nms, test_post_nms: the same at evaluation.
+      rpn_nms: IoU above which the proposal of lower score is dropped.
+      box_positive: IoU from which a proposal is positive; below it is background.
+      box_samples, box_share: proposals per image in the loss, and the maximum fraction of
+        positives among them. Ground-truth boxes are added to the proposals.
+      rpn_beta, box_beta: delta error at which the loss turns from quadratic to linear; the
+        box head's deltas are ten and five times as large.
+      score_threshold: minimum score of the boxes returned.
+      box_nms: IoU above which the box of lower score is dropped; MultiPose uses 0.6.
+      slots: maximum number of boxes per image.
+      augment: flip; scale: the image is reduced by a factor of 1 +- scale; translation: an
+        image smaller than the input is moved inside it, a larger one is cropped at random,
+        by up to this fraction of the difference in size; and colors. Other fields have no
+        effect.
     """
 
     name: Literal["detector"]
@@ -129,13 +129,13 @@ class Config:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class ImageExample:
-    """What the network learns from: images, and people in the frame of the input.
+    """Training example: images, and people in the frame of the input.
 
     Attributes:
-      images: normalised.
-      people_xyxy: boxes, cut at the border of what is shown.
-      people_kind: 0 none, 1 person, 2 to be ignored.
-      region_xyxy: where in the input the image is.
+      images: normalized.
+      people_xyxy: boxes, clipped to the visible part of the image.
+      people_kind: 0 none, 1 person, 2 ignored.
+      region_xyxy: region of the input that the image covers.
       valid: False for padding rows.
       row: number of the image.
     """
@@ -150,7 +150,7 @@ class ImageExample:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Detector:
-    """Faster R-CNN for people; it knows no keypoints, whatever set it is given."""
+    """Faster R-CNN for people; it ignores the keypoint set."""
 
     config: Config
     keypoints: KeypointSet | None = None
@@ -162,7 +162,7 @@ class Detector:
     panels: ClassVar[tuple[Panel, ...]] = ()
 
     def __post_init__(self) -> None:
-        """Raises ConfigError for options that cannot be."""
+        """Raises ConfigError for invalid options."""
         object.__setattr__(self, "keypoints", None)
         _check(self.config)
         _ = self.model
@@ -181,7 +181,7 @@ class Detector:
         return (Phase("detector", self.init, self.prepare, self.loss, self.preview),)
 
     def init(self, key: Key) -> dict[str, Any]:
-        """The phase's {"params", "batch_stats"}."""
+        """Returns the phase's {"params", "batch_stats"}."""
         variables = self.model.init(key, jnp.zeros((1, 64, 64, 3)), train=True)
         return {"batch_stats": {}, **variables}
 
@@ -190,25 +190,25 @@ class Detector:
     def prepare(
         self, variables: Variables, batch: Batch, key: Key | None
     ) -> ImageExample:
-        """Images, augmented if there is a key, and people in their frame."""
+        """Returns images, augmented if there is a key, and people in their frame."""
         del variables  # No earlier phase, no constants.
         inputs, labels = batch.inputs, batch.labels
         draw = key
         if key is not None:
             draw = augment.draw(key, batch.epoch, inputs.row, self.config.augment)
-        images, to_input, region_xyxy = _see(
+        images, to_input, region_xyxy = _network_inputs(
             self.config, self.model.divisor, inputs, draw
         )
         if draw is not None:
             images = augment.colour(images, draw.colour)
         people_xyxy = _move(labels.people_xyxy, to_input)
-        seen_xyxy = _clip(people_xyxy, region_xyxy)
-        shown = boxes.area(seen_xyxy) / jnp.maximum(boxes.area(people_xyxy), 1e-6)
+        visible_xyxy = _clip(people_xyxy, region_xyxy)
+        shown = boxes.area(visible_xyxy) / jnp.maximum(boxes.area(people_xyxy), 1e-6)
         kind = jnp.where(shown < _VISIBLE, 2, labels.people_kind)
         kind = jnp.where((shown > 0) & (labels.people_kind > 0), kind, 0)
         return ImageExample(
             images=normalise(images),
-            people_xyxy=seen_xyxy,
+            people_xyxy=visible_xyxy,
             people_kind=kind,
             region_xyxy=region_xyxy,
             valid=inputs.valid,
@@ -216,7 +216,7 @@ class Detector:
         )
 
     def preview(self, example: ImageExample) -> dict[str, Array]:
-        """Pictures of an example; see `types.Phase`."""
+        """Returns images of an example; see `types.Phase`."""
         return {
             "input": denormalise(example.images),
             "boxes_xyxy": example.people_xyxy,
@@ -226,7 +226,7 @@ class Detector:
     def loss(
         self, params: Params, model_state: ModelState, example: ImageExample, key: Key
     ) -> tuple[Array, tuple[ModelState, dict[str, Mean]]]:
-        """The four losses of eq. (1) of Faster R-CNN, of proposals and of boxes."""
+        """Returns the four losses of eq. (1) of Faster R-CNN, of proposals and of boxes."""
         variables = {"params": params, "batch_stats": model_state["batch_stats"]}
         rows = jax.vmap(lambda row: jax.random.split(jax.random.fold_in(key, row)))
         keys = rows(example.row)
@@ -271,21 +271,21 @@ class Detector:
         )  # fmt: skip
 
     def _box_losses(self, variables, features, proposals_xyxy, usable, example, keys):
-        looked_at, targets_xyxy, kind, counted = jax.vmap(self._head_targets)(
+        sampled_xyxy, targets_xyxy, kind, counted = jax.vmap(self._head_targets)(
             proposals_xyxy, usable, example.people_xyxy, example.people_kind,
             example.valid, keys,
         )  # fmt: skip
-        looked_at = jax.lax.stop_gradient(looked_at)
-        person, deltas = self._second_half(variables, features, looked_at, True)
+        sampled_xyxy = jax.lax.stop_gradient(sampled_xyxy)
+        person, deltas = self._second_half(variables, features, sampled_xyxy, True)
         return _losses(
-            person, deltas, looked_at, targets_xyxy, kind, counted,
+            person, deltas, sampled_xyxy, targets_xyxy, kind, counted,
             scale=_BOX_SCALE, beta=self.config.box_beta,
         )  # fmt: skip
 
     def _rpn_targets(
         self, anchors_xyxy, people_xyxy, people_kind, region_xyxy, valid, key
     ):
-        """Of one image: whose each anchor is, its kind, and which are drawn."""
+        """Returns each anchor's person and kind in one image, and which are sampled."""
         config = self.config
         person, kind = boxes.match(
             anchors_xyxy,
@@ -297,7 +297,7 @@ class Detector:
         )
         middle = (anchors_xyxy[:, :2] + anchors_xyxy[:, 2:]) / 2
         inside = (middle >= region_xyxy[None, :2]) & (middle <= region_xyxy[None, 2:])
-        # Beside the image nothing is to be learnt, but a person's anchor may be there.
+        # Anchors centered outside the image are ignored, unless they are positive.
         kind = jnp.where(jnp.all(inside, axis=1) | (kind == 1), kind, -1)
         kind = jnp.where(valid, kind, -1)
         picked = boxes.sample(
@@ -308,7 +308,7 @@ class Detector:
     def _head_targets(
         self, proposals_xyxy, usable, people_xyxy, people_kind, valid, key
     ):
-        """Of one image: boxes to look at, the person in each, their kinds, which count."""
+        """Returns boxes of one image, the person and kind of each, and which count."""
         config = self.config
         is_person = people_kind == 1
         candidates = jnp.concatenate([proposals_xyxy, people_xyxy])
@@ -331,7 +331,7 @@ class Detector:
     # -------------------------------------------------------- both halves of the network
 
     def _first_half(self, variables, images, train: bool):
-        """Features, anchors' logits, boxes and numbers; new statistics in training."""
+        """Returns features, anchors, logits, deltas; in training new statistics."""
         outputs = self.model.apply(
             variables,
             images,
@@ -354,7 +354,7 @@ class Detector:
         )
 
     def _anchors(self, images) -> list[Array]:
-        """The anchors of every map, [n, 4] each."""
+        """Returns the anchors of every map, [n, 4] each."""
         height, width = images.shape[1:3]
         return [
             boxes.anchors(
@@ -362,7 +362,7 @@ class Detector:
                 stride=stride,
                 scales=scales,
                 aspects=self.config.anchor_aspects,
-                offset=self.model.offset + 0.5,  # From a pixel's middle to its edge.
+                offset=self.model.offset + 0.5,  # From pixel center to edge.
             )
             for stride, scales in zip(
                 self.model.strides, self.config.anchor_scales, strict=True
@@ -372,7 +372,7 @@ class Detector:
     def _propose(
         self, images, anchors_xyxy, objectness, deltas, region_xyxy, train: bool
     ):
-        """The best boxes: [b, p, 4], scores [b, p], and which are proposals [b, p]."""
+        """Returns the best boxes [b, p, 4], scores [b, p], and which are proposals."""
         config = self.config
         before = config.pre_nms if train else config.test_pre_nms
         after = config.post_nms if train else config.test_post_nms
@@ -406,7 +406,7 @@ class Detector:
     # ----------------------------------------------------------------- prediction
 
     def _best(self, box, scores, usable):
-        """Of one image the boxes to give, in `slots` of them: boxes, scores, used."""
+        """Returns boxes, scores and a mask of one image, in `slots` slots."""
         config = self.config
         usable &= (scores >= config.score_threshold) & (boxes.area(box) > 0)
         keep = nms.box_nms(box, scores, threshold=config.box_nms, valid=usable)
@@ -419,11 +419,11 @@ class Detector:
         return jnp.where(used[:, None], box[index], 0), scores * used, used
 
     def inspect(self, variables: Variables, inputs: Inputs) -> dict[str, Array]:
-        """The input, and boxes and proposals in the image frame."""
+        """Returns the input, and boxes and proposals in the image frame."""
         weights = {
             name: variables["detector"][name] for name in ("params", "batch_stats")
         }
-        images, to_input, region_xyxy = _see(
+        images, to_input, region_xyxy = _network_inputs(
             self.config, self.model.divisor, inputs, None
         )
         features, anchors_xyxy, objectness, deltas, _ = self._first_half(
@@ -454,7 +454,7 @@ class Detector:
         }
 
     def predict(self, variables: Variables, inputs: Inputs) -> Boxes:
-        """Boxes in the image frame, the best first."""
+        """Predicts boxes in the image frame, the best first."""
         answer = self.inspect(variables, inputs)
         return Boxes(
             boxes_xyxy=answer["boxes_xyxy"],
@@ -464,21 +464,21 @@ class Detector:
         )
 
 
-# What the input shows.
+# The network's input.
 
 
-def _see(config, divisor, inputs, draw):
-    """The network's view of images.
+def _network_inputs(config, divisor, inputs, draw):
+    """Converts canvases to network inputs.
 
     Args:
-      config: the method's.
-      divisor: of the input's sides.
+      config: config of the method.
+      divisor: divisor of the input's sides.
       inputs: canvases.
-      draw: how to augment; None: not at all.
+      draw: random numbers of the augmentation; None: no augmentation.
 
     Returns:
       images in [0, 1], [b, h, w, 3]; the transform of edges image -> input, [b, 2, 3]; and
-      where in the input the image is, x0, y0, x1, y1 [b, 4].
+      the region of the input that the image covers, x0, y0, x1, y1 [b, 4].
     """
     canvas_h, canvas_w = inputs.images.shape[1:3]
     width, height = input_size(config.size, (canvas_w, canvas_h), divisor)
@@ -503,7 +503,7 @@ def _see(config, divisor, inputs, draw):
         ],
         axis=1,
     )
-    # Of the middles of pixels, which are half a pixel from their edges in both frames.
+    # For pixel centers, which are half a pixel from the edges in both frames.
     half = jnp.stack([(sign - 1) / 2, (factor - 1) / 2], axis=1)
     of_pixels = to_input.at[..., 2].add(half)
     canvas_to_input = geometry.compose(of_pixels, inputs.canvas_to_image)
@@ -517,12 +517,12 @@ def _see(config, divisor, inputs, draw):
 def input_size(
     size: tuple[int, int], canvas: tuple[int, int], divisor: int
 ) -> tuple[int, int]:
-    """(width, height) of the network's input for a bucket of canvases.
+    """Returns (width, height) of the network's input for a bucket of canvases.
 
     Args:
       size: (short, long) side to fit in.
       canvas: (width, height) of the bucket.
-      divisor: of both sides.
+      divisor: divisor of both sides.
     """
     factor = min(size[0] / min(canvas), size[1] / max(canvas))
     # Less than a thousandth of a pixel is rounding.
@@ -533,14 +533,14 @@ def input_size(
 
 
 def _move(boxes_xyxy, transform):
-    """Boxes [b, n, 4] in another frame: upright, but perhaps mirrored."""
+    """Maps boxes [b, n, 4] to another frame, which may be mirrored but not rotated."""
     corners = boxes_xyxy.reshape(*boxes_xyxy.shape[:2], 2, 2)
     corners = geometry.transform_points(corners, transform)
     return jnp.concatenate([corners.min(2), corners.max(2)], axis=-1)
 
 
 def _clip(boxes_xyxy, region_xyxy):
-    """What of boxes [b, n, 4] is in regions [b, 4]."""
+    """Clips boxes [b, n, 4] to regions [b, 4]."""
     low, high = region_xyxy[:, None, :2], region_xyxy[:, None, 2:]
     corners = jnp.clip(
         boxes_xyxy.reshape(*boxes_xyxy.shape[:2], 2, 2),
@@ -550,17 +550,17 @@ def _clip(boxes_xyxy, region_xyxy):
     return corners.reshape(boxes_xyxy.shape)
 
 
-# What is to be learnt.
+# Losses.
 
 
-def _losses(logits, deltas, from_xyxy, wanted_xyxy, kind, counted, *, scale, beta):
-    """(sum, count) of the logistic loss, and of smooth L1 of the numbers of people's boxes.
+def _losses(logits, deltas, base_xyxy, targets_xyxy, kind, counted, *, scale, beta):
+    """Returns (sum, count) of the logistic loss, and of the smooth L1 loss of positives.
 
-    Both are divided by how many were drawn, people or not, as in eq. (1) of Faster R-CNN.
+    Both counts are the number of samples, positive or not, as in eq. (1) of Faster R-CNN.
     """
     positive = counted & (kind == 1)
     logistic = jax.nn.softplus(logits) - logits * positive
-    target = boxes.encode(wanted_xyxy, from_xyxy, scale=scale)
+    target = boxes.encode(targets_xyxy, base_xyxy, scale=scale)
     corners = (*deltas.shape[:2], 2, 2)
     distance = losses.keypoint_smooth_l1(
         deltas.reshape(corners),
@@ -575,7 +575,7 @@ def _losses(logits, deltas, from_xyxy, wanted_xyxy, kind, counted, *, scale, bet
     )
 
 
-# What cannot be.
+# Checks of the config.
 
 
 def _network(config: Config) -> nn.Module:
@@ -639,7 +639,7 @@ def _check(config: Config) -> None:
     for name in ("rotation", "half_body"):
         if getattr(config.augment, name):
             raise ConfigError(
-                f"config.method.augment.{name}: boxes cannot follow; set it to 0."
+                f"config.method.augment.{name} is not supported for detectors; set it to 0."
             )
     if not 0 <= config.augment.scale < 1:
         raise ConfigError(

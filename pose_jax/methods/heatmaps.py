@@ -1,4 +1,4 @@
-"""What methods share whose network gives one map per keypoint."""
+"""Base class of methods whose network predicts one map per keypoint."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ HEATMAPS = Panel(
     file="heatmaps",
     title="Heatmaps",
     caption="The input of the network, its heatmaps, one hue per keypoint (full color is "
-    "the largest value in any of these pictures), and the decoded keypoints.",
+    "the largest value in any of these images), and the decoded keypoints.",
     draw=maps_lib.heatmap_panel,
 )
 
 
 class Heatmaps(TopDown):
-    """A method of heatmaps; a subclass also says what they should be."""
+    """A method of heatmaps; subclasses define the target maps."""
 
     panels = (HEATMAPS,)
 
@@ -31,7 +31,7 @@ class Heatmaps(TopDown):
     def targets(
         self, example: PersonExample
     ) -> tuple[Float[Array, "b h w k"], Bool[Array, "b k"]]:
-        """The maps to be learnt, and which of them count in the loss."""
+        """Returns the target maps, and which of them count in the loss."""
 
     def preview(self, example: PersonExample) -> dict[str, Array]:
         maps, counted = self.targets(example)
@@ -41,7 +41,7 @@ class Heatmaps(TopDown):
         }
 
     def unmirrored(self, maps: Float[Array, "b h w k"]) -> Float[Array, "b h w k"]:
-        """Maps of the mirror image, mirrored back, under the names of the crop."""
+        """Mirrors maps of a mirrored crop back, and exchanges left and right channels."""
         return keypoints.swap(maps[:, :, ::-1], self.keypoints, axis=-1)
 
     def shown(self, output: Any) -> dict[str, Array]:
@@ -49,5 +49,5 @@ class Heatmaps(TopDown):
 
 
 def shifted(maps: Float[Array, "b h w k"]) -> Float[Array, "b h w k"]:
-    """Maps moved by one pixel to the right: what alignment "stride" loses by mirroring."""
+    """Moves maps right by one pixel, to undo the shift of mirroring with "stride"."""
     return jnp.concatenate([maps[:, :, :1], maps[:, :, :-1]], 2)

@@ -1,15 +1,14 @@
-"""MultiPose, by its authors' name G-RMI: discs, offsets, and votes.
+"""MultiPose, called G-RMI by its authors: binary heatmaps, offsets and Hough voting.
 
-One network says of every pixel of a person's crop how likely it is to lie in the disc of
-radius R round each keypoint, and where from there the keypoint is. The pixels vote by Hough
-voting (4); the keypoint is where most votes meet, and a pose's score is the mean of its
-keypoints' votes (7). Papandreou et al., CVPR 2017, arXiv:1701.01779.
+For every pixel of a person's crop, a network predicts the probability of lying in the disc
+of radius R around each keypoint, and the offset to the keypoint. Hough voting (4) fuses the
+two; a keypoint is decoded at the maximum Hough score, and a pose's score is the mean of its
+keypoints' Hough scores (7). Papandreou et al., CVPR 2017, arXiv:1701.01779.
 
 The crop is as large as the maps, 8n + 1 pixels a side with aligned corners, so the frames
 inside are: image -> input. R, delta and offsets are in pixels of the input.
 
-The paper does not say what becomes of a keypoint that nobody labelled; here it is in no
-loss.
+The paper does not specify the loss of unlabeled keypoints; here they do not count.
 """
 
 from __future__ import annotations
@@ -41,27 +40,27 @@ class Config:
     Attributes:
       model: a network of heatmaps and offsets.
       input_size: (width, height), each a multiple of 8 plus 1.
-      radius: R of the discs, pixels of the input; 25 at 257 x 353.
-      delta: of the Huber loss (5), pixels; the paper does not say, others take 1.
-      heatmap_weight, offset_weight: of (6).
-      auxiliary_weight: of the intermediate heatmaps' loss beside the final one's, inside
-        of heatmap_weight; 0 does without.
+      radius: disc radius R, pixels of the input; 25 at 257 x 353.
+      delta: threshold of the Huber loss (5), pixels; not given in the paper, usually 1.
+      heatmap_weight, offset_weight: factors of (6).
+      auxiliary_weight: factor of the intermediate heatmaps' loss relative to the final
+        one's, inside heatmap_weight; 0 disables it.
       reduction: "sum", the sums over pixels and keypoints of (5) and (6); "pixel", these
-        over the number of pixels of a map, which keeps their ratio and makes a learning
-        rate independent of the input's size; both are means over people. "mean", each
-        over what it counts in the batch, which weighs offsets h w / (pi R^2) times as much.
-      others: in which maps the discs of other people are left out of the loss:
-        "auxiliary", as in the paper, where the final map has to learn that they are not
-        asked for; "both"; or "none".
-      max_others: so many other people of the image, the nearest, are known in training.
+        divided by the number of pixels of a map, which keeps their ratio and makes the
+        learning rate independent of the input size; both are means over people. "mean",
+        each divided by its count in the batch, which weights offsets h w / (pi R^2) times
+        as much.
+      others: maps whose loss excludes the discs of other people: "auxiliary", as in the
+        paper (the final map has to learn to suppress them); "both"; or "none".
+      max_others: number of other people of the image, the nearest, known in training.
       decoder: a key of `MultiPose.decoders`.
-      rescoring: a pose's score: the mean of its keypoint scores (7), "pose"; its box's,
-        "box"; or both multiplied, "product".
-      flip_test: average with the mirrored image's maps.
-      padding: of the person box at evaluation. Training varies it by `augment.scale`: 0.2
-        with `scale_law` "uniform" makes 1.25 the paper's 1.0 to 1.5: the default, which
-        a section `augment` has to repeat, whatever else it wants.
-      reach: how many padded boxes wide training may look.
+      rescoring: score of a pose: "pose", the mean of its keypoint scores (7); "box", the
+        box score; "product", both multiplied.
+      flip_test: average with the maps of the mirrored crop.
+      padding: of the person box at evaluation. Training varies it by `augment.scale`: the
+        default 0.2 with `scale_law` "uniform" makes 1.25 the paper's 1.0 to 1.5. A section
+        `augment` replaces this default, so it has to repeat it.
+      reach: width of the canvas region that training uses, in padded boxes.
     """
 
     name: Literal["multipose"]
@@ -86,7 +85,7 @@ class Config:
 
 
 def _argmax_offset(heatmaps, offset_maps):
-    """The pixel that is likeliest in the disc, moved by its offset."""
+    """Decodes the argmax of each heatmap, moved by its offset."""
     points_xy, scores = gaussian.decode_argmax(heatmaps)
     x, y = points_xy[..., 0].astype(jnp.int32), points_xy[..., 1].astype(jnp.int32)
     b, k = scores.shape
@@ -105,16 +104,16 @@ DECODERS: Mapping[str, Decoder] = {
     "argmax": Decoder(gaussian.decode_argmax),
     "argmax_offset": _decoder(_argmax_offset),
 }
-"""Heatmaps [b, h, w, k] and offsets [b, h, w, k, 2] to points [b, k, 2], input frame, and
-scores [b, k]. The paper's is "hough"; "argmax" does without offsets."""
+"""Decoders of heatmaps [b, h, w, k] and offsets [b, h, w, k, 2] to points [b, k, 2], input
+frame, and scores [b, k]. The paper uses "hough"; "argmax" ignores offsets."""
 
 VOTES = Panel(
     file="hough",
     title="Votes",
-    caption="For the keypoint with the most votes and for the one in the middle: every "
-    "pixel votes, by its heatmap, for the place that its offset points at. Arrows are the "
-    "offsets of some pixels above half of the maximum, and end at that place. The ring "
-    "marks the keypoint; color goes with the root of the votes, so that few are seen too.",
+    caption="Hough voting for the keypoint with the highest score and for the median one: "
+    "every pixel votes, weighted by its heatmap, for the position its offset points to. "
+    "Arrows are offsets of some pixels above half of the maximum. The ring marks the "
+    "keypoint; opacity is the root of the Hough score, so that low scores are visible.",
     draw=votes.votes_panel,
 )
 
@@ -170,7 +169,7 @@ class MultiPose(Heatmaps):
         )
 
     def _near_others(self, example: PersonExample) -> Bool[Array, "b h w k"]:
-        """Pixels in a disc of another person."""
+        """Returns a mask of pixels within the radius of another person's keypoints."""
         w, h = self.view.size
         points_xy = example.others_xy[:, :, None, None]  # [b, m, 1, 1, k, 2]
         x = jnp.arange(w, dtype=points_xy.dtype).reshape(1, 1, 1, w, 1)
@@ -180,7 +179,7 @@ class MultiPose(Heatmaps):
         return jnp.any(labelled & (distance <= self.config.radius**2), axis=1)
 
     def loss_of(self, outputs, example: PersonExample):
-        """Equation (6), with the intermediate heatmaps' loss."""
+        """Returns the loss (6), including the intermediate heatmaps' loss."""
         config = self.config
         auxiliary, (logits, offset_maps) = outputs
         maps, true_offsets = self._encode(example)
@@ -215,7 +214,7 @@ class MultiPose(Heatmaps):
         return total + config.offset_weight * means["offset"], means
 
     def _mean(self, values, counted, valid) -> Array:
-        """Of values [b, k] that are sums over the pixels `counted` [b, h, w, k]."""
+        """Reduces values [b, k], which are sums over the pixels `counted` [b, h, w, k]."""
         people = values.sum(-1)
         if self.config.reduction == "mean":
             pixels = jnp.sum(counted & valid[:, None, None, None])
@@ -228,12 +227,12 @@ class MultiPose(Heatmaps):
     # ----------------------------------------------------------------- prediction
 
     def activate(self, output):
-        """Probabilities and offsets."""
+        """Returns probabilities and offsets."""
         logits, offset_maps = output
         return jax.nn.sigmoid(logits), offset_maps
 
     def mirror(self, output, mirrored):
-        """Where one view sees a disc and the other none, the offsets of the one count."""
+        """Averages both views; offsets are weighted by their heatmaps."""
         maps, offset_maps = output
         mirrored_maps, mirrored_offsets = mirrored
         mirrored_maps = self.unmirrored(mirrored_maps)

@@ -1,15 +1,15 @@
-"""A photograph in, people out: a detector and a pose method as one jitted function.
+"""Detection and pose estimation of an image as one jitted function.
 
     canvas -> boxes -> box-NMS -> the best `slots` of them -> crops of the same canvas
            -> poses -> scores -> OKS-NMS -> people, the best first
 
-The order, and the thresholds that are the defaults, are MultiPose's (Papandreou et al.,
-arXiv:1701.01779); the pose method may be any. Everything has fixed shapes: it is traced
-once a canvas size, however many people there are.
+The order and the default thresholds are MultiPose's (Papandreou et al., arXiv:1701.01779);
+the pose method may be any. All shapes are fixed: the function is traced once per canvas
+size, however many people there are.
 
-People are cut from the canvas that the detector saw, the image reduced by a whole number
-until it fits in a bucket. `pose-jax eval --boxes` cuts them from the image itself: where
-no bucket holds an image as it is, that sees more of small people.
+People are cropped from the detector's canvas, which is the image reduced by an integer
+factor until it fits in a bucket. `pose-jax eval --boxes` crops them from the image itself,
+which has more detail where no bucket holds the image at full size.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ Rescoring: TypeAlias = Literal["pose", "box", "product"]
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class People:
-    """Who is in each of b images, in n slots; image frame, the best pose first.
+    """People in each of b images, in n slots; image frame, the best pose first.
 
     Attributes:
       points_xy: keypoints.
-      keypoint_scores: of each.
-      score: of the pose, after rescoring.
-      boxes_xyxy: what the detector found the person in.
-      box_scores: its scores.
-      valid: which slots hold a person; what is in the others means nothing.
-      overflow: boxes that were left after box-NMS and had no slot.
+      keypoint_scores: score of each keypoint.
+      score: score of the pose, after rescoring.
+      boxes_xyxy: detected boxes.
+      box_scores: scores of the boxes.
+      valid: which slots hold a person; the contents of others are undefined.
+      overflow: number of boxes after box-NMS that did not fit into the slots.
       row: number of the image.
     """
 
@@ -64,27 +64,26 @@ def find_people(
     oks_nms: float | None = 0.5,
     rescoring: Rescoring | None = None,
 ) -> Callable[[Variables, Variables, Inputs], People]:
-    """One function of a detector and a pose method.
+    """Combines a detector and a pose method into one function.
 
     Args:
-      detector: gives boxes of canvases.
-      pose: gives a pose of a box.
-      slots: so many boxes of an image, the best, become poses.
-      box_nms: IoU above which the worse of two boxes goes.
-      oks_nms: OKS above which the worse of two poses goes; the area of a pose is that of
-        its box. None keeps all.
-      rescoring: what people are ranked by: "pose", the mean of the keypoints' scores (7);
-        "box", the detector's score; "product" of both. None: the pose method's own
-        `Poses.score`, which MultiPose has from its config, DARK multiplies (of keypoints
-        above a threshold), and DeepPose, whose keypoints have no scores, takes from the
-        box.
+      detector: predicts boxes of canvases.
+      pose: predicts a pose for each box.
+      slots: maximum number of boxes per image, the best, for which poses are predicted.
+      box_nms: IoU above which the box of lower score is dropped.
+      oks_nms: OKS above which the pose of lower score is dropped; the area of a pose is
+        that of its box. None keeps all.
+      rescoring: score by which people are ranked: "pose", the mean of the keypoint scores
+        (7); "box", the detector's score; "product" of both. None: the pose method's own
+        `Poses.score`: as configured in MultiPose; box score times mean keypoint score
+        above a threshold in DARK; the box score in DeepPose, whose keypoints have none.
 
     Returns:
-      (the detector's variables, the pose method's, canvases of images) to People, jitted.
-      Rows with `valid` False hold nobody.
+      A jitted function of (the detector's variables, the pose method's, canvases of images)
+      to People. Rows with `valid` False have no people.
 
     Raises:
-      ConfigError: methods in each other's place, or an option that cannot be.
+      ConfigError: detector and pose method are exchanged, or an invalid option.
     """
     _check(detector, pose, slots, box_nms, oks_nms, rescoring)
     system = _System(detector, pose, slots, box_nms, oks_nms, rescoring)
@@ -94,7 +93,7 @@ def find_people(
 def _check(detector, pose, slots, box_nms, oks_nms, rescoring) -> None:
     if detector.keypoints is not None:
         raise ConfigError(
-            f"method {detector.name!r} is no detector: it sees one person's box at a time."
+            f"method {detector.name!r} is no detector: it takes one person box at a time."
         )
     if pose.keypoints is None:
         raise ConfigError(f"method {pose.name!r} is a detector and gives no poses.")
@@ -109,8 +108,8 @@ def _check(detector, pose, slots, box_nms, oks_nms, rescoring) -> None:
         )
     if oks_nms is not None and pose.keypoints.sigmas is None:
         raise ConfigError(
-            f"OKS-NMS needs sigmas; keypoint set {pose.keypoints.name!r} has none. Do "
-            "without: oks_nms None."
+            f"OKS-NMS needs sigmas; keypoint set {pose.keypoints.name!r} has none. Set "
+            "oks_nms to None."
         )
 
 
@@ -143,7 +142,7 @@ class _System:
         return People(*people, overflow=overflow, row=inputs.row)
 
     def _best_boxes(self, boxes_xyxy, scores, valid, image_valid):
-        """[m] boxes of one image -> [n] of them, and how many more there are."""
+        """Selects n of the m boxes of one image; also returns how many more there are."""
         keep = nms.box_nms(
             boxes_xyxy, scores, threshold=self.box_nms, valid=valid & image_valid
         )
@@ -157,13 +156,13 @@ class _System:
         )
 
     def _of_image(self, variables, image, canvas_to_image, whole_xyxy, row, boxes):
-        """The people of one image, in the fields of `People` up to `valid`."""
+        """Returns the people of one image, in the fields of `People` up to `valid`."""
         boxes_xyxy, box_scores, used = boxes
-        # An empty slot looks at the whole image: no box without extent is ever cut.
-        looked_at_xyxy = jnp.where(used[:, None], boxes_xyxy, whole_xyxy[None])
+        # Empty slots use the whole image, since a crop needs a box with an extent.
+        crop_xyxy = jnp.where(used[:, None], boxes_xyxy, whole_xyxy[None])
 
         def of_box(box_xyxy, box_score, valid):
-            # The canvas is the same for all boxes: mapped over, it is not copied.
+            # The canvas is shared by all boxes; it is not copied by vmap.
             inputs = Inputs(
                 images=image[None],
                 canvas_to_image=canvas_to_image[None],
@@ -175,11 +174,11 @@ class _System:
             poses = self.pose.predict(variables, inputs)
             return jax.tree.map(lambda leaf: leaf[0], poses)
 
-        poses: Poses = jax.vmap(of_box)(looked_at_xyxy, box_scores, used)
+        poses: Poses = jax.vmap(of_box)(crop_xyxy, box_scores, used)
         score = self._score(poses, box_scores)
         valid = used
         if self.oks_nms is not None:
-            areas = jnp.prod(looked_at_xyxy[:, 2:] - looked_at_xyxy[:, :2], axis=-1)
+            areas = jnp.prod(crop_xyxy[:, 2:] - crop_xyxy[:, :2], axis=-1)
             valid = nms.oks_nms(
                 poses.points_xy,
                 score,

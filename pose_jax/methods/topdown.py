@@ -1,11 +1,11 @@
-"""What every method that looks at one person's crop shares.
+"""Base class of methods on crops of one person.
 
-A box becomes a crop of the canvas, the network answers for the crop (and for its mirror
-image), the answer is decoded to points of the crop, and these go back to the image frame.
-A method adds what its network's output means: `loss_of`, `decode`, `mirror`, `score`.
+A box becomes a crop of the canvas, the network is applied to the crop (and its mirror
+image), the output is decoded to points of the crop, and these are mapped to the image
+frame. A method defines the meaning of the output: `loss_of`, `decode`, `mirror`, `score`.
 
-Frames: boxes, canvases and labels come in the image frame; examples and what the hooks see
-are in the frame of the network's input. b rows, k keypoints, m other people in reach.
+Frames: boxes, canvases and labels are in the image frame; examples and arguments of hooks
+are in the frame of the network's input. b rows, k keypoints, m other people nearby.
 """
 
 from __future__ import annotations
@@ -43,13 +43,13 @@ from pose_jax.types import (
     Variables,
 )
 
-# ImageNet's, of values in [0, 1]; [b, h, w, 3].
+# Statistics of ImageNet for values in [0, 1]; [b, h, w, 3].
 _MEAN = np.array([0.485, 0.456, 0.406], np.float32).reshape(1, 1, 1, 3)
 _STD = np.array([0.229, 0.224, 0.225], np.float32).reshape(1, 1, 1, 3)
 
 
 def evaluated(default: Any) -> Any:
-    """A field of a Config that evaluation may vary without training again."""
+    """Declares a field of a Config that can be changed without retraining."""
     return dataclasses.field(default=default, metadata=NO_RETRAINING)
 
 
@@ -66,13 +66,13 @@ class ModelConfig:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class PersonExample:
-    """What a network learns from: crops, and labels in the frame of the crop.
+    """Training example: crops, and labels in the frame of the crop.
 
     Attributes:
-      images: normalised.
-      points_xy, visibility: of the person.
+      images: normalized crops.
+      points_xy, visibility: keypoints of the person.
       valid: False for padding rows.
-      others_xy, others_visibility: of other people, if the view asks for them.
+      others_xy, others_visibility: those of other people, if the view has any.
     """
 
     images: Float[Array, "b h w 3"]
@@ -85,15 +85,15 @@ class PersonExample:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class TopDown(abc.ABC):
-    """A method on crops of one person; a subclass says what the network's output means.
+    """A method on crops of one person; subclasses define the meaning of the output.
 
     Attributes:
       config: the subclass's `Config`; it has at least the fields `model`, `input_size`,
         `padding`, `reach`, `flip_test`, `decoder` and `augment`.
       keypoints: the keypoint set.
 
-    Class attributes of a subclass: `name`, `Config`, `outputs` (what its network has to
-    give, see `models.Network`), `decoders`, and `panels`.
+    Class attributes of a subclass: `name`, `Config`, `outputs` (the required kind of
+    network outputs, see `models.Network`), `decoders`, and `panels`.
     """
 
     config: Any
@@ -107,7 +107,7 @@ class TopDown(abc.ABC):
     input_words: ClassVar[str] = "the network's output"
 
     def __post_init__(self) -> None:
-        """Raises ConfigError for options that cannot be."""
+        """Raises ConfigError for invalid options."""
         name = self.decoder_name
         if name not in self.decoders:
             raise ConfigError(
@@ -122,31 +122,31 @@ class TopDown(abc.ABC):
     def loss_of(
         self, outputs: tuple[Any, ...], example: Any
     ) -> tuple[Array, dict[str, Array]]:
-        """The loss of a batch, and parts of it to log.
+        """Returns the loss of a batch, and parts of it to log.
 
         Args:
           outputs: all supervised outputs of the network, the final one last.
-          example: of `prepare`.
+          example: result of `prepare`.
         """
 
     def activate(self, output: Any) -> Any:
-        """The network's output as decoders take it."""
+        """Converts the network's output to the input of decoders."""
         return output
 
     @abc.abstractmethod
     def mirror(self, output: Any, mirrored: Any) -> Any:
-        """One answer of two: for the crop, and for its mirror image as it comes."""
+        """Combines outputs for the crop and for its mirror image (not mirrored back)."""
 
     @abc.abstractmethod
     def decode(self, output: Any) -> tuple[Array, Array]:
-        """Points [b, k, 2] in the input frame and keypoint scores [b, k]."""
+        """Returns points [b, k, 2] in the input frame and keypoint scores [b, k]."""
 
     def score(self, box_score: Array, keypoint_scores: Array) -> Array:
-        """Scores of poses [b]."""
+        """Returns scores of poses [b]."""
         return box_score * keypoint_scores.mean(-1)
 
     def shown(self, output: Any) -> dict[str, Array]:
-        """Of the output, what the panels draw."""
+        """Returns the arrays of the output that panels draw."""
         return {}
 
     # ------------------------------------------------------------- view and network
@@ -176,11 +176,11 @@ class TopDown(abc.ABC):
         return (Phase("pose", self.init, self.prepare, self.loss, self.preview),)
 
     def init(self, key: Key) -> dict[str, Any]:
-        """A phase's {"params", "batch_stats"}."""
+        """Returns a phase's {"params", "batch_stats"}."""
         w, h = self.view.size
         try:
             variables = self.model.init(key, jnp.zeros((1, h, w, 3)), train=True)
-        except ValueError as error:  # A size, or an option, that the network refuses.
+        except ValueError as error:  # A size or option that the network rejects.
             raise ConfigError(
                 f"config.method: {self.config.model.name!r} with input_size ({w}, {h}): "
                 f"{error}"
@@ -188,11 +188,11 @@ class TopDown(abc.ABC):
         return {"batch_stats": {}, **variables}
 
     def network(self, weights: Mapping[str, Any], images: Float[Array, "b h w 3"]):
-        """What the network answers, the flip test included.
+        """Runs the network, including the flip test.
 
         Args:
-          weights: of one phase.
-          images: normalised crops.
+          weights: variables of one phase.
+          images: normalized crops.
         """
         output = self._answer(weights, images)
         if self.config.flip_test == "none":
@@ -204,7 +204,7 @@ class TopDown(abc.ABC):
         return self.activate(self.model.apply(weights, images, train=False))
 
     def crop(self, inputs: Inputs):
-        """The whole person as at evaluation: images in [0, 1], and image -> input."""
+        """Crops people as at evaluation: images in [0, 1], and image -> input."""
         center_xy, size = geometry.person_box(
             inputs.box_xyxy, aspect=self.view.aspect, padding=self.view.padding
         )
@@ -215,12 +215,12 @@ class TopDown(abc.ABC):
     def prepare(
         self, variables: Variables, batch: Batch, key: Key | None
     ) -> PersonExample:
-        """The whole person, augmented if there is a key; see `types.Phase`."""
+        """Crops the whole person, augmented if there is a key; see `types.Phase`."""
         del variables  # No earlier phase, no constants.
         return self.example(batch, key)
 
     def example(self, batch: Batch, key: Key | None) -> PersonExample:
-        """The crop of each person, augmented if there is a key, and its labels there."""
+        """Returns the crop of each person, augmented if there is a key, and its labels."""
         inputs, labels, view = batch.inputs, batch.labels, self.view
         config = self.config.augment
         if key is None:
@@ -258,7 +258,7 @@ class TopDown(abc.ABC):
         )
 
     def _in_input(self, points_xy, visibility, image_to_input, flip):
-        """Labels in the frame of the input, under the names that they have there."""
+        """Maps labels to the frame of the input, with left and right exchanged by flips."""
         points_xy = jnp.where((visibility > 0)[..., None], points_xy, 0)
         points_xy = geometry.transform_points(points_xy, image_to_input)
         if flip is None:
@@ -268,7 +268,7 @@ class TopDown(abc.ABC):
     def loss(
         self, params: Params, model_state: ModelState, example: Any, key: Key
     ) -> tuple[Array, tuple[ModelState, dict[str, Mean]]]:
-        """The network on an example; see `types.Phase`."""
+        """Returns the loss of an example; see `types.Phase`."""
         outputs, updates = self.model.apply(
             {"params": params, "batch_stats": model_state["batch_stats"]},
             example.images,
@@ -285,7 +285,7 @@ class TopDown(abc.ABC):
         return total, ({"batch_stats": updates.get("batch_stats", {})}, means)
 
     def preview(self, example: Any) -> dict[str, Array]:
-        """Pictures of an example; see `types.Phase`."""
+        """Returns images of an example; see `types.Phase`."""
         return {
             "input": denormalise(example.images),
             "points_xy": example.points_xy,
@@ -300,7 +300,7 @@ class TopDown(abc.ABC):
 
     @property
     def decoder(self) -> Decoder:
-        """The one that the config names."""
+        """The decoder of the config."""
         return self.decoders[self.decoder_name]
 
     def _run(self, variables: Variables, inputs: Inputs):
@@ -310,7 +310,7 @@ class TopDown(abc.ABC):
         return images, output, points_xy, scores, image_to_input
 
     def predict(self, variables: Variables, inputs: Inputs) -> Poses:
-        """Poses in the image frame."""
+        """Predicts poses in the image frame."""
         _, _, points_xy, scores, image_to_input = self._run(variables, inputs)
         return Poses(
             points_xy=geometry.transform_points(
@@ -323,7 +323,7 @@ class TopDown(abc.ABC):
         )
 
     def inspect(self, variables: Variables, inputs: Inputs) -> dict[str, Array]:
-        """Crops, decoded points in their frame, and what the panels draw."""
+        """Returns crops, decoded points in their frame, and the arrays that panels draw."""
         images, output, points_xy, scores, _ = self._run(variables, inputs)
         return {
             "input": images,
@@ -334,19 +334,19 @@ class TopDown(abc.ABC):
 
 
 def normalise(images: Float[Array, "b h w 3"]) -> Float[Array, "b h w 3"]:
-    """Values in [0, 1] to what the networks take: ImageNet's mean 0, deviation 1."""
+    """Normalizes values in [0, 1] with ImageNet's mean and standard deviation."""
     return (images - _MEAN) / _STD
 
 
 def denormalise(images: Float[Array, "b h w 3"]) -> Float[Array, "b h w 3"]:
-    """The inverse of `normalise`, for pictures: values in [0, 1]."""
+    """The inverse of `normalise`, clipped to [0, 1], for visualization."""
     return jnp.clip(images * _STD + _MEAN, 0, 1)
 
 
 def crop(
     view: PersonView, inputs: Inputs, center_xy, size, rotation_deg=0.0, flip=False
 ):
-    """The network's view of boxes in the image frame.
+    """Crops boxes, given in the image frame, to network inputs.
 
     Returns:
       images in [0, 1], [b, h, w, 3], and the transform image -> input, [b, 2, 3].
@@ -365,17 +365,17 @@ def crop(
 
 
 def labelled_points(labels: PersonLabels) -> Float[Array, "b k 2"]:
-    """Points in the image frame; what is not labelled may be anything, NaN included."""
+    """Returns points in the image frame, with 0 where they are not labeled (may be NaN)."""
     return jnp.where(labels.visibility[..., None] > 0, labels.points_xy, 0)
 
 
 def mirror_names(points_xy, visibility, flip, keypoint_set: keypoints.KeypointSet):
-    """Exchanges left and right in the rows that are mirrored.
+    """Exchanges left and right in mirrored rows.
 
     Args:
-      points_xy: [b, k, 2], or of several people a row, [b, m, k, 2].
+      points_xy: [b, k, 2], or [b, m, k, 2] with several people per row.
       visibility: [b, k], or [b, m, k].
-      flip: [b], which rows.
+      flip: [b], the mirrored rows.
     """
 
     def exchange(values, axis):
@@ -386,6 +386,6 @@ def mirror_names(points_xy, visibility, flip, keypoint_set: keypoints.KeypointSe
 
 
 def mean_above(scores: Float[Array, "b k"], threshold: float) -> Float[Array, " b"]:
-    """The mean of the keypoint scores above a threshold; 0 where there is none."""
+    """Returns the mean of the keypoint scores above a threshold; 0 if there are none."""
     counted = scores > threshold
     return jnp.sum(jnp.where(counted, scores, 0), 1) / jnp.maximum(counted.sum(1), 1)

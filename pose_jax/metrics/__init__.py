@@ -1,7 +1,7 @@
-"""How good predicted poses are, by the definitions the literature compares with.
+"""Metrics of poses and boxes, as defined in the literature.
 
-`keypoint`: sums and similarities of arrays, for jit and vmap; sums add over batches.
-`coco`: average precision over a data set, on the host. Points are image pixels, (x, y).
+`keypoint`: counts and similarities of arrays, for jit and vmap; counts add over batches.
+`coco`: average precision of a data set, on the host. Points are image pixels, (x, y).
 """
 
 from pose_jax.metrics.coco import coco_box_ap, coco_keypoint_ap

@@ -1,9 +1,9 @@
 """Average precision of keypoints and boxes by pycocotools. Host code: no jit.
 
 Ground truth and results are in COCO's JSON forms: points are (x, y) image pixels with
-integer centres, boxes (x, y, width, height). The evaluator itself is pycocotools. Added
-here: checks for what it takes silently (a NaN prediction matches any person; a person
-of annotation id 0 is never found), other numbers of keypoints, and empty results.
+integer centers, boxes (x, y, width, height). The evaluator itself is pycocotools. Added
+here: checks of what it accepts silently (a NaN prediction matches any person; a person
+with annotation id 0 is never matched), other numbers of keypoints, and empty results.
 """
 
 from __future__ import annotations
@@ -37,22 +37,22 @@ def coco_keypoint_ap(
 ) -> dict[str, float]:
     """Keypoint AP and AR: precision over OKS thresholds 0.50:0.05:0.95.
 
-    A detection's own area, which decides whether an unmatched one counts among the
-    medium or the large, is that of its keypoints' extent, even if it carries a box.
+    The area of a detection, which decides whether an unmatched one counts as medium or
+    large, is that of its keypoints' extent, even if it has a box.
 
     Args:
       ground_truth: file or dictionary in the form of COCO's person_keypoints files. An
         annotation has image_id, category_id, keypoints (3k numbers: x, y, visibility),
-        bbox and area (square pixels, the normaliser of OKS); where missing, iscrowd is
-        0 and num_keypoints what the visibilities say. Annotation ids are not read.
+        bbox and area (square pixels, the normalizer of OKS). Where missing, iscrowd is
+        0 and num_keypoints is counted from visibility. Annotation ids are not read.
       results: file or list of {"image_id", "category_id", "keypoints" (3k numbers; each
         third is ignored), "score"}; other fields are ignored. May be empty.
       sigmas: OKS fall-off of each keypoint. Without them k must be 17, taken as COCO's.
-      max_detections: how many detections of one image count, the best-scored.
+      max_detections: number of detections per image that count, by descending score.
 
     Returns:
       AP AP50 AP75 APm APl AR AR50 AR75 ARm ARl in this order: in [0, 1], or -1 where
-      there is no ground truth to find.
+      there is no ground truth.
 
     Raises:
       ValueError: AP is not defined (no sigmas for k != 17), an image_id of the results
@@ -82,23 +82,23 @@ def coco_keypoint_ap(
 
 
 def _match(ground_truth, results, sigmas, max_detections):
-    """Checks both files and matches people to detections: pycocotools' evaluator."""
+    """Checks both files and matches people to detections; returns the evaluator."""
     if max_detections < 1:
         raise ValueError(f"max_detections must be at least 1; got {max_detections}.")
     truth, people = _load_ground_truth(ground_truth)
-    found = _load_results(results, truth, "keypoints")
-    k = _number_of_keypoints(truth, people, found, sigmas)
+    detections = _load_results(results, truth, "keypoints")
+    k = _number_of_keypoints(truth, people, detections, sigmas)
     for person in people:
         xyv = _numbers(person, "keypoints", 3 * k, "annotation")
         person.setdefault("num_keypoints", int(np.count_nonzero(xyv[2::3] > 0)))
         _numbers(person, "bbox", 4, "annotation")
-    values = _all_numbers(found, "keypoints", 3 * k)
+    values = _all_numbers(detections, "keypoints", 3 * k)
     areas = np.ptp(values[:, 0::3], axis=1) * np.ptp(values[:, 1::3], axis=1)
-    # From here on an array each: pycocotools makes one of it for every pair otherwise.
-    for person, area, points in zip(found, areas.tolist(), values, strict=True):
+    # Arrays from here on: pycocotools would otherwise convert lists for every pair.
+    for person, area, points in zip(detections, areas.tolist(), values, strict=True):
         person["area"], person["keypoints"] = area, points
     with contextlib.redirect_stdout(io.StringIO()):
-        evaluator = _evaluator(truth, people, found, "keypoints")
+        evaluator = _evaluator(truth, people, detections, "keypoints")
         evaluator.computeOks = functools.partial(_oks_of_image, evaluator)
         evaluator.params.maxDets = [max_detections]
         if sigmas is not None:
@@ -108,15 +108,15 @@ def _match(ground_truth, results, sigmas, max_detections):
 
 
 def _oks_of_image(evaluator, image_id, category_id):
-    """`COCOeval.computeOks`, the same to the bit, with all detections at once."""
+    """`COCOeval.computeOks` for all detections at once; equal to the bit."""
     params = evaluator.params
     people = evaluator._gts[image_id, category_id]
-    found = evaluator._dts[image_id, category_id]
-    order = np.argsort([-item["score"] for item in found], kind="mergesort")
+    detections = evaluator._dts[image_id, category_id]
+    order = np.argsort([-item["score"] for item in detections], kind="mergesort")
     order = order[: params.maxDets[-1]]
     if not len(people) or not len(order):
         return []
-    xyv = np.stack([found[i]["keypoints"] for i in order])
+    xyv = np.stack([detections[i]["keypoints"] for i in order])
     x, y = xyv[:, 0::3], xyv[:, 1::3]
     variances = (params.kpt_oks_sigmas * 2) ** 2
     oks = np.zeros((len(order), len(people)))
@@ -125,14 +125,14 @@ def _oks_of_image(evaluator, image_id, category_id):
         labelled = truth[2::3] > 0
         if labelled.any():
             dx, dy = x - truth[0::3], y - truth[1::3]
-        else:  # How far beyond the box, enlarged by itself on each side.
+        else:  # Distance from the box, enlarged by its own size on each side.
             x0, y0, w, h = person["bbox"]
             dx = np.maximum(0, x0 - w - x) + np.maximum(0, x - (x0 + w * 2))
             dy = np.maximum(0, y0 - h - y) + np.maximum(0, y - (y0 + h * 2))
             labelled = np.ones_like(labelled)
         area = person["area"] + np.spacing(1)
         squared = (dx**2 + dy**2) / variances / area / 2
-        # In rows without gaps: the order of the sum is pycocotools'.
+        # Contiguous rows give the summation order of pycocotools.
         squared = np.ascontiguousarray(squared[:, labelled])
         oks[:, j] = np.sum(np.exp(-squared), axis=1) / squared.shape[1]
     return oks
@@ -140,13 +140,13 @@ def _oks_of_image(evaluator, image_id, category_id):
 
 @dataclasses.dataclass(frozen=True)
 class MatchedImages:
-    """Detections matched to people, in a form that AP of resampled images is quick from.
+    """Matches of detections and people, for fast AP of resampled images.
 
     Attributes:
-      image: [d] of each detection, best first: its place among the truth's images.
-      right: [10, d] bool, whether it found a person, by OKS threshold.
-      counts: [10, d] bool, False where it is to be ignored.
-      people: [m] how many there are to find in each image.
+      image: [d] index of each detection's image, by descending score.
+      right: [10, d] bool, whether it is a true positive, by OKS threshold.
+      counts: [10, d] bool, False where it is ignored.
+      people: [m] number of ground-truth people in each image.
     """
 
     image: np.ndarray
@@ -155,21 +155,21 @@ class MatchedImages:
     people: np.ndarray
 
     def ap(self, times: np.ndarray) -> np.ndarray:
-        """AP by OKS threshold, [10], where image i is there `times[i]` times; [m].
+        """Returns AP by OKS threshold [10] of images repeated `times` [m] times each.
 
-        NaN where there are no people to find.
+        NaN if there are no ground-truth people.
         """
         total = float(times @ self.people)
         if total == 0:
             return np.full(len(self.right), np.nan)
         weight = times[self.image]
-        found = np.cumsum(weight * (self.right & self.counts), axis=1)
+        hits = np.cumsum(weight * (self.right & self.counts), axis=1)
         wrong = np.cumsum(weight * (~self.right & self.counts), axis=1)
-        precision = found / np.maximum(found + wrong, np.spacing(1))
+        precision = hits / np.maximum(hits + wrong, np.spacing(1))
         precision = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
         recalls = np.linspace(0, 1, 101)
         ap = np.zeros(len(self.right))
-        for t, recall in enumerate(found / total):
+        for t, recall in enumerate(hits / total):
             at = np.searchsorted(recall, recalls, side="left")
             at = at[at < len(recall)]
             ap[t] = precision[t, at].sum() / len(recalls)
@@ -183,9 +183,9 @@ def match_keypoints(
     sigmas: Sequence[float] | np.ndarray | None = None,
     max_detections: int = 20,
 ) -> MatchedImages:
-    """The matches that `coco_keypoint_ap` counts, for all areas, by image.
+    """Returns the matches that `coco_keypoint_ap` counts, for all areas, by image.
 
-    Args and errors: as there; the ground truth has one category.
+    Args and errors: as of `coco_keypoint_ap`; the ground truth has one category.
     """
     evaluator = _match(ground_truth, results, sigmas, max_detections)
     truth = _load(ground_truth, "the annotations")
@@ -218,7 +218,7 @@ def coco_box_ap(ground_truth: GroundTruth, results: Results) -> dict[str, float]
     """Box AP and AR: precision over IoU thresholds 0.50:0.05:0.95.
 
     The mean is over all categories that have ground truth, as in COCO's tables: to
-    measure a detector of people alone, give annotations of people alone.
+    evaluate a person detector, pass annotations of people only.
 
     Args:
       ground_truth: file or dictionary in the form of COCO's instances or
@@ -229,7 +229,7 @@ def coco_box_ap(ground_truth: GroundTruth, results: Results) -> dict[str, float]
 
     Returns:
       AP AP50 AP75 APs APm APl AR1 AR10 AR100 ARs ARm ARl in this order: in [0, 1], or
-      -1 where there is no ground truth to find.
+      -1 where there is no ground truth.
 
     Raises:
       ValueError: an image_id of the results is unknown to the ground truth, or a field
@@ -238,14 +238,16 @@ def coco_box_ap(ground_truth: GroundTruth, results: Results) -> dict[str, float]
     Source: COCO detection evaluation, cocodataset.org/#detection-eval.
     """
     truth, objects = _load_ground_truth(ground_truth)
-    found = _load_results(results, truth, "bbox")
+    detections = _load_results(results, truth, "bbox")
     for item in objects:
         _numbers(item, "bbox", 4, "annotation")
-    values = _all_numbers(found, "bbox", 4)
-    for item, area in zip(found, (values[:, 2] * values[:, 3]).tolist(), strict=True):
+    values = _all_numbers(detections, "bbox", 4)
+    for item, area in zip(
+        detections, (values[:, 2] * values[:, 3]).tolist(), strict=True
+    ):
         item["area"] = area
     with contextlib.redirect_stdout(io.StringIO()):
-        evaluator = _evaluator(truth, objects, found, "bbox")
+        evaluator = _evaluator(truth, objects, detections, "bbox")
         evaluator.evaluate()
         evaluator.accumulate()
     # [threshold, recall, category, area, detections]; recall without the second axis.
@@ -267,7 +269,7 @@ def coco_box_ap(ground_truth: GroundTruth, results: Results) -> dict[str, float]
 
 
 def _evaluator(truth, annotations, detections, kind):
-    """A COCOeval over copies that are ours: pycocotools writes into them."""
+    """Builds a COCOeval over copies, since pycocotools modifies its inputs."""
     try:
         from pycocotools.coco import COCO
         from pycocotools.cocoeval import COCOeval
@@ -300,7 +302,7 @@ def _load(content: Any, what: str) -> Any:
 
 
 def _load_ground_truth(ground_truth: GroundTruth) -> tuple[Any, list[dict[str, Any]]]:
-    """The dictionary, and copies of its annotations, checked."""
+    """Returns the dictionary, and checked copies of its annotations."""
     truth = _load(ground_truth, "the annotations")
     for field in ("images", "categories", "annotations"):
         if not isinstance(truth, Mapping) or field not in truth:
@@ -314,27 +316,27 @@ def _load_ground_truth(ground_truth: GroundTruth) -> tuple[Any, list[dict[str, A
 
 
 def _load_results(results: Results, truth: Any, field: str) -> list[dict[str, Any]]:
-    """The few fields that count, copied, checked."""
+    """Returns checked copies of the results with the required fields only."""
     items = _load(results, "the results")
     if not isinstance(items, Sequence):
-        raise InputError("the results must be a list, of one mapping per detection.")
+        raise InputError("the results must be a list with one mapping per detection.")
     known = {image["id"] for image in truth["images"]}
-    names, found = ("image_id", "category_id", "score", field), []
+    names, detections = ("image_id", "category_id", "score", field), []
     for index, item in enumerate(items):
         for name in names:
             _require(item, name, f"result {index}")
         if item["image_id"] not in known:
             raise InputError(
                 f"result {index}: image_id {item['image_id']!r} is none of the ground "
-                f"truth's {len(known)} images; are they of the same split?"
+                f"truth's {len(known)} images; are both from the same split?"
             )
         _finite(item, "score", f"result {index}")
-        found.append({name: item[name] for name in names})
-    return found
+        detections.append({name: item[name] for name in names})
+    return detections
 
 
-def _number_of_keypoints(truth, people, found, sigmas) -> int:
-    """k by sigmas, else by the data; refuses where AP would be guessed."""
+def _number_of_keypoints(truth, people, detections, sigmas) -> int:
+    """Returns k from sigmas, else from the data; raises where AP is undefined."""
     if sigmas is not None:
         values = np.asarray(sigmas, np.float64)
         if values.ndim != 1 or not (np.isfinite(values) & (values > 0)).all():
@@ -343,20 +345,19 @@ def _number_of_keypoints(truth, people, found, sigmas) -> int:
             )
         return len(values)
     named = [c["keypoints"] for c in truth["categories"] if c.get("keypoints")]
-    labelled = [p["keypoints"] for p in (*people, *found) if "keypoints" in p]
+    labelled = [p["keypoints"] for p in (*people, *detections) if "keypoints" in p]
     k = len(named[0]) if named else len(labelled[0]) // 3 if labelled else 17
     if k != 17:
         raise InputError(
-            f"AP of {k} keypoints needs sigmas, one per keypoint: without them the "
-            "similarity (OKS) that AP counts with is undefined, and COCO's 17 were "
-            "measured for its own keypoints. AP is refused, not guessed; PCK and PDJ "
-            "need no sigmas."
+            f"AP of {k} keypoints needs sigmas, one per keypoint: without them OKS is "
+            "undefined, and COCO's 17 were measured for its own keypoints. Pass sigmas, or "
+            "use PCK or PDJ, which need none."
         )
     return k
 
 
 def _numbers(item, field, length, what) -> np.ndarray:
-    """A field as [length] float64."""
+    """Returns a field as [length] float64."""
     _require(item, field, what)
     values = np.asarray(item[field], np.float64)
     if values.shape != (length,):
@@ -369,7 +370,7 @@ def _numbers(item, field, length, what) -> np.ndarray:
 
 
 def _all_numbers(results, field, length) -> np.ndarray:
-    """A field of all results as [n, length] float64; refuses the first that is wrong."""
+    """Returns a field of all results as [n, length] float64; raises for invalid ones."""
     rows = [_numbers(r, field, length, f"result {i}") for i, r in enumerate(results)]
     return np.array(rows).reshape(len(rows), length)
 
@@ -391,22 +392,22 @@ def _name(item, what) -> str:
 
 
 def _mean(values: np.ndarray) -> float:
-    """pycocotools marks what has no ground truth by -1, and leaves it out."""
+    """Returns the mean without -1, which in pycocotools means no ground truth."""
     values = values[values > -1]
     return float(np.mean(values)) if values.size else -1.0
 
 
 def why_no_ap(ground_truth: GroundTruth, results: Results) -> list[str]:
-    """Reasons, in words, for a keypoint AP of 0 or -1 of files that can be read.
+    """Explains a keypoint AP of 0 or -1.
 
     Args:
       ground_truth, results: as of `coco_keypoint_ap`, which accepted them.
 
     Returns:
-      At least one line each naming what was counted, and the remedy.
+      One or more lines, each with a reason, its counts and what to do.
     """
     truth, people = _load_ground_truth(ground_truth)
-    found = _load_results(results, truth, "keypoints")
+    detections = _load_results(results, truth, "keypoints")
     if not people:
         return ["the ground truth has no annotations: is it the right file?"]
     points = [np.asarray(p.get("keypoints", []), np.float64) for p in people]
@@ -414,73 +415,75 @@ def why_no_ap(ground_truth: GroundTruth, results: Results) -> list[str]:
     counted = [i for i, p in enumerate(people) if labelled[i] and not p["iscrowd"]]
     if not counted:
         return [
-            f"none of the {len(people)} annotated people counts: "
+            f"none of the {len(people)} annotated people is counted: "
             f"{sum(bool(p['iscrowd']) for p in people)} are crowd regions, "
             f"{labelled.count(0)} have no keypoint of visibility 1 or 2."
         ]
     ignored = [i for i in counted if people[i].get("num_keypoints") == 0]
     if len(ignored) == len(counted):
         return [
-            f"all {len(counted)} labelled people say num_keypoints 0 and are ignored: "
-            "count their visibilities into it, or leave the field out."
+            f"all {len(counted)} labeled people have num_keypoints 0 and are ignored: set "
+            "it to the number of labeled keypoints, or leave the field out."
         ]
-    if not found:
+    if not detections:
         return ["there are no results."]
     reasons = []
     flat = [i for i in counted if people[i]["area"] <= 0]
     if flat:
         example = people[flat[0]].get("id")
         reasons.append(
-            f"{len(flat)} of {len(counted)} labelled people have an area of 0 (first: "
-            f"annotation {example}), with which OKS is 0 for all but exact points: give "
-            "the segment's area, or about half of the box's."
+            f"{len(flat)} of {len(counted)} labeled people have an area of 0 (first: "
+            f"annotation {example}), for which OKS is 0 unless points are exact: set the "
+            "segment's area, or about half of the box's."
         )
-    met, none = _met(found, [people[i] for i in counted], "results", "labelled people")
+    met, none = _met(
+        detections, [people[i] for i in counted], "results", "labeled people"
+    )
     if not met:
         return [*reasons, none]
     inside, swapped = _inside_boxes([people[i] for i in counted])
     if swapped > 2 * inside:
         reasons.append(
-            f"labelled keypoints lie in their boxes in {inside:.0%} of cases if bbox is "
+            f"labeled keypoints lie in their boxes in {inside:.0%} of cases if bbox is "
             f"(x, y, width, height), in {swapped:.0%} if it is (x0, y0, x1, y1): the "
-            "boxes, and with them the crops, are of the wrong format."
+            "boxes, and so the crops, are in the wrong format."
         )
     true_extent = np.median([_extent(points[i]) for i in counted])
-    found_extent = np.median([_extent(np.asarray(d["keypoints"])) for d in met])
-    if not 0.25 < (found_extent + 1e-9) / (true_extent + 1e-9) < 4:
+    predicted_extent = np.median([_extent(np.asarray(d["keypoints"])) for d in met])
+    if not 0.25 < (predicted_extent + 1e-9) / (true_extent + 1e-9) < 4:
         reasons.append(
-            f"predicted people span {found_extent:.3g} pixels in the median, labelled ones "
-            f"{true_extent:.3g}: are the predictions in pixels of the original image?"
+            f"predicted people span {predicted_extent:.3g} pixels in the median, labeled "
+            f"ones {true_extent:.3g}: are predictions in pixels of the original image?"
         )
     if not reasons:
         reasons.append(
-            f"{len(met)} results are of images with labelled people, in the right range, "
-            "but none is near enough (OKS 0.5) to any: a network that has not learned yet, "
-            "or keypoints in another order."
+            f"{len(met)} results are in images with labeled people and in the right range, "
+            "but none reaches OKS 0.5: the network is probably untrained, or the keypoints "
+            "are in another order."
         )
     return reasons
 
 
 def why_no_box_ap(ground_truth: GroundTruth, results: Results) -> list[str]:
-    """Reasons, in words, for a box AP of 0 or -1 of files that can be read.
+    """Explains a box AP of 0 or -1.
 
     Args:
       ground_truth, results: as of `coco_box_ap`, which accepted them.
 
     Returns:
-      At least one line each naming what was counted, and the remedy.
+      One or more lines, each with a reason, its counts and what to do.
     """
     truth, objects = _load_ground_truth(ground_truth)
-    found = _load_results(results, truth, "bbox")
+    detections = _load_results(results, truth, "bbox")
     counted = [item for item in objects if not item["iscrowd"]]
     if not counted:
         return [
-            f"none of the {len(objects)} annotations counts: there are no people, or "
-            "crowd regions alone. Is it the right file?"
+            f"none of the {len(objects)} annotations is counted: there are no people, or "
+            "only crowd regions. Is it the right file?"
         ]
-    if not found:
-        return ["there is no box, of no score: a network that has not learned yet."]
-    met, none = _met(found, counted, "boxes", "annotated boxes")
+    if not detections:
+        return ["the detector produced no boxes; it is probably untrained."]
+    met, none = _met(detections, counted, "boxes", "ground-truth boxes")
     if not met:
         return [none]
     side, true_side = (
@@ -489,43 +492,43 @@ def why_no_box_ap(ground_truth: GroundTruth, results: Results) -> list[str]:
     )
     if not 0.25 < (side + 1e-9) / (true_side + 1e-9) < 4:
         return [
-            f"the longer side of boxes is {side:.3g} pixels in the median, of annotated "
-            f"ones {true_side:.3g}: are they (x, y, width, height) in pixels of the "
-            "original image? A network that has not learned yet is wrong by as much."
+            f"the median longer side of boxes is {side:.3g} pixels, of ground-truth boxes "
+            f"{true_side:.3g}: are they (x, y, width, height) in pixels of the original "
+            "image? Boxes of an untrained network can be as far off."
         ]
     return [
-        f"{len(met)} boxes are of images with annotated ones, in the right range, but none "
-        "is near enough (IoU 0.5) to any: a network that has not learned yet."
+        f"{len(met)} boxes are in images with ground-truth boxes and in the right range, "
+        "but none reaches IoU 0.5: the detector is probably untrained."
     ]
 
 
-def _met(found, counted, results: str, labels: str) -> tuple[list[Any], str]:
-    """The results that are of an image with labels, and what to say if none is."""
+def _met(detections, counted, results: str, labels: str) -> tuple[list[Any], str]:
+    """Returns the results in images with labels, and the message if there are none."""
     images = {item["image_id"] for item in counted}
-    return [item for item in found if item["image_id"] in images], (
-        f"none of the {len(found)} {results} is of one of the {len(images)} images with "
-        f"{labels} (results: image_id {found[0]['image_id']!r}, labels: "
-        f"{next(iter(images))!r}): do both number their images alike?"
+    return [item for item in detections if item["image_id"] in images], (
+        f"none of the {len(detections)} {results} is in one of the {len(images)} images "
+        f"with {labels} (results: image_id {detections[0]['image_id']!r}, labels: "
+        f"{next(iter(images))!r}): do both use the same image ids?"
     )
 
 
 def _extent(xyv: np.ndarray) -> float:
-    """The longer side of the box around labelled (x, y, v); results count all."""
+    """Returns the longer side of the extent of labeled (x, y, v), or of all if none is."""
     points = xyv.reshape(-1, 3)
-    seen = points[points[:, 2] > 0] if (points[:, 2] > 0).any() else points
-    return float(np.ptp(seen[:, :2], axis=0).max())
+    used = points[points[:, 2] > 0] if (points[:, 2] > 0).any() else points
+    return float(np.ptp(used[:, :2], axis=0).max())
 
 
 def _inside_boxes(people) -> tuple[float, float]:
-    """Share of labelled keypoints inside the box, by its two readings."""
+    """Returns the fractions of labeled keypoints in boxes read as xywh and as xyxy."""
     inside, swapped = [], []
     for person in people:
         points = np.asarray(person["keypoints"], np.float64).reshape(-1, 3)
         points = points[points[:, 2] > 0][:, :2]
         low, size = np.asarray(person["bbox"], np.float64).reshape(2, 2)
-        for found, high in ((inside, low + size), (swapped, size)):
+        for hits, high in ((inside, low + size), (swapped, size)):
             slack = 0.1 * np.abs(high - low) + 1
-            found += (
+            hits += (
                 ((points >= low - slack) & (points <= high + slack)).all(-1).tolist()
             )
     return float(np.mean(inside)), float(np.mean(swapped))

@@ -1,10 +1,10 @@
 """Keypoint similarity (OKS), counting metrics (PCP, PCK, PDJ, PCKh), flipped people.
 
 Points are (x, y) in pixels of one frame, the image's by custom. A keypoint of
-visibility 0 is not labelled: whatever its coordinates hold, NaN included, it never
-counts. The counting metrics return `correct` and `counted`, integers summed over all
-leading axes: add them over batches and devices, divide at the very end, and the figure
-does not depend on the batching.
+visibility 0 is not labeled and never counts, whatever its coordinates, NaN included. The
+counting metrics return `correct` and `counted`, integers summed over all leading axes:
+added over batches and devices and divided at the end, they give a result that does not
+depend on the batching.
 
 *b leading axes, k keypoints, s sticks, t thresholds.
 """
@@ -31,7 +31,7 @@ def oks(
 ) -> Float[Array, "*#b"]:
     """Object keypoint similarity: the mean of exp(-d^2 / (2 area (2 sigma)^2)).
 
-    The mean is over labelled keypoints; a person without any has similarity 0. COCO's
+    The mean is over labeled keypoints; a person without any has similarity 0. COCO's
     evaluator (and so `coco_keypoint_ap`) instead measures how far the prediction is
     outside that person's doubled box, to decide which detections to ignore.
 
@@ -41,8 +41,8 @@ def oks(
     Args:
       pred_xy: predicted points.
       true_xy: annotated points.
-      visibility: 0 not labelled, else labelled.
-      area: of the person, in square pixels of the points' frame; COCO's is that of the
+      visibility: 0 not labeled, else labeled.
+      area: area of the person, square pixels of the points' frame; COCO's is that of the
         segment. An area of 0 (or less) leaves 1 for exact keypoints and 0 for others.
       sigmas: fall-off per keypoint, relative to the root of the area: at d = sigma *
         sqrt(area) a keypoint counts 0.8825.
@@ -69,7 +69,7 @@ def oks(
         area=area.shape,
     )
     labelled = jnp.asarray(visibility)[..., None] > 0
-    # Masked before squaring: a NaN under the mask would come back through the gradient.
+    # Masked before squaring: a NaN under the mask would propagate through the gradient.
     difference = jnp.where(labelled, jnp.asarray(pred_xy) - jnp.asarray(true_xy), 0.0)
     area = jnp.maximum(jnp.asarray(area), jnp.finfo(jnp.float32).eps)
     squared = jnp.sum(difference**2, -1)
@@ -89,19 +89,19 @@ def pcp(
     threshold: float = 0.5,
     strict: bool = True,
 ) -> tuple[Int[Array, " s"], Int[Array, " s"]]:
-    """Percentage of correct parts: sticks found within a fraction of their true length.
+    """Percentage of correct parts: sticks within a fraction of their true length.
 
     Strict: both ends are within threshold * length. Loose: the mean of the two ends'
     distances is. They differ by 4 to 5 points on LSP; name the one reported. A distance
-    exactly at the threshold is correct. A stick with an unlabelled end is not counted;
+    exactly at the threshold is correct. A stick with an unlabeled end is not counted;
     one of true length zero is counted as wrong, however exact the prediction.
 
     Args:
       pred_xy: predicted points.
       true_xy: annotated points.
-      visibility: 0 not labelled, else labelled.
-      sticks: `KeypointSet.sticks`: (name, end, end), an end being a keypoint or several
-        whose mean it is (then all must be labelled).
+      visibility: 0 not labeled, else labeled.
+      sticks: `KeypointSet.sticks`: (name, end, end); an end is a keypoint, or the mean of
+        several (which must all be labeled).
       threshold: fraction of the stick's true length.
       strict: which of the two definitions.
 
@@ -163,13 +163,13 @@ def pck(
     """Percentage of correct keypoints: those within threshold * scale of the truth.
 
     A distance exactly at the threshold is correct (some evaluators use <). A person
-    whose scale is not positive and finite is left out: counted nowhere. The literature
-    has several scales under this one name; state the scale with every figure.
+    whose scale is not positive and finite is not counted. The literature
+    uses several scales under this name; state the scale with every result.
 
     Args:
       pred_xy: predicted points.
       true_xy: annotated points.
-      visibility: 0 not labelled, else labelled.
+      visibility: 0 not labeled, else labeled.
       scale: length per person, in the points' pixels.
       thresholds: fractions of the scale.
 
@@ -215,9 +215,9 @@ def pdj(
     Args:
       pred_xy: predicted points.
       true_xy: annotated points.
-      visibility: 0 not labelled, else labelled.
-      torso: `KeypointSet.torso`, the opposing shoulder and hip whose distance it is. A
-        person without both, or with both at one place, is left out.
+      visibility: 0 not labeled, else labeled.
+      torso: `KeypointSet.torso`, the opposing shoulder and hip that define the diameter.
+        A person without both, or with both at one point, is not counted.
       thresholds: fractions of the diameter; the literature's curve is 0 to 0.5.
 
     Returns:
@@ -257,9 +257,9 @@ def pckh(
     Args:
       pred_xy: predicted points.
       true_xy: annotated points.
-      visibility: 0 not labelled, else labelled.
+      visibility: 0 not labeled, else labeled.
       head_size: 0.6 times the diagonal of the annotated head box, pixels; 0 where
-        there is no head box: that person is left out.
+        there is no head box: that person is not counted.
       thresholds: fractions of it; the headline is 0.5.
 
     Returns:
@@ -282,26 +282,26 @@ def flipped(
     margin: float = 0.2,
     at_least: int = 4,
 ) -> tuple[Bool[Array, "*b"], Bool[Array, "*b"]]:
-    """People whose prediction would be nearer with its left and right exchanged.
+    """Finds people whose prediction would be better with left and right exchanged.
 
-    The shape is found and the side is not: what happens to people seen from behind.
-    Nearer means that the mean distance of the labelled keypoints of the pairs is smaller
-    by `margin` or more; other keypoints do not change and do not take part. Without a
-    margin, noise alone passes for flips: of predictions that are 0.2 of the person's size
-    off at random, 6% at a margin of 0 and 0.1% at 0.2 (LSP's labels, all six pairs).
+    The shape is right but the sides are not, as often for people seen from behind. Better
+    means that the mean distance of the labeled keypoints of the pairs is smaller by a
+    fraction of `margin` or more; other keypoints are not used. Without a margin, noise
+    alone looks like flips: of predictions that are 0.2 of the person's size off at random,
+    6% at a margin of 0 and 0.1% at 0.2 (LSP's labels, all six pairs).
 
     Args:
       pred_xy: predicted points.
       true_xy: annotated points.
-      visibility: 0 not labelled, else labelled.
-      flip_pairs: `KeypointSet.flip_pairs`, all or those of a part of the body: all of
-        them are exchanged at once.
-      margin: the part of the error that the exchange must take away, 0 to 1.
-      at_least: a person with fewer labelled keypoints in the pairs is not judged.
+      visibility: 0 not labeled, else labeled.
+      flip_pairs: `KeypointSet.flip_pairs`, all or those of a part of the body; they are
+        exchanged together.
+      margin: fraction by which the exchange must reduce the error, 0 to 1.
+      at_least: a person with fewer labeled keypoints in the pairs is not judged.
 
     Returns:
-      flipped, judged: per person; who is not judged is not flipped, nor is a prediction
-      that is exact or NaN.
+      flipped, judged: per person. People who are not judged, and predictions that are
+      exact or NaN, are not flipped.
 
     Raises:
       ValueError: shapes differ, there are no pairs, or one names a keypoint that does
@@ -323,7 +323,7 @@ def flipped(
     pred_xy, true_xy = jnp.asarray(pred_xy), jnp.asarray(true_xy)
     labelled = (jnp.asarray(visibility) > 0)[..., own]
 
-    def total(which):  # Sums will do: both are over the same keypoints.
+    def total(which):  # Sums suffice: both are over the same keypoints.
         error = _distance(pred_xy[..., which, :], true_xy[..., own, :])
         return jnp.sum(jnp.where(labelled, error, 0.0), -1)
 
@@ -363,7 +363,7 @@ def _check_points(pred_xy, true_xy, visibility) -> None:
 
 
 def _check_leading(*, broadcast: bool = False, **shapes: tuple[int, ...]) -> None:
-    """Refuses leading axes that differ, which broadcasting would hide."""
+    """Raises for leading axes that differ, which broadcasting would hide."""
     same_rank = len({len(shape) for shape in shapes.values()}) == 1
     every_axis = zip(*shapes.values(), strict=False)
     axes = [set(axis) - ({1} if broadcast else set()) for axis in every_axis]

@@ -1,24 +1,24 @@
-"""The networks, by name: `build(name)` gives a `flax.linen.Module`.
+"""Registry of networks: `build(name)` returns a `flax.linen.Module`.
 
 `build(name).apply(variables, images, train=False)` returns the final output alone. With
 `train=True` it returns a tuple of all supervised outputs, the final one last; `init` runs
-with `train=True`. Images are [b, h, w, 3], float, normalised. `entry(name)` says what the
+with `train=True`. Images are [b, h, w, 3], float, normalized. `entry(name)` says what the
 output is, and the stride s of its maps:
 
     heatmaps              [b, h/s, w/s, k]
-    heatmaps and offsets  logits [b, h/s, w/s, k] and, of the same pixels, [b, ..., k, 2],
-                          (x, y) to the keypoint, pixels of the input; in training
+    heatmaps and offsets  logits [b, h/s, w/s, k] and offsets [b, h/s, w/s, k, 2] from each
+                          pixel to the keypoint, (x, y), pixels of the input; in training
                           auxiliary logits come before the pair
-    coordinates           [b, k, 2], (x, y) in units of the image, 0 at its centre, +-0.5
+    coordinates           [b, k, 2], (x, y) in units of the image, 0 at its center, +-0.5
                           at its edges
     coordinate bins       logits of x [b, k, split * w] and of y [b, k, split * h]
-    boxes                 two halves, see `faster_rcnn`; what is said above of `train` is
-                          not of them
+    boxes                 two halves, see `faster_rcnn`; the above description of `train`
+                          does not apply
 
 "deeppose" needs `rngs={"dropout": key}` to be applied with `train=True`.
 
 A network outside this package is named `package.module:attribute`; the attribute is a
-`Network`, whose `make` takes num_keypoints (but for boxes), norm and dtype.
+`Network`, whose `make` takes num_keypoints (except for boxes), norm and dtype.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ from pose_jax.models.simcc import SimCC
 from pose_jax.models.simple_baseline import SimpleBaseline
 
 Outputs: TypeAlias = str
-"""What methods ask for: "heatmaps", "heatmaps and offsets", "coordinates", "boxes", or a
-word of your own for a network and a method of your own."""
+"""Kind of outputs that a method requires: "heatmaps", "heatmaps and offsets",
+"coordinates", "boxes", or a name of your own for your own network and method."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,10 +58,10 @@ class Network:
     """A network of the registry.
 
     Attributes:
-      outputs: what it gives.
+      outputs: kind of its outputs.
       stride: pixels of the input from one pixel of its maps to the next; None where the
         output is not one map.
-      make: options to a module.
+      make: builds the module from options.
     """
 
     outputs: Outputs
@@ -100,7 +100,7 @@ _DTYPES = ("float32", "bfloat16")
 
 
 def entry(name: str) -> Network:
-    """The registered network of a name, or one from elsewhere.
+    """Returns a network by its registered name or import path.
 
     Args:
       name: a key of `MODELS`, or `package.module:attribute` of a `Network`.
@@ -124,13 +124,13 @@ def build(name: str, num_keypoints: int = 17, **options: Any) -> nn.Module:
 
     Args:
       name: a key of `MODELS`, or `package.module:attribute` of a `Network`.
-      num_keypoints: of the output, at least 1. Networks that give boxes have none.
+      num_keypoints: of the output, at least 1. Ignored for networks that output boxes.
       **options: attributes of the module. All have norm ("batch", "frozen" or "group";
-        deeppose takes the first alone) and dtype (of the computation: "float32" or
+        deeppose accepts only "batch") and dtype (of the computation: "float32" or
         "bfloat16"; parameters and outputs stay float32).
 
     Raises:
-      ConfigError: for an unknown name or option, or a value that cannot be.
+      ConfigError: for an unknown name or option, or an invalid value.
     """
     network = entry(name)
     if num_keypoints < 1:

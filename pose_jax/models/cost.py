@@ -1,4 +1,4 @@
-"""What a network costs: multiply-adds of a traced function; nothing is computed."""
+"""Cost of a network: counts multiply-adds of a traced function without running it."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ def multiply_adds(fn: Callable, *args: Any) -> tuple[int, int]:
       *args: arrays or `jax.ShapeDtypeStruct`s.
 
     Returns:
-      The true number (zero padding counts), and the number as the papers charge it:
-      they count a transposed convolution on its output grid, inserted zeros and all.
+      The true number (zero padding counts), and the number as the papers count it:
+      a transposed convolution on its output grid, including inserted zeros.
       Divided by 2^30, that is the "GFLOPs" in the tables of HRNet, Simple Baselines and
       DARK.
     """
@@ -48,7 +48,7 @@ def _count(jaxpr: Any) -> tuple[int, int]:
             charged += macs
             true += macs
         else:
-            times = parameters.get("length", 1)  # Of a scan.
+            times = parameters.get("length", 1)  # Iterations of a scan.
             for inner in map(_jaxpr_of, jax.tree.leaves(list(parameters.values()))):
                 if inner is not None:
                     inner_true, inner_charged = _count(inner)
@@ -58,6 +58,6 @@ def _count(jaxpr: Any) -> tuple[int, int]:
 
 
 def _jaxpr_of(parameter: Any) -> Any | None:
-    """The jaxpr that an equation's parameter is, closed or not; None if it is none."""
+    """Returns the jaxpr of an equation's parameter, closed or not; None if it is none."""
     jaxpr = getattr(parameter, "jaxpr", parameter)
     return jaxpr if hasattr(jaxpr, "eqns") else None

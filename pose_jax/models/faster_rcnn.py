@@ -1,19 +1,19 @@
 """Faster R-CNN (Ren et al., arXiv:1506.01497) for one class: people.
 
-Images [b, h, w, 3], normalised. A network has two halves, and its user makes boxes of the
-first one's outputs in between:
+Images [b, h, w, 3], normalized. A network has two halves; the caller computes proposals
+from the outputs of the first:
 
     features_and_proposals(images) -> features, a map [b, h/s, w/s, c] for each stride s;
-        objectness [b, a], logits; deltas [b, a, 4]. The a anchors go over maps, the finest
-        first, rows, columns, and `num_anchors` boxes at each feature.
+        objectness [b, a], logits; deltas [b, a, 4]. The a anchors are in the order of maps
+        (the finest first), rows, columns, and `num_anchors` boxes at each feature.
     classify(features, boxes_xyxy [b, n, 4]) -> person [b, n], logits; deltas [b, n, 4].
 
-Deltas are as of `codecs.boxes.encode`; both outputs are float32. Feature i of a map is at
-pixel s * i + `offset`. Boxes are in pixels of the input with the edges of the first pixel
-at 0 and 1: a box of all pixels is (0, 0, w, h).
+Deltas are those of `codecs.boxes.encode`; both outputs are float32. Feature i of a map is
+at pixel s * i + `offset`. Boxes are in pixels of the input with the edges of the first
+pixel at 0 and 1: a box of all pixels is (0, 0, w, h).
 
-What is below "box_head" and "rpn" sees the anchors and boxes of one method; "backbone" is
-torchvision's ResNet by name.
+Parameters below "box_head" and "rpn" depend on the anchors of a method; those below
+"backbone" are named as in torchvision's ResNet.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ _smaller = nn.initializers.normal(0.001)
 
 
 class Proposer(nn.Module):
-    """The region proposal network, one and the same for all maps.
+    """The region proposal network, shared by all maps.
 
     Attributes:
-      features: of its 3x3 convolution.
+      features: channels of its 3x3 convolution.
       num_anchors: boxes at each feature.
       dtype: of the computation.
     """
@@ -68,7 +68,7 @@ class BoxHead(nn.Module):
     """Two layers and two outputs: crops [b, n, h, w, c] -> [b, n] and [b, n, 4].
 
     Attributes:
-      features: of both layers.
+      features: outputs of each of the two layers.
       dtype: of the computation.
     """
 
@@ -88,7 +88,7 @@ class BoxHead(nn.Module):
 
 
 class _Detector(nn.Module):
-    """What the three networks share; each has `backbone` features and their strides."""
+    """Base class of the three networks; each has `backbone` features and their strides."""
 
     strides: ClassVar[tuple[int, ...]]
     offset: ClassVar[float]
@@ -96,7 +96,7 @@ class _Detector(nn.Module):
     crop_size: ClassVar[tuple[int, int]]
 
     def __call__(self, images, train: bool = False):
-        """Both halves, of one box: the whole image. For `init`."""
+        """Runs both halves, with the whole image as the only box; for `init`."""
         features, objectness, deltas = self.features_and_proposals(images, train)
         h, w = images.shape[1:3]
         boxes_xyxy = jnp.array([0, 0, w, h], jnp.float32)
@@ -118,7 +118,7 @@ class _Detector(nn.Module):
         raise NotImplementedError
 
     def crop(self, features, boxes_xyxy):
-        """The features in boxes, [b, n, h, w, c]."""
+        """Returns the features in boxes, [b, n, h, w, c]."""
         return self._crops(features[0], boxes_xyxy, self.strides[0])
 
     def _crops(self, maps, boxes_xyxy, stride):
@@ -126,29 +126,28 @@ class _Detector(nn.Module):
             geometry.roi_align,
             size=self.crop_size,
             stride=stride,
-            offset=self.offset + 0.5,  # From the middle of a pixel to its edge.
+            offset=self.offset + 0.5,  # From pixel center to edge.
         )
         return jax.vmap(crop)(maps, boxes_xyxy)
 
 
 class FasterRCNN(_Detector):
-    """One map, of an atrous ResNet: stride 8, as MultiPose's detector has it.
+    """One map of stride 8 from an atrous ResNet, as in MultiPose's detector.
 
-    All four stages are run over the image, the last one too, and a 1x1 convolution leaves
-    256 channels for the proposals and for the head's two layers. The TensorFlow detectors
-    of the time propose from the third stage and run the fourth in every box: there a
-    ResNet stage is run on 300 overlapping crops, here once. (The first form is that of
-    arXiv:1611.10012, the second that of R-FCN, arXiv:1605.06409.)
+    All four stages run on the image, and a 1x1 convolution reduces the map to 256 channels
+    for the proposals and the two layers of the head, as in R-FCN (arXiv:1605.06409). The
+    TensorFlow detectors of the time (arXiv:1611.10012) propose from the third stage and
+    run the fourth on each of 300 overlapping crops.
 
     Attributes:
-      depth: of the ResNet: 18, 50, 101 or 152.
+      depth: depth of the ResNet: 18, 50, 101 or 152.
       num_anchors: boxes at each feature.
       norm: of the ResNet: "batch", "frozen" or "group".
       dtype: of the computation; parameters and outputs are float32.
       remat: recompute the ResNet's blocks in the backward pass, to save memory.
       width: channels of the ResNet's first stage.
       features: channels of the map.
-      head_features: of the layers of the box head.
+      head_features: outputs of each layer of the box head.
     """
 
     depth: int
@@ -210,9 +209,9 @@ class Pyramid(nn.Module):
 class FasterRCNNPyramid(_Detector):
     """Maps P2 to P6 of a feature pyramid (arXiv:1612.03144): strides 4 to 64.
 
-    All of them propose. The features of a box come from P2 to P5 by its size, 4 +
-    log2(sqrt(w h) / 224) rounded down. It is cut from all four, and three of the crops are
-    thrown away: shapes that do not depend on the boxes.
+    Proposals come from all maps. The features of a box come from P2 to P5 by its size, 4 +
+    log2(sqrt(w h) / 224) rounded down. A box is cropped from all four and one crop is kept,
+    so that shapes do not depend on the boxes.
 
     Attributes: as of `FasterRCNN`.
     """
@@ -255,14 +254,14 @@ class FasterRCNNPyramid(_Detector):
 class FasterRCNNPocket(_Detector):
     """One map of stride 8, for CPUs, demos and tests.
 
-    Not from a paper; its encoder is `Pocket`'s. Boxes are cut from fewer channels and in
-    fewer cells, higher than wide as people are, and have a narrower head.
+    Not from a paper; its encoder is `Pocket`'s. Crops have fewer channels and fewer cells,
+    higher than wide as suits people, and the head is narrower.
 
     Attributes:
       num_anchors: boxes at each feature.
       norm, dtype, width, blocks: as of `Encoder`; parameters and outputs are float32.
-      features: channels that the head sees of the map.
-      head_features: of the layers of the box head.
+      features: channels of the map that the head uses.
+      head_features: outputs of each layer of the box head.
     """
 
     num_anchors: int = 3

@@ -1,12 +1,12 @@
-"""Stacked hourglasses (Newell et al., arXiv:1603.06937) as DARK's tables have them.
+"""Stacked hourglasses (Newell et al., arXiv:1603.06937) as in DARK's tables.
 
-Images [b, h, w, 3], normalised, height and width divisible by 32 and at least 64 ->
+Images [b, h, w, 3], normalized, height and width divisible by 32 and at least 64 ->
 heatmaps [b, h/4, w/4, k], of every stack when training. The network of the published code
-runs at 128x96 alone: its smallest maps, 2x1, are enlarged to 4x3. Here they are enlarged
+only works at 128x96: its smallest maps, 2x1, are enlarged to 4x3. Here they are enlarged
 to the size they were pooled from, which is the same at 128x96.
 
-Parameters are named as in that code, a level of the tree for every dot, but what it keeps
-in one list per kind lies together here, stack by stack, and what depends on the keypoints
+Parameters are named as in that code, with a level of the tree for every dot. However, its
+lists per kind are grouped by stack here, and parameters that depend on the keypoints are
 below head:
 
     hg.0.hg.3.1.0.conv2.weight   stack_0/hg/3/1/0/conv2/kernel
@@ -60,7 +60,7 @@ class Residual(nn.Module):
 
 
 class Level(nn.Module):
-    """One resolution of an hourglass: what stays, added to what goes down and up again.
+    """One resolution of an hourglass: the skip branch plus the down-and-up branch.
 
     `inner` is the next lower resolution, None at the lowest.
     """
@@ -92,7 +92,7 @@ class Levels(nn.Module):
 
 
 class Head(nn.Module):
-    """Heatmaps, and features from them for the next stack, if there is one."""
+    """Heatmaps, and features of them for the next stack, if there is one."""
 
     num_keypoints: int
     last: bool
@@ -112,7 +112,7 @@ class Head(nn.Module):
 
 
 class Stack(nn.Module):
-    """An hourglass and its heatmaps; returns these and the input of the next stack."""
+    """An hourglass and its heatmaps; returns them and the input of the next stack."""
 
     num_keypoints: int
     depth: int
@@ -134,16 +134,16 @@ class Stack(nn.Module):
 
 
 class Hourglass(nn.Module):
-    """Heatmaps from hourglasses one after the other, each with a loss of its own.
+    """Heatmaps from a sequence of hourglasses, each with its own loss.
 
     Attributes:
       num_keypoints: channels of each output.
-      stacks: how many hourglasses.
+      stacks: number of hourglasses.
       norm: "batch", "frozen" or "group".
       dtype: of the computation; parameters and outputs are float32.
       remat: recompute stacks in the backward pass: less memory, a third more time.
       width: channels inside a stack, divisible by 4.
-      depth: how often an hourglass halves its maps; images must be divisible by
+      depth: number of times an hourglass halves its maps; images must be divisible by
         2 * 2^depth and at least twice that.
     """
 

@@ -1,10 +1,10 @@
-"""HRNet (Sun et al., arXiv:1902.09212): high resolution from beginning to end.
+"""HRNet (Sun et al., arXiv:1902.09212): high-resolution maps throughout the network.
 
-Images [b, h, w, 3], normalised, height and width divisible by 32 -> heatmaps
+Images [b, h, w, 3], normalized, height and width divisible by 32 -> heatmaps
 [b, h/4, w/4, k]. Branches at strides 4, 8, 16 and 32, with C, 2C, 4C and 8C channels, run
 side by side; each module ends with every branch added to every other one.
 
-Parameters are named as in the published checkpoints, a level of the tree for every dot:
+Parameters are named as in the published checkpoints, with a tree level for every dot:
 `stage3.1.fuse_layers.0.2.1.running_var` is stage3/1/fuse_layers/0/2/1/var. The one
 exception: `final_layer` is called head here, as in every network of this package.
 """
@@ -24,7 +24,7 @@ from pose_jax.models.resnet import BasicBlock, Bottleneck, Stage
 
 
 class Down(nn.Module):
-    """3x3 convolutions, each of which halves the map; ReLU between them."""
+    """3x3 convolutions that each halve the map, with ReLU between them."""
 
     features: tuple[int, ...]
     conv: partial
@@ -39,7 +39,7 @@ class Down(nn.Module):
 
 
 class Transition(nn.Module):
-    """Brings the branches to their widths; a new one comes from the last by halving."""
+    """Converts branches to their widths; a new one is made by halving the last."""
 
     widths: tuple[int, ...]
     conv: partial
@@ -77,7 +77,7 @@ class Branches(nn.Module):
 
 
 class Fuse(nn.Module):
-    """The sum of all branches, brought to the shape of branch `to`."""
+    """The sum of all branches, resampled to the shape of branch `to`."""
 
     to: int
     conv: partial
@@ -115,7 +115,7 @@ class FuseLayers(nn.Module):
 
 
 class Module(nn.Module):
-    """Branches side by side, then their exchange."""
+    """Parallel branches, then the exchange between them."""
 
     blocks: int
     outputs: int
@@ -130,7 +130,7 @@ class Module(nn.Module):
 
 
 class Modules(nn.Module):
-    """One module after the other; all keep all branches, but the last gives `outputs`."""
+    """A sequence of modules; all keep all branches, but the last outputs `outputs`."""
 
     module: type[nn.Module]
     modules: int
@@ -154,13 +154,13 @@ class HRNet(nn.Module):
 
     Attributes:
       num_keypoints: channels of the output.
-      width: channels of that branch, C; each lower one has twice as many.
+      width: channels C of that branch; each lower branch has twice as many.
       norm: "batch", "frozen" or "group".
       dtype: of the computation; parameters and output are float32.
       remat: recompute modules in the backward pass: less memory, a third more time.
       stem_width: channels of the two convolutions before the first stage.
-      modules: in stages 2, 3 and 4, which have 2, 3 and 4 branches.
-      blocks: of a branch in a module, and of the first stage, which has one branch.
+      modules: number of modules in stages 2, 3 and 4, which have 2, 3 and 4 branches.
+      blocks: number of blocks of a branch in a module, and of the one-branch first stage.
     """
 
     num_keypoints: int
@@ -177,7 +177,7 @@ class HRNet(nn.Module):
         check_input(images, divisor=32)
         if min(self.modules) < 1 or len(self.modules) != 3:
             raise ValueError(
-                "modules must be three numbers, each at least 1: of stages 2, 3 and 4; "
+                "modules must be three numbers, each at least 1, for stages 2, 3 and 4; "
                 f"got {self.modules}."
             )
         maybe_remat = nn.remat if self.remat else lambda module: module

@@ -1,4 +1,4 @@
-"""Layers that every network here is built from: `ops` with parameters, and norms."""
+"""Layers of all networks: `ops` with parameters, and norms."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ DType: TypeAlias = str | jnp.dtype | type
 
 
 class Conv(nn.Module):
-    """`conv` with parameters "kernel" [k, k, in, out] and, if asked, "bias" [out].
+    """`conv` with parameters "kernel" [k, k, in, out] and optionally "bias" [out].
 
     Pads by half of the kernel unless `padding` is given.
     """
@@ -68,12 +68,12 @@ class ConvTranspose(nn.Module):
 
 
 class Coordinates(nn.Module):
-    """The last layer of a network that regresses: features [b, c] -> points [b, k, 2].
+    """The last layer of a regression network: features [b, c] -> points [b, k, 2].
 
-    Linear, with parameters "kernel" [c, 2k] and "bias" [2k]. At first its outputs are a
-    hundredth of what comes: all points are near 0, the centre, and the layers below are
-    not pulled by noise. In float32 whatever comes: bfloat16 would round a coordinate of
-    half a box to a 512th of the box.
+    Linear, with parameters "kernel" [c, 2k] and "bias" [2k]. Its initial scale is 1/100:
+    all points start near 0, the center, and noise does not drive the layers below. Always
+    computed in float32: bfloat16 would round a coordinate of half a box to 1/512 of the
+    box.
     """
 
     num_keypoints: int
@@ -89,10 +89,10 @@ class Coordinates(nn.Module):
 
 
 class FrozenBatchNorm(nn.Module):
-    """BatchNorm that neither measures nor learns: stored statistics, scale and bias.
+    """BatchNorm with fixed statistics, scale and bias.
 
     Same names and shapes as `flax.linen.BatchNorm`. Its parameters get no gradient; weight
-    decay is the optimiser's affair.
+    decay is up to the optimizer.
     """
 
     epsilon: float = 1e-5
@@ -113,11 +113,11 @@ class FrozenBatchNorm(nn.Module):
 
 
 class Norm(nn.Module):
-    """The normalisation after a convolution, by `kind`.
+    """The normalization after a convolution, by `kind`.
 
     "batch": PyTorch's BatchNorm2d(eps=1e-5, momentum=0.1); under data parallelism the
-    statistics are those of the whole batch. "frozen": see `FrozenBatchNorm`. "group": 32
-    groups, or as many as divide the channels; no state.
+    statistics are those of the global batch. "frozen": see `FrozenBatchNorm`. "group": 32
+    groups, or the greatest common divisor of 32 and the channels; no state.
     """
 
     kind: NormKind
@@ -140,7 +140,7 @@ class Norm(nn.Module):
 
 
 class ConvNorm(nn.Module):
-    """A convolution, "0", and its norm, "1": named as a Sequential of PyTorch."""
+    """A convolution "0" and its norm "1", named as in a PyTorch Sequential."""
 
     features: int
     kernel: int
@@ -158,14 +158,14 @@ def check_input(images: Array, *, divisor: int, remainder: int = 0) -> None:
     """Raises ValueError unless images are [b, h, w, 3] floats of a size that fits.
 
     Args:
-      images: what the network is given.
-      divisor: of height and width, pixels.
-      remainder: of that division; where it is not 0, sizes are of at least one divisor.
+      images: input of the network.
+      divisor: divisor of height and width, pixels.
+      remainder: remainder of that division; if it is not 0, sizes are at least one divisor.
     """
     if images.ndim != 4 or images.shape[-1] != 3:
         raise ValueError(f"images must be [b, h, w, 3]; got {images.shape}.")
     if not jnp.issubdtype(images.dtype, jnp.floating):
-        raise ValueError(f"images must be normalised floats; got {images.dtype}.")
+        raise ValueError(f"images must be normalized floats; got {images.dtype}.")
     h, w = images.shape[1:3]
     if remainder == 0:
         if h % divisor or w % divisor:

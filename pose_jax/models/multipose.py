@@ -1,16 +1,16 @@
 """MultiPose, or G-RMI (Papandreou et al., arXiv:1701.01779): heatmaps and offsets.
 
-Images [b, h, w, 3], normalised, height and width a multiple of 8 plus 1 (353x257) -> logits
-[b, h, w, k] of being within the radius of keypoint k, and offsets [b, h, w, k, 2], the way
-from there to the keypoint, (x, y) in pixels of the input.
+Images [b, h, w, 3], normalized, height and width a multiple of 8 plus 1 (353x257) -> logits
+[b, h, w, k] of lying within the radius of keypoint k, and offsets [b, h, w, k, 2] from each
+pixel to the keypoint, (x, y) in pixels of the input.
 
 An atrous ResNet of output stride 8, one 1x1 convolution, and bilinear interpolation with
-aligned corners: of 8n + 1 pixels there are n + 1 features, feature i at pixel 8i, and n + 1
-features become 8n + 1 pixels again.
+aligned corners: 8n + 1 pixels have n + 1 features, feature i at pixel 8i, and are
+interpolated back to 8n + 1 pixels.
 
-With `train=True` the outputs are (auxiliary logits, (logits, offsets)). The auxiliary ones
-come from halfway, by a head of their own which training alone needs: a finished model works
-without what is below params/auxiliary.
+With `train=True` the outputs are (auxiliary logits, (logits, offsets)). The auxiliary head
+is halfway through the network and only used in training: a trained model works without the
+parameters below params/auxiliary.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from pose_jax.models.resnet import DEPTHS, ResNet
 
 _STRIDE = 8
 
-# The paper has it on "layer 50" of 101. Counting convolutions, block 9 of layer3 ends with
-# the 49th and block 10 with the 52nd. At all depths: the one after which half are done.
+# The paper puts it on "layer 50" of 101. Counting convolutions, block 9 of layer3 ends with
+# the 49th and block 10 with the 52nd. Other depths: the block at half of the convolutions.
 _AUXILIARY_UNITS = {18: 1, 50: 1, 101: 9, 152: 14}
 
 
 class Auxiliary(nn.Module):
-    """The head of training alone; a level of its own, so that `head` means it too."""
+    """The training-only head, in its own tree level, so that its name is `head` too."""
 
     head: partial
 
@@ -43,7 +43,7 @@ class Auxiliary(nn.Module):
 
 
 def _outputs(network: nn.Module, features, halfway, train: bool):
-    """What both networks give; called inside one, whose attributes it reads."""
+    """Outputs of both networks; called inside a network, whose attributes it reads."""
     k = network.num_keypoints
     head = partial(
         Conv,
@@ -57,7 +57,7 @@ def _outputs(network: nn.Module, features, halfway, train: bool):
         return upsample_aligned(maps.astype(jnp.float32), factor=_STRIDE)
 
     both = head(3 * k, name="head")(features)
-    # Cut while they are small: cutting the large maps would be copying them.
+    # Split while they are small: splitting the large maps would copy them.
     logits = enlarge(both[..., :k])
     offsets = enlarge(both[..., k:].astype(jnp.float32) * network.offset_scale)
     final = logits, offsets.reshape(*logits.shape, 2)
@@ -72,16 +72,16 @@ class MultiPose(nn.Module):
 
     Attributes:
       num_keypoints: k of the outputs.
-      depth: of the ResNet: 18, 50, 101 or 152.
+      depth: depth of the ResNet: 18, 50, 101 or 152.
       norm: "batch", "frozen" or "group".
       dtype: of the computation; parameters, interpolation and outputs are float32.
       remat: recompute the ResNet's blocks in the backward pass, to save memory.
       width: channels of the ResNet's first stage.
-      auxiliary_unit: how many blocks of layer3 are below the auxiliary head; None: so
-        many that it is halfway through the network, 9 of 23 at depth 101.
-      offset_scale: what the offsets' channels are multiplied by, pixels. 1: the network
-        learns pixels, as the paper has it. The radius: it learns numbers in [-1, 1], and
-        sooner, since the heatmaps' learning rate suits them too.
+      auxiliary_unit: number of blocks of layer3 below the auxiliary head; None: halfway
+        through the network, 9 of 23 at depth 101.
+      offset_scale: factor of the offset channels, pixels. 1: the network predicts pixels,
+        as in the paper. The radius: it predicts numbers in [-1, 1], which trains faster,
+        since the heatmaps' learning rate suits them too.
     """
 
     num_keypoints: int
@@ -121,7 +121,7 @@ class MultiPose(nn.Module):
 class MultiPosePocket(nn.Module):
     """Heatmaps and offsets from a network for CPUs, demos and tests.
 
-    Not from the paper; its encoder is `Pocket`'s, with aligned features. The auxiliary
+    Not from the paper; the encoder is `Pocket`'s, with aligned features. The auxiliary
     head is before the last block.
 
     Attributes:
@@ -143,7 +143,7 @@ class MultiPosePocket(nn.Module):
         check_input(images, divisor=_STRIDE, remainder=1)
         _check_scale(self.offset_scale)
         encoder = Encoder(self.norm, self.dtype, self.width, self.blocks, aligned=True)
-        nn.share_scope(self, encoder)  # No level of its own in the tree of variables.
+        nn.share_scope(self, encoder)  # Variables have no extra level.
         return _outputs(self, *encoder(images, train), train)
 
 

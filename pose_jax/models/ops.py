@@ -1,12 +1,12 @@
-"""The operations of the networks: functions of maps and kernels, without parameters.
+"""Operations of the networks: functions of maps and kernels, without parameters.
 
 Maps are [b, h, w, c], convolution kernels [h, w, in, out]. Padding is explicit and
 symmetric as in PyTorch, never "SAME": published weights fit without a shift.
 
 Some operations have two forms with the same values and gradients: the *stock* form, one
 XLA operation, and a *fast* form for the CPU, where XLA's gradients of that operation are
-slow. `by_platform` is the only place that chooses between them, when a program is lowered:
-what is lowered for a GPU has the stock forms, whatever machine lowers it.
+slow. Only `by_platform` selects between them, when a program is lowered: a program for a
+GPU has the stock forms, whatever machine lowers it.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _forced: Form | None = None
 def use_forms(form: Form) -> Iterator[None]:
     """Traces one form of all operations inside a `with`, for tests and benchmarks.
 
-    Read while tracing: a function that was jitted before keeps the forms it has.
+    Takes effect while tracing: a function that is already jitted keeps its forms.
     """
     global _forced
     if form not in get_args(Form):
@@ -50,7 +50,7 @@ def use_forms(form: Form) -> Iterator[None]:
 def by_platform(fast: Callable, stock: Callable, *args: Array) -> Array:
     """fast(*args) in a program for the CPU, stock(*args) in one for anything else.
 
-    Both are traced, one is lowered. Works under jit, grad, vmap and remat.
+    Both are traced, but only one is lowered. Works under jit, grad, vmap and remat.
     """
 
     def named_fast(*args):
@@ -93,8 +93,8 @@ def _tap_conv_backward(stride, padding, dilation, saved, grad):
     flat = grad.reshape(-1, grad.shape[-1])
 
     def tap(i, j):  # -> [in, out]
-        seen = padded[:, i : i + h : stride, j : j + w : stride]
-        return seen.reshape(-1, x.shape[-1]).T @ flat
+        window = padded[:, i : i + h : stride, j : j + w : stride]
+        return window.reshape(-1, x.shape[-1]).T @ flat
 
     rows, columns = (range(0, n * dilation, dilation) for n in kernel.shape[:2])
     to_kernel = jnp.stack([tap(i, j) for i in rows for j in columns])
@@ -110,7 +110,7 @@ def _pointwise_conv(x, kernel, stride, padding, dilation):
 
 
 def _column_conv(x, kernel, stride, padding, dilation):
-    """A convolution as one matrix product of what each output sees."""
+    """A convolution as one matrix product of the window of each output (im2col)."""
     padded = _pad_maps(x, padding, 0)
     rows, columns = kernel.shape[:2]
     h = (padded.shape[1] - dilation * (rows - 1) - 1) // stride + 1
@@ -124,18 +124,18 @@ def _column_conv(x, kernel, stride, padding, dilation):
             j : j + (w - 1) * stride + 1 : stride,
         ]
 
-    seen = [tap(i, j) for i in range(rows) for j in range(columns)]
-    return jnp.concatenate(seen, axis=-1) @ kernel.reshape(-1, kernel.shape[-1])
+    windows = [tap(i, j) for i in range(rows) for j in range(columns)]
+    return jnp.concatenate(windows, axis=-1) @ kernel.reshape(-1, kernel.shape[-1])
 
 
-# With fewer input or output channels, or on smaller maps, XLA's own kernel gradient of a
-# convolution is as fast.
+# With fewer input or output channels, or on smaller maps, XLA's own kernel gradient is as
+# fast.
 _MIN_TAP_CHANNELS = 96
 _MIN_TAP_PIXELS = 48
 
 
 def _conv_form(x, kernel, stride, padding):
-    """The form of a convolution that is the fastest on the CPU, by its shapes."""
+    """Returns the fastest form of a convolution on the CPU for the given shapes."""
     if kernel.shape[:2] == (1, 1) and padding == 0:
         return _pointwise_conv
     if kernel.shape[:2] == (3, 3) and min(x.shape[1:3]) < 3 * stride:
@@ -156,9 +156,9 @@ def conv(
 ) -> Float[Array, "b H W d"]:
     """A convolution (correlation, as everywhere in deep learning) with zero padding.
 
-    Fast forms: a 1x1 kernel is a matrix product (its stock kernel gradient is 3 to 6 times
-    slower on the CPU); for wide 3x3 kernels the kernel gradient goes tap by tap; on
-    maps no larger than a 3x3 kernel all is one matrix product.
+    Fast forms: a 1x1 kernel is a matrix product; for wide 3x3 kernels the kernel gradient
+    is computed tap by tap; on maps no larger than a 3x3 kernel the whole convolution is one
+    matrix product.
 
     Args:
       x: maps.
@@ -184,8 +184,8 @@ def _stock_conv_transpose(x, kernel):
 
 
 def _phase_conv_transpose(x, kernel):
-    """One 2x2 convolution that makes all four phases (even and odd rows and columns) as
-    channels: output rows 2m and 2m+1 each see two rows of `x`."""
+    """One 2x2 convolution that computes all four phases (even and odd rows and columns) as
+    channels: output rows 2m and 2m+1 each depend on two rows of `x`."""
     b, h, w, c = x.shape
     d = kernel.shape[-1]
     phases = kernel.reshape(2, 2, 2, 2, c, d)  # [tap, phase, tap, phase, in, out]
@@ -202,7 +202,7 @@ def conv_transpose(
 ) -> Float[Array, "b 2*h 2*w d"]:
     """A 4x4 transposed convolution with stride 2 that doubles height and width.
 
-    The same as `flax.linen.ConvTranspose(d, (4, 4), (2, 2))`, and as PyTorch's
+    Equal to `flax.linen.ConvTranspose(d, (4, 4), (2, 2))`, and to PyTorch's
     `ConvTranspose2d(c, d, 4, stride=2, padding=1)` with the kernel [c, d, 4, 4] moved to
     [4, 4, c, d] and then *flipped* in both of its spatial axes.
 
@@ -223,7 +223,7 @@ def _pad_maps(x, padding, value):
 
 
 def _first_max(a, b):
-    """The maximum; at a tie all of the gradient goes to `a`; NaN stays NaN."""
+    """Returns the maximum; at a tie all of the gradient goes to `a`; NaN stays NaN."""
     return jnp.where((a >= b) | jnp.isnan(a), a, b)
 
 
@@ -232,7 +232,7 @@ def _stock_max_pool(x, window, stride):
 
 
 def _sliced_max_pool(x, window, stride):
-    """Maxima of strided slices, columns first, then rows."""
+    """Computes maxima of strided slices, columns first, then rows."""
     last_row, last_column = (n - window + 1 for n in x.shape[1:3])
     columns = x[:, :, 0:last_column:stride]
     for i in range(1, window):
@@ -272,23 +272,21 @@ def local_response_norm(
     beta: float = 0.75,
     alpha_per: Literal["element", "window"] = "element",
 ) -> Float[Array, "*b c"]:
-    """Divides by how active the channels around are: x / (k + alpha * sum x^2)^beta.
+    """Normalizes by the activity of adjacent channels: x / (k + alpha * sum x^2)^beta.
 
-    The sum is over the channel and its (n - 1) / 2 neighbours on either side; beyond the
-    first and the last channel there are zeros. The defaults are AlexNet's (Krizhevsky et
-    al., NeurIPS 2012). bfloat16 is computed in float32, where k + alpha * sum is more
-    than k.
+    The sum is over the channel and its (n - 1) / 2 neighbors on either side, with zeros
+    beyond the first and the last channel. The defaults are AlexNet's (Krizhevsky et al.,
+    NeurIPS 2012). bfloat16 is computed in float32, where k + alpha * sum exceeds k.
 
-    One form for all backends: a power of -3/4 is two roots, without which this takes
-    twice as long on the CPU (exp and log of every element). Shifted slices or a running
-    sum instead of the window have slower gradients.
+    One form for all backends. A power of -3/4 is computed by two roots, which is faster on
+    the CPU than exp and log. Shifted slices or a running sum have slower gradients.
 
     Args:
       x: maps, channels last.
       n: channels of a window, odd.
-      k: what is divided by at least, to the power of beta; positive.
-      alpha: weight of the sum.
-      beta: the power.
+      k: additive constant of the denominator; positive.
+      alpha: factor of the sum.
+      beta: exponent.
       alpha_per: "element": alpha times the sum, as AlexNet's paper writes it; "window":
         alpha / n times it, as Caffe and PyTorch do.
 
@@ -319,9 +317,9 @@ def local_response_norm(
 def upsample_nearest(
     x: Float[Array, "b h w c"], *, size: tuple[int, int]
 ) -> Float[Array, "b H W c"]:
-    """Repeats pixels: row i of H shows row floor(i * h / H) of h, columns likewise.
+    """Repeats pixels: row i of H is row floor(i * h / H) of h, columns likewise.
 
-    What PyTorch's `interpolate(mode="nearest")` does, also where H / h is no integer.
+    Equal to PyTorch's `interpolate(mode="nearest")`, also where H / h is not an integer.
 
     Args:
       x: maps.
@@ -342,14 +340,13 @@ def upsample_aligned(
 ) -> Float[Array, "b H W c"]:
     """Bilinear interpolation with aligned corners: n pixels become factor * (n - 1) + 1.
 
-    Pixel i of `x` is pixel factor * i of the output, exactly, on both axes: between two
-    neighbours there are factor - 1 new pixels, and none beyond the first and the last.
-    What PyTorch's `interpolate(mode="bilinear", align_corners=True)` does at these sizes;
+    Pixel i of `x` is exactly pixel factor * i of the output, on both axes: there are
+    factor - 1 new pixels between two neighbors, and none beyond the first and the last.
+    Equal to PyTorch's `interpolate(mode="bilinear", align_corners=True)` at these sizes;
     `jax.image.resize` aligns the edges of pixels instead.
 
-    One form for all backends: a sum of two neighbours for each of the phases, computed in
-    the type of `x`. As matrix products, value and gradient take over twice as long on the
-    CPU, and GPUs round their factors.
+    One form for all backends: a sum of two neighbors for each phase, computed in the type
+    of `x`. Matrix products are slower on the CPU, and GPUs round their factors.
 
     Args:
       x: maps.
@@ -374,7 +371,7 @@ def upsample_aligned(
 
 
 def space_to_depth(x: Float[Array, "b h w c"], block: int) -> Float[Array, "b H W d"]:
-    """Cuts maps into block x block patches; d runs over (row, column, channel)."""
+    """Splits maps into block x block patches; d runs over (row, column, channel)."""
     b, h, w, c = x.shape
     if h % block or w % block:
         raise ValueError(

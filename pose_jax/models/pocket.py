@@ -1,12 +1,12 @@
 """Pocket: a small heatmap network for CPUs, demos and tests.
 
-Images [b, h, w, 3], normalised, height and width divisible by 16 -> heatmaps
+Images [b, h, w, 3], normalized, height and width divisible by 16 -> heatmaps
 [b, h/4, w/4, k]. Not from a paper; the parts are bottleneck blocks (He et al.,
-arXiv:1512.03385) and lateral additions (Lin et al., arXiv:1612.03144), arranged by what
-two CPU cores do fast: 4x4 patches instead of a stem at full resolution, no 3x3 convolution
-above stride 8, 1x1 convolutions (matrix products) for most channels. The deepest features,
-at stride 32, see all of a 128x96 image, which telling left from right needs. The heatmaps
-leave from stride 8, four pixels to a cell.
+arXiv:1512.03385) and lateral additions (Lin et al., arXiv:1612.03144), chosen for speed on
+two CPU cores: 4x4 patches instead of a stem at full resolution, no 3x3 convolution at
+strides below 8, 1x1 convolutions (matrix products) for most channels. The deepest features,
+at stride 32, see all of a 128x96 image, which is needed to distinguish left from right. The
+heatmaps are computed at stride 8, four pixels per feature.
 """
 
 from __future__ import annotations
@@ -36,18 +36,18 @@ class Block(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Down to stride 32, and up again to stride 8 with lateral additions.
+    """Encoder down to stride 32 and up to stride 8, with lateral additions.
 
-    The encoder of all small networks here. Images [b, h, w, 3] -> features
-    [b, h/8, w/8, 3 * width] and the same before the last block.
+    Used by all small networks. Images [b, h, w, 3] -> features [b, h/8, w/8, 3 * width],
+    after and before the last block.
 
     Attributes:
       norm: "batch", "frozen" or "group".
       dtype: of the computation.
       width: channels of the 4x4 patches; 3, 4 and 6 times as many at strides 8, 16, 32.
       blocks: blocks at strides 8, 16 and 32 on the way down.
-      aligned: of images of 8n + 1 pixels, feature i at pixel stride * i, n + 1 of them at
-        stride 8; otherwise of 16n pixels, feature i of stride 8 at pixel 8i + 1.5.
+      aligned: if True, images have 8n + 1 pixels, and feature i is at pixel stride * i
+        (n + 1 at stride 8); else 16n pixels, and feature i of stride 8 is at 8i + 1.5.
     """
 
     norm: NormKind
@@ -63,7 +63,7 @@ class Encoder(nn.Module):
 
         if self.aligned:
             # Patch i begins at pixel 4i - 2: 8n + 1 pixels are 2n + 1 patches, and the
-            # next convolution can see as far to the right of its centre as to the left.
+            # next convolution reaches as far to the right of its center as to the left.
             images = jnp.pad(images, ((0, 0), (2, 1), (2, 1), (0, 0)))
         x = space_to_depth(images, 4)
         x = nn.relu(norm(name="stem_norm")(conv(self.width, 1, name="stem")(x)))
@@ -86,9 +86,9 @@ class Encoder(nn.Module):
         return x, before
 
     def _doubled(self, x, size: tuple[int, int]):
-        """Twice as many features, cut or filled up to `size` [h, w]."""
+        """Upsamples features by two, cropped or padded to `size` [h, w]."""
         h, w = size
-        if not self.aligned:  # Odd where 32 does not divide the image.
+        if not self.aligned:  # The size is odd where 32 does not divide the image.
             return x.repeat(2, axis=1).repeat(2, axis=2)[:, :h, :w]
         x = upsample_aligned(x, factor=2)
         missing = ((0, 0), (0, h - x.shape[1]), (0, w - x.shape[2]), (0, 0))
@@ -116,8 +116,8 @@ class Pocket(nn.Module):
         nn.share_scope(self, encoder)  # No level of its own in the tree of variables.
         x, _ = encoder(images, train)
 
-        # Near zero at first, as maps mostly are: otherwise the first hundreds of steps
-        # are spent on unlearning noise.
+        # Outputs start near zero, like most of a target: otherwise the first hundreds of
+        # steps only remove noise.
         x = Conv(
             4 * self.num_keypoints,
             1,

@@ -1,14 +1,14 @@
-"""ResNet (He et al., arXiv:1512.03385) as torchvision builds it, without the classifier.
+"""ResNet (He et al., arXiv:1512.03385) as in torchvision, without the classifier.
 
-Images [b, h, w, 3], normalised -> features [b, h/32, w/32, c], c = 512 (18) or 2048. The
-stride of a bottleneck is on its 3x3. Parameters are named as in PyTorch's checkpoints, a
-level of the tree for every dot: `layer1.0.conv1.weight` is layer1/0/conv1/kernel,
+Images [b, h, w, 3], normalized -> features [b, h/32, w/32, c], c = 512 (18) or 2048. The
+stride of a bottleneck is on its 3x3. Parameters are named as in PyTorch's checkpoints, with
+a tree level for every dot: `layer1.0.conv1.weight` is layer1/0/conv1/kernel,
 `layer1.0.downsample.1.running_var` is layer1/0/downsample/1/var.
 
 At a smaller output stride the last stages are *atrous* (DeepLab: Chen et al.,
-arXiv:1606.00915): their strides are left out, and what comes after sees as far as before by
-a wider spacing of its taps. Parameters are the same, and so are the features, those between
-them beside.
+arXiv:1606.00915): their strides are removed, and later convolutions are dilated to keep
+their receptive field. Parameters are unchanged, and so are the features, with additional
+ones between them.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Downsample(nn.Module):
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions; `dilations` are theirs."""
+    """Two 3x3 convolutions with the given `dilations`."""
 
     width: int
     stride: int
@@ -92,13 +92,13 @@ class Stage(nn.Module):
     """Blocks of one width; the first one has the stride.
 
     Attributes:
-      block: BasicBlock, Bottleneck, or one with their first four attributes.
-      width: its first.
-      blocks: how many.
-      stride: of the first block.
-      conv: makes convolutions.
-      norm: makes norms.
-      dilations: pixels between the taps where the stride is or was, and of all 3x3
+      block: BasicBlock, Bottleneck, or a module with their first four attributes.
+      width: width of the blocks.
+      blocks: number of blocks.
+      stride: stride of the first block.
+      conv: constructor of convolutions.
+      norm: constructor of norms.
+      dilations: dilation of the convolution that has (or had) the stride, and of all 3x3
         convolutions after it.
     """
 
@@ -112,7 +112,7 @@ class Stage(nn.Module):
 
     @nn.compact
     def __call__(self, x, keep: int | None = None):
-        """The features; with `keep` also those after so many blocks."""
+        """Returns the features; with `keep` also those after this number of blocks."""
         kept = None
         for i in range(self.blocks):
             stride = self.stride if i == 0 else 1
@@ -126,7 +126,7 @@ class Stage(nn.Module):
         return x if keep is None else (x, kept)
 
 
-# Block and blocks a stage, by depth.
+# Block type and blocks per stage, by depth.
 DEPTHS = {
     18: (BasicBlock, (2, 2, 2, 2)),
     50: (Bottleneck, (3, 4, 6, 3)),
@@ -144,8 +144,8 @@ class ResNet(nn.Module):
       dtype: of the computation; parameters are float32.
       remat: recompute blocks in the backward pass: less memory, a third more time.
       width: channels of the first stage, before expansion; each stage doubles them.
-      output_stride: pixels of the image from one feature to the next: 32; or 16 or 8,
-        where the last stage or the last two are atrous.
+      output_stride: pixels of the image from one feature to the next: 32; or 16 or 8, with
+        the last one or two stages atrous.
     """
 
     depth: int
@@ -164,10 +164,10 @@ class ResNet(nn.Module):
         keep: tuple[int, int] | None = None,
         all_stages: bool = False,
     ):
-        """The features.
+        """Returns the features.
 
-        With `keep` = (stage, n) also those of layerSTAGE's n-th block; with `all_stages`
-        a list of the features of each stage instead.
+        With `keep` = (stage, n) also those of the n-th block of layerSTAGE; with
+        `all_stages` a list of the features of each stage instead.
         """
         if self.output_stride not in (8, 16, 32):
             raise ValueError(
@@ -187,9 +187,9 @@ class ResNet(nn.Module):
             width, stride = self.width * 2**i, 1 if i == 0 else 2
             before = dilation
             if total * stride > self.output_stride:
-                # The convolution whose stride goes still reads the finer maps, where the
-                # taps are as far apart as in the stage before; only what follows read
-                # every second pixel of them. torchvision dilates so, DeepLab's slim too.
+                # The convolution that loses its stride still reads the finer maps, so it
+                # keeps the dilation of the previous stage; only later ones are dilated
+                # further. torchvision and DeepLab's slim code do the same.
                 dilation, stride = dilation * stride, 1
             total *= stride
             stage = Stage(

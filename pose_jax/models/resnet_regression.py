@@ -1,9 +1,9 @@
-"""Coordinates straight from a ResNet: what DeepPose's idea is with a later network.
+"""Coordinates regressed by a ResNet: DeepPose's approach with a later network.
 
-Images [b, h, w, 3], normalised, height and width divisible by 32 -> coordinates [b, k, 2],
-(x, y) in units of the image: 0 at its centre, +-0.5 at its edges. The mean over the last
-maps and one linear layer, as ResNet has for ImageNet's classes (He et al.,
-arXiv:1512.03385). No cascade is needed to train it, though it can be a stage of one.
+Images [b, h, w, 3], normalized, height and width divisible by 32 -> coordinates [b, k, 2],
+(x, y) in units of the image: 0 at its center, +-0.5 at its edges. Global average pooling
+and one linear layer, as in ResNet's ImageNet classifier (He et al., arXiv:1512.03385). It
+can be trained alone or as a stage of a cascade.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ class ResNetRegression(nn.Module):
 
     Attributes:
       num_keypoints: how many points.
-      depth: of the ResNet: 18, 50, 101 or 152.
+      depth: depth of the ResNet: 18, 50, 101 or 152.
       norm: "batch", "frozen" or "group".
       dtype: of the ResNet's computation; parameters, mean, last layer and output are
         float32.
       remat: recompute the ResNet's blocks in the backward pass, to save memory.
       width: channels of the ResNet's first stage.
-      pool: "mean", over the last maps; "none": the linear layer sees every place of them,
-        as DeepPose's first fully connected one does, and is of one input size.
+      pool: "mean", over the last maps; "none": the linear layer sees all positions, as in
+        DeepPose's first fully connected layer, and requires one input size.
     """
 
     num_keypoints: int

@@ -1,8 +1,8 @@
 """SimpleBaseline (Xiao et al., arXiv:1804.06208): ResNet and three deconvolutions.
 
-Images [b, h, w, 3], normalised, height and width divisible by 32 -> heatmaps
+Images [b, h, w, 3], normalized, height and width divisible by 32 -> heatmaps
 [b, h/4, w/4, k]. `final_layer` of the published checkpoints is called head here, as in
-every network of this package; their root holds what is below backbone here.
+every network of this package; the parameters below backbone are at their root.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class SimpleBaseline(nn.Module):
 
     Attributes:
       num_keypoints: channels of the output.
-      depth: of the ResNet: 18, 50, 101 or 152.
+      depth: depth of the ResNet: 18, 50, 101 or 152.
       norm: "batch", "frozen" or "group".
       dtype: of the computation; parameters and output are float32.
       remat: recompute the ResNet's blocks in the backward pass, to save memory.

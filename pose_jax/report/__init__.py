@@ -1,5 +1,5 @@
-"""`pose-jax report`: a run as one HTML file, for people who were not there.
+"""`pose-jax report`: a summary of a run as one HTML file.
 
-`run` writes the page; `files` and `look` read a run and predict with its model; each other
-file is one section or two. `html` has the elements, tables and charts.
+`run` writes the page; `files` reads a run and `look` predicts with its model; `html` has
+elements, tables and charts; the other modules contain the sections.
 """

@@ -1,4 +1,4 @@
-"""Section "Learning curves": losses and the metrics that people look for."""
+"""Section "Learning curves": losses and key metrics."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ Lines = dict[str, list[tuple[int, float]]]
 """Steps and values by label."""
 
 MIN_POINTS = 3
-"""A line of fewer points is not drawn."""
+"""Lines with fewer points are not drawn."""
 
 _SPEED = {
     "lr": "learning rate",
     "images_per_second": "images per second",
     "input_bound_percent": "waiting for input, % of the time",
 }
-"""Drawn out of sight, and their titles."""
+"""Titles of the curves that are collapsed by default."""
 
 
 def curves(files: Files) -> html.Section:
-    """The section."""
+    """Builds the section."""
     shown = panels(files.log)
     speed = [_chart(n, shown.pop(n)) for n in _SPEED.values() if n in shown]
     charts = [_chart(title, lines) for title, lines in shown.items()]
-    words = "Over the steps of each phase."
+    words = "Values by step of each phase."
     content: list[Any] = [words, _grid(charts)] if charts else []
     evaluations = sum(any(map(key_metric, line)) for line in files.log)
     if not files.log:
         content.append("No metrics logged yet.")
     elif not charts or evaluations < MIN_POINTS:
-        words = f"Curves have at least {MIN_POINTS} points; evaluations so far:"
+        words = f"Curves require at least {MIN_POINTS} points; evaluations so far:"
         content.append(f"{words} {evaluations}.")
     if speed:
         content.append(html.details("Learning rate and throughput", _grid(speed)))
@@ -45,9 +45,9 @@ def curves(files: Files) -> html.Section:
 
 
 def panels(log: Sequence[Mapping[str, Any]]) -> dict[str, Lines]:
-    """The lines of each chart by its title: what training logs, then key metrics.
+    """Returns the lines of each chart by its title: training logs, then key metrics.
 
-    A line has at least MIN_POINTS points, and one of a metric changes.
+    Lines with fewer than MIN_POINTS points and constant metrics are omitted.
     """
     several = len({line["phase"] for line in log}) > 1
     logged: dict[str, Lines] = {}
@@ -67,7 +67,7 @@ def panels(log: Sequence[Mapping[str, Any]]) -> dict[str, Lines]:
                 label = f"{label} {line['phase']}".strip()
             lines = group.setdefault(title, {})
             lines.setdefault(label, []).append((line["step"], value))
-    found = {}
+    charts = {}
     for title, lines in {**logged, **metrics}.items():
         least = 2 if title in metrics else 1
         lines = {
@@ -76,8 +76,8 @@ def panels(log: Sequence[Mapping[str, Any]]) -> dict[str, Lines]:
             if len(points) >= MIN_POINTS and len({y for _, y in points}) >= least
         }
         if lines:
-            found[title] = lines
-    return found
+            charts[title] = lines
+    return charts
 
 
 def _grid(charts: Sequence[html.Html]) -> html.Html:
@@ -95,7 +95,7 @@ def _chart(title: str, lines: Lines) -> html.Html:
         if steep:
             axes.set_yscale("log")
         axes.set_xlabel("step")
-        if any(lines):  # Their labels.
+        if any(lines):  # Any label that is not empty.
             axes.figure.legend(loc="outside lower center", ncols=3)
 
     height = 2.4 + 0.25 * any(lines) * -(-len(lines) // 3)

@@ -1,4 +1,4 @@
-"""What a run directory holds, finished or not."""
+"""Reads the contents of a run directory, finished or not."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from pose_jax.errors import InputError
 from pose_jax.evaluation import text
 from pose_jax.report import html
 from pose_jax.runs import log as log_lib
-from pose_jax.runs import states
+from pose_jax.runs import model as model_lib
 
 
 @dataclasses.dataclass(frozen=True)
 class Files:
-    """A run directory, read.
+    """The contents of a run directory.
 
     Attributes:
       run: the directory.
-      config: RUN/config.json; of a model without one, what its manifest has of it.
-      given: whether there is a RUN/config.json.
-      manifest: of RUN/model, if there is a model.
+      config: RUN/config.json; for a model without it, the sections in its manifest.
+      given: whether RUN/config.json exists.
+      manifest: the manifest of RUN/model, or None.
       log: the lines of metrics.jsonl.
-      evaluations: of RUN/eval: metrics by (source of boxes, decoder); a detector has one,
-        ("images", "pose-jax eval").
-      notes: what could not be read.
+      evaluations: metrics in RUN/eval by (box source, decoder); for a detector the only key
+        is ("images", "pose-jax eval").
+      notes: messages about unreadable files.
     """
 
     run: Path
@@ -39,18 +39,18 @@ class Files:
     notes: tuple[str, ...]
 
     def data(self, use: str) -> Mapping[str, Any]:
-        """The section of the data to "train" on or to "eval" on; {} if not known."""
+        """Returns the data section for "train" or "eval"; {} if unknown."""
         if use == "eval" and self.manifest is not None:
             return self.manifest.get("data") or {}
         return self.config.get("data", {}).get(use, {})
 
     def steps(self, phase: str) -> int | None:
-        """The number of steps of a phase in the config."""
+        """Returns the number of steps of a phase in the config."""
         own = self.config.get("phases", {}).get(phase, {}).get("train", {})
         return {**self.config.get("train", {}), **own}.get("steps")
 
     def scores(self) -> tuple[str, Mapping[str, Any]]:
-        """When the training evaluated last, in words, and the metrics."""
+        """Returns a description of the last evaluation in training, and its metrics."""
         if self.manifest is not None:
             return "end of training", self.manifest.get("scores", {})
         for line in reversed(self.log):
@@ -60,9 +60,9 @@ class Files:
         return "", {}
 
     def why_no_model(self) -> str:
-        """How far a run without a readable model is, in a sentence or two."""
+        """Describes the state of a run without a readable model in one or two sentences."""
         if (self.run / "model").is_dir():
-            return "The model cannot be read: scores and predictions are missing."
+            return "The model cannot be read: scores and predictions are not shown."
         what = "There is no model yet: training has not finished."
         if not self.log:
             return f"{what} No metrics logged yet."
@@ -71,25 +71,25 @@ class Files:
         of = "" if total is None else f" of {total}"
         when = f", at {html.clock(last['time'])}" if "time" in last else ""
         step = f"step {last['step']}{of} of phase {last['phase']!r}"
-        return f"{what} The log ends at {step}{when}."
+        return f"{what} The last log entry is {step}{when}."
 
 
 def read(run: Path) -> Files:
     """Reads a run directory.
 
     Raises:
-      InputError: there is none, or it holds neither a config nor a model.
+      InputError: the directory is missing, or has neither a config nor a model.
     """
     if not run.is_dir():
         raise InputError(f"{run}: no such run directory.")
     path, notes, manifest, config = run / "config.json", [], None, {}
     if (run / "model").is_dir():
         try:
-            manifest = states.load_manifest(run / "model")
+            manifest = model_lib.load_manifest(run / "model")
         except InputError as error:
             notes.append(str(error))
     elif not path.is_file():
-        raise InputError(f"{run}: not a run: it has neither config.json nor a model.")
+        raise InputError(f"{run} is not a run: it has neither config.json nor a model.")
     if path.is_file():
         config = _json_object(path, notes) or {}
     elif manifest is not None:
@@ -97,10 +97,10 @@ def read(run: Path) -> Files:
         config["data"] = {"eval": manifest.get("data") or {}}
     evaluations = {}
     for file in sorted(run.glob("eval/*/**/metrics.json")):
-        found = _json_object(file, notes)
+        metrics = _json_object(file, notes)
         source, *decoder = file.parent.relative_to(run / "eval").parts
-        if found is not None:
-            evaluations[source, "/".join(decoder) or "pose-jax eval"] = found
+        if metrics is not None:
+            evaluations[source, "/".join(decoder) or "pose-jax eval"] = metrics
     return Files(
         run=run,
         config=config,
@@ -114,11 +114,11 @@ def read(run: Path) -> Files:
 
 def _json_object(path: Path, notes: list[str]) -> dict[str, Any] | None:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        if isinstance(found, dict):
-            return found
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(content, dict):
+            return content
         reason = "not a JSON object"
     except (OSError, ValueError) as error:
         reason = str(error)
-    notes.append(f"{path} cannot be read and is left out: {reason}.")
+    notes.append(f"{path} cannot be read and is ignored: {reason}.")
     return None

@@ -1,7 +1,7 @@
-"""HTML files that need nothing beside themselves: elements, tables, charts, one style.
+"""Self-contained HTML files: elements, tables, charts and a style sheet.
 
-No link leads out of a page, no script is in it, pictures are inside. Markup is made by
-`tag` alone, which escapes all text that is not markup already.
+Pages have no external links and no scripts; pictures are embedded. All markup is created by
+`tag`, which escapes all text that is not markup.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from PIL import Image
 
 
 class Html(str):
-    """Markup. Any other text is escaped on its way into it."""
+    """Markup. All other text is escaped when it is inserted into markup."""
 
 
 def safe(*parts: Any) -> Html:
@@ -30,7 +30,7 @@ def safe(*parts: Any) -> Html:
 
 
 def tag(name: str, *content: Any, **attributes: Any) -> Html:
-    """An element; `class_` and `aria_label` stand for class and aria-label."""
+    """Makes an element; `class_` and `aria_label` become class and aria-label."""
     words = "".join(
         f' {key.rstrip("_").replace("_", "-")}="{html.escape(str(value))}"'
         for key, value in attributes.items()
@@ -40,7 +40,7 @@ def tag(name: str, *content: Any, **attributes: Any) -> Html:
 
 
 def picture(image: np.ndarray, alt: str) -> Html:
-    """Pixels as an element that has them inside."""
+    """Makes an image element with embedded pixels."""
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, format="JPEG", quality=85, subsampling=0)
     source = "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
@@ -53,7 +53,7 @@ def picture(image: np.ndarray, alt: str) -> Html:
 def table(
     head: Sequence[Any], rows: Iterable[Sequence[Any] | Html], class_: str = "numbers"
 ) -> Html:
-    """A table that scrolls by itself where it is wider than the page."""
+    """Makes a table, which scrolls horizontally if it is wider than the page."""
     made = [cells if isinstance(cells, Html) else row(cells) for cells in rows]
     heads = (tag("th", breakable(cell), scope="col") for cell in head)
     top = tag("thead", tag("tr", *heads)) if head else ""
@@ -62,7 +62,7 @@ def table(
 
 
 def breakable(name: str, after: str = "@") -> Html:
-    """A name that may go on in the next line, for narrow screens."""
+    """Allows line breaks in a name, for narrow screens."""
     return Html(html.escape(name).replace(after, f"{after}<wbr>"))
 
 
@@ -76,17 +76,17 @@ def facts(given: Mapping[str, Any]) -> Html:
 
 
 class Section(Html):
-    """Markup of one section of a page.
+    """Markup of a section of a page.
 
     Attributes:
-      link: leads to it.
+      link: a link to the section.
     """
 
     link: Html
 
 
 def section(name: str, title: str, *content: Any) -> Section:
-    """A section; of its content, what is not markup becomes paragraphs."""
+    """Makes a section; content that is not markup becomes paragraphs."""
     parts = [p if isinstance(p, Html) else tag("p", p, class_="aside") for p in content]
     made = Section(tag("section", tag("h2", title), *parts, id=name))
     made.link = tag("a", title, href=f"#{name}")
@@ -94,21 +94,21 @@ def section(name: str, title: str, *content: Any) -> Section:
 
 
 def details(words: str, *content: Any) -> Html:
-    """What a click on some words opens."""
+    """Makes content that is collapsed below a summary."""
     return tag("details", tag("summary", words), *content)
 
 
 def figure(
     class_: str, pictures: Iterable[Html], name: str, facts: Iterable[str]
 ) -> Html:
-    """Pictures side by side, under them what they show and facts of it."""
+    """Makes a figure of pictures side by side, with a name and facts as caption."""
     caption = tag("figcaption", tag("b", name), " ", " · ".join(facts))
     shown = tag("div", *pictures, class_="pictures")
     return tag("figure", shown, caption, class_=class_)
 
 
 def number(value: Any) -> str:
-    """A value of a metric or a setting, as short as it can be."""
+    """Formats the value of a metric or a setting."""
     if value is None or value != value:
         return "–"
     if isinstance(value, bool | str):
@@ -133,13 +133,13 @@ def duration(seconds: float) -> str:
 
 # -------------------------------------------------------------------------------- charts
 
-INK = "#010203"  # Becomes the text colour of the page, in light and in dark.
+INK = "#010203"  # Replaced by the text color of the page, in light and dark mode.
 COLOURS = (
     "#3b82f6", "#e8790c", "#10a37f", "#e5484d", "#8e5be8", "#0ea5b7", "#c2588f",
     "#84912a", "#7c8594", "#b7791f",
 )  # fmt: skip
 _STYLE = {
-    "svg.fonttype": "none",  # Text stays text.
+    "svg.fonttype": "none",  # Keeps text as text.
     "text.parse_math": False,
     "text.color": INK,
     "axes.edgecolor": INK,
@@ -162,7 +162,7 @@ _STYLE = {
 
 
 def chart(title: str, draw: Callable[[Any], None], height: float = 2.4) -> Html:
-    """What `draw` puts on matplotlib's axes, as markup in the colours of the page."""
+    """Converts the matplotlib axes drawn by `draw` to markup in the colors of the page."""
     import matplotlib
     from cycler import cycler
     from matplotlib.figure import Figure  # No display, no global state of pyplot.
@@ -175,7 +175,7 @@ def chart(title: str, draw: Callable[[Any], None], height: float = 2.4) -> Html:
         silent = dict.fromkeys(("Date", "Creator", "Format", "Type"))
         figure.savefig(text, format="svg", metadata=silent)
     svg = text.getvalue()
-    # Inside HTML: no prologue, no name spaces, no ids that every chart would repeat.
+    # Inline SVG: no prologue, no namespaces, no ids, which would repeat in every chart.
     svg = svg[svg.index("<svg") :].strip().replace(INK, "currentColor")
     svg = re.sub(r'\s+xmlns(:\w+)?="[^"]*"', "", svg).replace("xlink:href", "href")
     svg = re.sub(r'<g id="[^"]*"', "<g", svg)
@@ -194,7 +194,7 @@ def page(
     sections: Sequence[Section],
     notes: Iterable[str] = (),
 ) -> str:
-    """A document of sections, with links to them and with notes above."""
+    """Makes a document of sections, with links to them and notes at the top."""
     body = tag(
         "main",
         tag("h1", name),
@@ -207,7 +207,7 @@ def page(
 
 
 def document(title: str, body: Html) -> str:
-    """A whole HTML file."""
+    """Makes a complete HTML file."""
     head = safe(
         Html('<meta charset="utf-8">'),
         Html('<meta name="viewport" content="width=device-width, initial-scale=1">'),

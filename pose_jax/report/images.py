@@ -1,4 +1,4 @@
-"""Section "Images": the boxes of a detector beside the ground truth."""
+"""Section "Images": the boxes of a detector and the ground truth."""
 
 from __future__ import annotations
 
@@ -9,32 +9,32 @@ from pose_jax.report.look import Images, kinds
 
 
 def gallery(images: Images) -> html.Section:
-    """The section."""
+    """Builds the section."""
     table, boxes = images.table, images.boxes
-    labelled = table.ground_truth is not None
+    labeled = table.ground_truth is not None
     truth = table.ground_truth or table
     people = [
         int((~truth.crowd[truth.people_of_image(int(i))]).sum()) for i in boxes.row
     ]
-    words = "The data have no labels: predictions only, evenly spaced."
-    if labelled:
+    words = "The data has no labels: evenly spaced predictions."
+    if labeled:
         missed, false = images.false_negatives.sum(), images.false_positives.sum()
         words = (
-            f"Sorted by false negatives plus false positives. A box counts from a score of "
-            f"{of_boxes.SURE:g} and matches a person from an IoU of 0.5; inside a crowd "
-            f"region it is no false positive. {sum(people) - missed} of {sum(people)} "
-            f"people are detected, with {false} false positives. Boxes are orange, with "
-            "their scores (thin: not counted); ground-truth boxes are green, crowd regions "
-            "grey."
+            "Sorted by false negatives plus false positives. Boxes with a score of "
+            f"{of_boxes.SURE:g} or more count, and match people at an IoU of at least 0.5; "
+            f"in crowd regions they are not false positives. {sum(people) - missed} of "
+            f"{sum(people)} people are detected, with {false} false positives. Predicted "
+            "boxes are orange, with their scores (thin lines: not counted), ground-truth "
+            "boxes green, crowd regions gray."
         )
     content = []
-    for kind, places in kinds(images.order, labelled).items():
+    for kind, places in kinds(images.order, labeled).items():
         figures = []
         for place in places:
             image = int(boxes.row[place])
             name = f"image {table.image_ids[image]}"
             facts = [f"{boxes.valid[place].sum()} boxes"]
-            if labelled:
+            if labeled:
                 facts = [
                     f"{people[place]} people",
                     f"{images.false_negatives[place]} false negatives",

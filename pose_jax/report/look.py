@@ -1,7 +1,7 @@
-"""What a run's model predicts for its evaluation data, and how far off it is.
+"""Predictions of a run's model on its evaluation data, and their errors.
 
-n people or images, k keypoints. Points, boxes and errors are in the image frame, in pixels.
-All that a report needs of `pose_jax.evaluation` to predict and to measure is here.
+n people or images, k keypoints. Points, boxes and errors are in image pixels. This module
+contains all uses of `pose_jax.evaluation` for prediction and measurement in a report.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from pose_jax.evaluation import boxes as of_boxes
 from pose_jax.evaluation import lengths, pictures
 from pose_jax.evaluation import poses as of_poses
 from pose_jax.evaluation.predictor import Predictor
-from pose_jax.runs import directory
+from pose_jax.runs import model as model_lib
 from pose_jax.types import Boxes, Panel, Poses
 
 OF_A_KIND = 8
-"""So many of the best, of the median and of the worst are shown."""
+"""Number of best, median and worst examples to show."""
 
 INSPECTED = 2
-"""So many of them inside the network."""
+"""Number of them to show in the section "Inside the network"."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,16 +41,16 @@ class People:
     Attributes:
       table: the data.
       poses: n predictions.
-      total: of how many people these are a part.
-      decoder: that was used.
-      error: [n, k] pixels; NaN where there is no label.
-      length: that errors are divided by; None without labels.
-      relative: [n] mean error over the root of the box's area; 0 without labels.
-      keypoints: of `poses.per_keypoint`.
-      oks: [n], or None where the set has no sigmas or the data no labels.
-      order: [n] places, the best first; without labels as they came.
-      panels: of the method, each with the titles and pictures of the people of `shown`.
-      shown: their places.
+      total: number of people in the evaluation data.
+      decoder: the decoder that was used.
+      error: [n, k] pixels; NaN without label.
+      length: reference length of the errors; None without labels.
+      relative: [n] mean error over the square root of the box area; 0 without labels.
+      keypoints: the result of `poses.per_keypoint`.
+      oks: [n], or None if the set has no sigmas or the data no labels.
+      order: [n] indices of the predictions, best first; unsorted without labels.
+      panels: panels of the method, each with titles and pictures of the people in `shown`.
+      shown: indices of the people in `panels`.
     """
 
     table: Table
@@ -72,7 +72,7 @@ class People:
         return f"image {image}, annotation {self.table.ids[row]}"
 
     def mean_error(self, place: int) -> float:
-        """Of the labelled keypoints of one person, in pixels."""
+        """Returns the mean error of the labeled keypoints of a person, in pixels."""
         error = self.error[place]
         return float(error[np.isfinite(error)].mean())
 
@@ -84,10 +84,10 @@ class Images:
     Attributes:
       table: the data.
       boxes: n predictions.
-      total: of how many images these are a part.
+      total: number of images in the evaluation data.
       false_negatives: [n] people without a box, see `boxes.box_errors`.
       false_positives: [n] boxes without a person.
-      order: [n] places, the fewest errors first; without labels as they came.
+      order: [n] indices of the images, fewest errors first; unsorted without labels.
     """
 
     table: Table
@@ -101,19 +101,19 @@ class Images:
 def look(
     run: Path, manifest: Mapping[str, Any], count: int, data: str | None
 ) -> People | Images:
-    """Predicts at most `count` people, or images, and measures each.
+    """Predicts and measures at most `count` people or images.
 
     Raises:
-      InputError: the data are not there or do not fit.
+      InputError: the data are missing or do not match the model.
     """
     if not manifest.get("data"):
-        raise InputError(f"{run}: this model names no evaluation data.")
-    loaded = directory.load(run)
+        raise InputError(f"{run}: the manifest of the model has no evaluation data.")
+    loaded = model_lib.load(run)
     method = loaded.method()
     table = loaded.eval_table(data=data)
     rows = rows_lib.of(method.view).default(table, training=False)
     picked = rows[pictures.evenly(len(rows), count)]
-    # One device takes batches of any size; the readers give the same pixels.
+    # One device supports batches of any size; all readers return the same pixels.
     mesh = sharding_lib.make_mesh(jax.devices()[:1])
     config = dataclasses.replace(loaded.input, reader="numpy")
     poses = Predictor(method, mesh)(loaded.variables, table, config, picked)
@@ -134,7 +134,7 @@ def look(
 
 
 def measured_boxes(table: Table, boxes: Boxes) -> dict[str, np.ndarray]:
-    """The fields of `Images` that compare with labels."""
+    """Computes the fields of `Images` that depend on labels."""
     missed = false = np.zeros(len(boxes.row), int)
     if table.ground_truth is not None:
         missed, false = of_boxes.box_errors(table, boxes)
@@ -143,9 +143,9 @@ def measured_boxes(table: Table, boxes: Boxes) -> dict[str, np.ndarray]:
 
 
 def measured_poses(table: Table, poses: Poses) -> dict[str, Any]:
-    """The fields of `People` that compare with labels."""
-    labelled = (table.visibility[poses.row] > 0) & table.labelled
-    true_xy = np.where(labelled[..., None], table.points_xy[poses.row], 0)
+    """Computes the fields of `People` that depend on labels."""
+    labeled = (table.visibility[poses.row] > 0) & table.labelled
+    true_xy = np.where(labeled[..., None], table.points_xy[poses.row], 0)
     error = np.linalg.norm(poses.points_xy - true_xy, axis=-1)
     relative = np.zeros(len(poses.row))
     if table.labelled:
@@ -156,13 +156,13 @@ def measured_poses(table: Table, poses: Poses) -> dict[str, Any]:
             metrics_lib.oks(
                 np.asarray(poses.points_xy, np.float32),
                 true_xy.astype(np.float32),
-                labelled,
+                labeled,
                 table.areas[poses.row].astype(np.float32),
                 table.keypoints.sigmas,
             )
         )
     return {
-        "error": np.where(labelled, error, np.nan),
+        "error": np.where(labeled, error, np.nan),
         "length": lengths.length(table, poses.row) if table.labelled else None,
         "relative": relative,
         "keypoints": of_poses.per_keypoint(table, poses),
@@ -174,8 +174,8 @@ def measured_poses(table: Table, poses: Poses) -> dict[str, Any]:
 def kinds(
     order: np.ndarray, ranked: bool = True, *, count: int = OF_A_KIND
 ) -> dict[str, np.ndarray]:
-    """Up to `count` places of the best, the median and the worst, none of them twice if
-    there are three; three times as many, evenly spaced, where the order is no ranking."""
+    """Selects up to `count` best, median and worst examples, without overlap if there are
+    at least three; 3 * `count` evenly spaced examples if the order is not a ranking."""
     if not ranked:
         return {"Predictions": pictures.evenly(len(order), 3 * count)}
     count = min(count, max(1, len(order) // 3))

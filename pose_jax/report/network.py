@@ -7,11 +7,11 @@ from pose_jax.report.html import tag
 from pose_jax.report.look import People
 
 ACROSS = 3
-"""Pictures of a line."""
+"""Pictures per line."""
 
 
 def network(people: People) -> html.Section | None:
-    """The section; None where the method declares no panels."""
+    """Builds the section; None if the method declares no panels."""
     content = []
     for panel, rows in people.panels:
         pairs = zip(people.shown, rows, strict=True)

@@ -1,4 +1,4 @@
-"""Sections "People" and "Keypoints": predictions beside the ground truth."""
+"""Sections "People" and "Keypoints": predictions and ground truth."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from pose_jax.report.look import People, kinds
 
 
 def gallery(people: People) -> html.Section:
-    """Section "People"."""
-    words = "The data have no labels: predictions only, evenly spaced."
+    """Builds section "People"."""
+    words = "The data has no labels: evenly spaced predictions."
     if people.table.labelled:
         words = (
-            "Sorted by mean error over the square root of the box area. Ground truth left, "
-            "prediction right. The person's left is orange, the right blue; hidden "
-            "keypoints, and predictions with a score below 0.2, are hollow."
+            "Sorted by mean error over the square root of the box area. Left picture: "
+            "ground truth, right: prediction. Left keypoints are orange, right ones blue; "
+            "hidden keypoints and predictions with a score below 0.2 are hollow."
         )
     content = []
     for kind, places in kinds(people.order, people.table.labelled).items():
@@ -28,9 +28,9 @@ def gallery(people: People) -> html.Section:
 
 
 def _person(people: People, place: int) -> html.Html:
-    """Ground truth and prediction side by side, under them who it is and the error."""
+    """Makes a figure of ground truth and prediction, with ids and errors as caption."""
     table, poses, name = people.table, people.poses, people.name(place)
-    labelled = table.visibility[poses.row[place]] > 0
+    labeled = table.visibility[poses.row[place]] > 0
     shown = zip(
         ("ground truth", "prediction")[-1 - table.labelled :],
         of_poses.person(table, poses, place, side=240),
@@ -39,11 +39,11 @@ def _person(people: People, place: int) -> html.Html:
     pictures = [html.picture(picture, f"{name}: {what}") for what, picture in shown]
     facts = [f"score {poses.score[place]:.2f}"]
     if table.labelled:
-        many = "s" if labelled.sum() > 1 else ""
+        many = "s" if labeled.sum() > 1 else ""
         relative = people.relative[place]
         facts = [
-            f"error {people.mean_error(place):.1f} px, {relative:.3f} of the box",
-            f"{labelled.sum()} labelled keypoint{many}",
+            f"error {people.mean_error(place):.1f} px, {relative:.3f} of the box size",
+            f"{labeled.sum()} labeled keypoint{many}",
             *facts,
         ]
     if people.oks is not None:
@@ -52,14 +52,14 @@ def _person(people: People, place: int) -> html.Html:
 
 
 def keypoints(people: People) -> html.Section | None:
-    """Section "Keypoints": a table, and charts of the errors; None without labels."""
+    """Builds section "Keypoints", a table and charts of errors; None without labels."""
     length, groups = people.length, people.table.keypoints.groups
     if length is None:
         return None
     words = (
         f"{length.metric} divides errors by {length.words}; "
         f"{np.isnan(length.usable).sum()} of {len(length.usable)} people have no "
-        "such length and are left out of it. Scores are means over all people, labelled "
+        "such length and are excluded from it. Scores are means over all people, labeled "
         "or not."
     )
     rows = []
@@ -89,7 +89,7 @@ def _charts(people: People, length: Length) -> html.Html:
         end = max(float(np.quantile(pixels, 0.98)), 1e-6)
         axes.hist(np.minimum(pixels, end), bins=40, range=(0, end))
         axes.axvline(float(np.median(pixels)), color=html.INK, lw=1, ls=":")
-        axes.set_xlabel("error, pixels (in the last bar: and more)")
+        axes.set_xlabel("error, pixels (the last bar includes larger errors)")
         axes.set_ylabel("keypoints")
 
     def curve(axes):
@@ -98,9 +98,9 @@ def _charts(people: People, length: Length) -> html.Html:
             far = relative[:, group]
             known = np.sort(far[np.isfinite(far)])
             if len(known):
-                found = np.searchsorted(known, thresholds, side="right") / len(known)
+                within = np.searchsorted(known, thresholds, side="right") / len(known)
                 style = {"lw": 2.4, "color": html.INK} if name == "all" else {"lw": 1}
-                axes.plot(thresholds, 100 * found, label=name, **style)
+                axes.plot(thresholds, 100 * within, label=name, **style)
         for threshold in length.thresholds:
             axes.axvline(threshold, color=html.INK, lw=0.8, ls=":")
         axes.set_xlabel(f"threshold, units of {length.words.split(',')[0]}")
@@ -109,10 +109,10 @@ def _charts(people: People, length: Length) -> html.Html:
         if axes.get_legend_handles_labels()[0]:
             axes.figure.legend(loc="outside lower center", ncols=3)
 
-    title = "errors of all labelled keypoints; the dotted line is the median"
+    title = "errors of all labeled keypoints; the dotted line is the median"
     return tag(
         "div",
         html.chart(title, histogram, height=3.8),
-        html.chart(f"{length.metric} over its threshold", curve, height=3.8),
+        html.chart(f"{length.metric} by threshold", curve, height=3.8),
         class_="charts large",
     )

@@ -1,4 +1,4 @@
-"""Sections "Data", "Environment" and "Reproduce": where a run comes from."""
+"""Sections "Data", "Environment" and "Reproduce": the provenance of a run."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from pose_jax.report.look import Images, People
 
 
 def data(files: Files, seen: People | Images | None) -> html.Section:
-    """What was trained and evaluated on, and its fingerprints."""
+    """Builds section "Data": training and evaluation data with fingerprints."""
     facts = {}
     trained = (files.manifest or {}).get("train_data")
     if trained:
@@ -60,11 +60,11 @@ def _loaded(section: Mapping[str, Any]) -> str:
         source = config_lib.build(data_lib.SourceConfig, section, "config.data")
         return _described(data_lib.load(source))
     except InputError as error:
-        return f"not readable now: {error}"
+        return f"not readable: {error}"
 
 
 def environment(files: Files) -> html.Section:
-    """The packages that the model was written with, and the machine of this report."""
+    """Builds section "Environment": package versions of the model, and this machine."""
     here = {"pose_jax": __version__}
     packages = ("jax", "jaxlib", "flax", "optax", "numpy")
     here |= {name: importlib.metadata.version(name) for name in packages}
@@ -76,15 +76,15 @@ def environment(files: Files) -> html.Section:
         "platform": platform.platform(),
         "devices": sharding_lib.device_summary(),
         "CPU cores": os.cpu_count(),
-        "git commit": _git_commit() or "the package is not in a git checkout",
+        "git commit": _git_commit() or "none: the package is not in a git checkout",
         "report written": html.clock(datetime.datetime.now().timestamp()),
     }
-    words = "Of the machine that wrote this report; a run stores package versions only."
+    words = "The machine that wrote this report; runs only store package versions."
     return html.section("environment", "Environment", words, html.facts(facts))
 
 
 def _git_commit() -> str:
-    """The commit that this package is of; "" unless git tracks it."""
+    """Returns the git commit of this package; "" if it is not tracked by git."""
     here = str(Path(__file__).parent)
     try:
         for words in (
@@ -101,7 +101,7 @@ def _git_commit() -> str:
 
 
 def reproduce(files: Files) -> html.Section:
-    """How long training took, and the command to repeat it."""
+    """Builds section "Reproduce": training time and the command to repeat the run."""
     content: list[Any] = []
     phases = dict.fromkeys(line["phase"] for line in files.log)
     rows = [_phase(files, name) for name in phases]
@@ -109,18 +109,18 @@ def reproduce(files: Files) -> html.Section:
         head = ["phase", "steps", "of", "start of log", "wall time", "images/s"]
         content += [
             html.table(head, rows, class_="words"),
-            "Wall time is from the first to the last line of the log, evaluations and any "
-            "pause included, without the compilation of the first step.",
+            "Wall time is from the first to the last line of the log, with evaluations and "
+            "pauses, without the compilation of the first step.",
         ]
     if files.given:
         run = files.run if files.run.name else files.run.resolve()
         again = _command(files.run, run.with_name(f"{run.name}-again"))
-        content += [tag("p", "The same run again, in another directory:"), again]
+        content += [tag("p", "To repeat the run in another directory:"), again]
         if files.manifest is None:
             words = "To resume this run from its last checkpoint:"
             content += [tag("p", words), _command(files.run, files.run)]
     else:
-        content.append("This directory holds a model without its training.")
+        content.append("This directory has a model without its training config.")
     return html.section("repeat", "Reproduce", *content)
 
 
@@ -139,7 +139,7 @@ def _phase(files: Files, phase: str) -> list[Any]:
 
 
 def _command(config_of: Path, run: Path) -> html.Html:
-    """Trains the config of a run; `pose-jax train` reads Python files only."""
+    """Returns a command that trains the config of a run, which is a JSON file."""
     paths = (config_of / "config.json", run)
     file, out = (json.dumps(str(path), ensure_ascii=False) for path in paths)
     code = (

@@ -1,9 +1,9 @@
-"""`pose-jax report`: one HTML file that says what a run is and what it gets wrong.
+"""`pose-jax report`: one HTML file with the settings, scores and errors of a run.
 
-RUN/report.html needs nothing beside itself: no link leads out of it, no script is in it,
-pictures are inside. It is written for a run in any state: what cannot be shown (no model
-yet, data that are gone) is said in one line, there and on stderr. Of a detector it shows
-images with boxes instead of people, and no keypoints.
+RUN/report.html is self-contained: no external links, no scripts, embedded pictures. It is
+written for a run in any state: parts that cannot be shown (no model yet, missing data) are
+reported in one line, on the page and on stderr. For a detector it shows images with boxes
+instead of people, and no keypoints.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ def report(run: Path | str, *, people: int = 500, data: str | None = None) -> Pa
 
     Args:
       run: a run directory, finished or not.
-      people: of the evaluation data, at most so many are predicted, evenly spaced; of a
-        detector so many images.
-      data: another root of the evaluation data; None for the run's.
+      people: maximum number of evenly spaced people (for a detector, images) of the
+        evaluation data to predict.
+      data: another root of the evaluation data; None: from the config.
 
     Returns:
-      The file.
+      The path of the report.
 
     Raises:
-      InputError: `run` is none.
+      InputError: `run` is not a run directory.
       ConfigError: `people` is below 1.
     """
     if people < 1:
@@ -65,13 +65,13 @@ def report(run: Path | str, *, people: int = 500, data: str | None = None) -> Pa
 
 
 def sections(files: Files, seen: People | Images | None) -> list[html.Section]:
-    """What there is to show, in the order of the page."""
-    found = [scores.key_table(files)]
+    """Builds all available sections, in the order of the page."""
+    parts = [scores.key_table(files)]
     if isinstance(seen, Images):
-        found.append(images.gallery(seen))
+        parts.append(images.gallery(seen))
     elif seen is not None:
-        found += [people.gallery(seen), network.network(seen), people.keypoints(seen)]
-    found += [
+        parts += [people.gallery(seen), network.network(seen), people.keypoints(seen)]
+    parts += [
         curves.curves(files),
         scores.all_metrics(files),
         settings.config(files),
@@ -79,11 +79,11 @@ def sections(files: Files, seen: People | Images | None) -> list[html.Section]:
         provenance.environment(files),
         provenance.reproduce(files),
     ]
-    return [section for section in found if section is not None]
+    return [section for section in parts if section is not None]
 
 
 def subtitle(files: Files) -> str:
-    """What this run is, in one line."""
+    """Describes the run in one line."""
     section = files.config.get("method", {})
     model = section.get("model", {}).get("name")
     keypoint_set = (files.manifest or {}).get("keypoints")

@@ -1,4 +1,4 @@
-"""Sections "Scores", the few metrics that people look for, and "Metrics", all of them."""
+"""Sections "Scores" (key metrics) and "Metrics" (all metrics)."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ KEY_METRICS = {
     "AP": "COCO keypoint average precision, mean over OKS thresholds from 0.50 to 0.95.",
     "AP50": "AP at an OKS threshold of 0.50.",
     "AP75": "AP at an OKS threshold of 0.75.",
-    "PCK@0.2": "Share of keypoints within 0.2 torso lengths of the ground truth.",
-    "PCKh@0.5": "Share of keypoints within half a head size of the ground truth.",
-    "PCP@0.5": "Share of limbs with both ends within half the limb's length of the "
+    "PCK@0.2": "Fraction of keypoints within 0.2 torso lengths of the ground truth.",
+    "PCKh@0.5": "Fraction of keypoints within half a head size of the ground truth.",
+    "PCP@0.5": "Fraction of limbs with both ends within half the limb's length of the "
     "ground truth.",
     "pixel_error": "Mean distance of keypoints from the ground truth, in image pixels; "
     "lower is better.",
@@ -24,15 +24,15 @@ KEY_METRICS = {
     "box_AP75": "box_AP at an IoU threshold of 0.75.",
     "box_AR": "COCO box average recall, mean over the same IoU thresholds.",
 }
-"""Names, with their thresholds, and what each means in one sentence."""
+"""Definitions of the key metrics in one sentence, by name with threshold."""
 
 
 class Scores(NamedTuple):
-    """Metrics side by side, of one source of boxes.
+    """Metrics side by side, for one box source.
 
     Attributes:
       columns: the last evaluation of the training, then the decoders of RUN/eval.
-      rows: the values of all columns by the metric's full name; None where there is none.
+      rows: the values of all columns by full name of the metric; None for missing values.
     """
 
     columns: list[str]
@@ -40,34 +40,34 @@ class Scores(NamedTuple):
 
 
 def key_metric(name: str) -> str:
-    """The one of KEY_METRICS that a metric's full name belongs to, or ""."""
+    """Returns the key in KEY_METRICS of a metric's full name, or ""."""
     return next((key for key in KEY_METRICS if f"{name}@".startswith(f"{key}@")), "")
 
 
 def scores(files: Files) -> list[Scores]:
-    """All that was measured, by the source of the boxes."""
+    """Returns all measured metrics, grouped by box source."""
     when, trained = files.scores()
     columns = {("", when): trained, **files.evaluations}
     # Manifests are sorted; evaluations and the log have the order of the evaluator.
     measured = [*files.evaluations.values(), *files.log]
-    names = [name for found in measured for name in found if text.is_metric(name)]
-    present = {name for found in columns.values() for name in found}
+    names = [name for values in measured for name in values if text.is_metric(name)]
+    present = {name for values in columns.values() for name in values}
     sources = {source for source, _ in files.evaluations}
     by_source: dict[str, list[str]] = {}
     for name in dict.fromkeys([*names, *sorted(present)]):
         if name in present:
             source = next((part for part in name.split("@")[1:] if part in sources), "")
             by_source.setdefault(source, []).append(name)
-    found = []
-    for mine in by_source.values():
-        used = [key for key in columns if not columns[key].keys().isdisjoint(mine)]
-        rows = {name: [columns[key].get(name) for key in used] for name in mine}
-        found.append(Scores([title for _, title in used], rows))
-    return found
+    result = []
+    for group in by_source.values():
+        used = [key for key in columns if not columns[key].keys().isdisjoint(group)]
+        rows = {name: [columns[key].get(name) for key in used] for name in group}
+        result.append(Scores([title for _, title in used], rows))
+    return result
 
 
 def key_table(files: Files) -> html.Section:
-    """Section "Scores"."""
+    """Builds section "Scores"."""
     found, order = scores(files), ["", *KEY_METRICS]
     keys = {n: key for s in found for n in s.rows if (key := key_metric(n))}
     if found and not keys:
@@ -85,14 +85,14 @@ def key_table(files: Files) -> html.Section:
     if not content:
         content = ["No metrics logged yet."]
     elif any("@" in name for name in keys):
-        content.append("The source of the boxes is part of each metric's name.")
+        content.append("The box source is part of the name of each metric.")
     if files.manifest is not None and not files.evaluations:
         content.append("`pose-jax eval --run RUN --decoder A,B` compares decoders.")
     return html.section("scores", "Scores", *content)
 
 
 def all_metrics(files: Files) -> html.Section:
-    """Section "Metrics": a table for each source of boxes, decoders side by side."""
+    """Builds section "Metrics": a table per box source, with decoders side by side."""
     found = scores(files)
     names = [name for _, rows in found for name in rows]
     if not names:

@@ -1,4 +1,4 @@
-"""Section "Config": what differs from the defaults, then every value in force."""
+"""Section "Config": values that differ from the defaults, then all values."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from pose_jax.training.config import Absent, Setting, settings
 
 
 def config(files: Files) -> html.Section:
-    """The section."""
+    """Builds the section."""
     every = settings(files.config)
-    if not files.given:  # A model without its run has a part of the config.
+    if not files.given:  # A model without a run has only some sections of the config.
         every = [s for s in every if s.key.split(".")[0] in files.config]
     title = "config.json" if files.given else "Config stored with the model"
     return html.section(
         "config",
         "Config",
-        f"Values that differ from the defaults of pose_jax {__version__}, or have none.",
+        f"Values without default or different from the default in pose_jax {__version__}.",
         _table([setting for setting in every if setting.changed]),
         html.details(f"All {len(every)} values", _table(every)),
         html.details(title, tag("pre", json.dumps(files.config, indent=1))),
     )
 
 
-def _table(found: list[Setting]) -> html.Html:
+def _table(listed: list[Setting]) -> html.Html:
     rows = []
-    for setting in found:
+    for setting in listed:
         key, value, default = setting
         cells = [html.breakable(key, after="."), _shown(value), _shown(default)]
         rows.append(html.row(cells, "changed" if setting.changed else ""))

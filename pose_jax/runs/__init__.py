@@ -1,4 +1,4 @@
-"""What a run directory holds, and who may touch it.
+"""Run directories: their content and their locking.
 
-`directory` has its lock, config and model, `states` the checkpoints, `log` the metrics.
+`directory` has lock and config, `model` the model, `states` checkpoints, `log` metrics.
 """

@@ -1,7 +1,7 @@
-"""Where numbers of a run go: `metrics.jsonl`, TensorBoard, the terminal.
+"""Logging of scalars to `metrics.jsonl`, TensorBoard and the terminal.
 
 Only the first process writes; in all others these objects do nothing. Values are host
-numbers: whoever writes has fetched them.
+numbers, which the caller has fetched from the device.
 """
 
 from __future__ import annotations
@@ -22,11 +22,12 @@ _RESERVED = ("step", "phase", "time")
 
 
 class MetricWriter:
-    """Appends to `run_dir/metrics.jsonl` and, if it can, for TensorBoard.
+    """Writes scalars to `run_dir/metrics.jsonl` and, if tensorboardX is installed, for
+    TensorBoard.
 
     A line is one JSON object: `step`, `phase`, `time` (seconds since 1970) and the
-    scalars; what is not finite is null. TensorBoard finds each phase as a run in
-    `run_dir/tensorboard`; TensorFlow is not needed and not loaded.
+    scalars; values that are not finite are null. In TensorBoard each phase is a run in
+    `run_dir/tensorboard`; TensorFlow is neither needed nor loaded.
     """
 
     def __init__(self, run_dir: str | Path, *, tensorboard: bool = True):
@@ -39,10 +40,9 @@ class MetricWriter:
             self._run_dir.mkdir(parents=True, exist_ok=True)
 
     def resume(self, phase: str, step: int) -> None:
-        """Forgets what an interrupted run wrote of `phase` after `step`.
+        """Removes the entries that an interrupted run wrote for `phase` after `step`.
 
-        The log is then the one that a run without interruption would have had there. A
-        line that was cut off is dropped too.
+        The log is then that of an uninterrupted run. Truncated lines are removed too.
         """
         if not self._enabled:
             return
@@ -62,12 +62,12 @@ class MetricWriter:
             self._writer(phase, purge_step=step + 1)
 
     def write(self, step: int, phase: str, scalars: Mapping[str, Any]) -> None:
-        """Writes the numbers of one step of one phase."""
+        """Writes the scalars of one step of one phase."""
         if not self._enabled:
             return
         taken = [name for name in scalars if name in _RESERVED]
         if taken:
-            raise ValueError(f"scalars cannot be called {taken}: the log uses it.")
+            raise ValueError(f"scalar names {taken} are reserved by the log.")
         values = {name: float(value) for name, value in scalars.items()}
         line = {"step": int(step), "phase": phase, "time": round(time.time(), 3)}
         line |= {name: _json_number(value) for name, value in values.items()}
@@ -78,7 +78,7 @@ class MetricWriter:
         if self._tensorboard:
             from tensorboardX.proto.summary_pb2 import Summary  # pyright: ignore
 
-            # Not by add_scalar, which has "_" in the place of "@".
+            # Not by add_scalar, which replaces "@" by "_".
             summary = Summary()
             for name, value in values.items():
                 summary.value.add(tag=name, simple_value=value)
@@ -90,7 +90,7 @@ class MetricWriter:
         if phase not in self._events:
             self._events[phase] = SummaryWriter(
                 str(self._run_dir / "tensorboard" / phase), purge_step=purge_step,
-                max_queue=0,  # Without bound: a full one waits, for ever on a full disk.
+                max_queue=0,  # Unbounded: a full queue would block forever on a full disk.
                 flush_secs=5, filename_suffix=f".{time.time_ns()}",
             )  # fmt: skip
         return self._events[phase]
@@ -112,13 +112,13 @@ class MetricWriter:
 
 
 def read_metrics(run_dir: str | Path) -> list[dict[str, Any]]:
-    """The whole lines of `run_dir/metrics.jsonl`, as dicts; [] without the file."""
+    """Reads the complete lines of `run_dir/metrics.jsonl` as dicts; [] without the file."""
     path = Path(run_dir) / _METRICS
     return [entry for _, entry in _entries(path)] if path.exists() else []
 
 
 def _entries(path: Path) -> list[tuple[str, dict[str, Any]]]:
-    """The whole lines of a log, as text and as objects."""
+    """Reads the complete lines of a log, as text and as objects."""
     entries = []
     for line in path.read_text(encoding="utf-8").split("\n"):
         try:
@@ -133,7 +133,7 @@ def _entries(path: Path) -> list[tuple[str, dict[str, Any]]]:
 def _json_number(value: float) -> float | None:
     if not math.isfinite(value):
         return None
-    # Nine digits give a float32 back exactly.
+    # Nine digits represent a float32 exactly.
     return float(f"{value:.9g}")
 
 
@@ -142,8 +142,8 @@ def _has_tensorboard() -> bool:
         import tensorboardX  # noqa: F401
     except ImportError:
         logging.warning(
-            "tensorboardX is not installed (pip install 'pose_jax[log]'): metrics go to "
-            "%s only.",
+            "tensorboardX is not installed (pip install 'pose_jax[log]'): metrics are "
+            "written to %s only.",
             _METRICS,
         )
         return False
@@ -151,12 +151,12 @@ def _has_tensorboard() -> bool:
 
 
 class Progress:
-    """How far a phase is: a bar on a terminal, plain lines elsewhere.
+    """Progress of a phase: a bar on a terminal, plain lines otherwise.
 
         pose step 200/1000  loss 0.0012  lr 0.001  images/s 183  eta 2:10
 
-    Call it after every step; a plain line is printed only where there are values. The
-    rate behind the ETA is that after the first call, so compilation does not count.
+    Call it after every step; a plain line is printed only if there are values. The ETA is
+    computed from the steps after the first call, which excludes compilation.
     """
 
     def __init__(
@@ -169,15 +169,15 @@ class Progress:
         unit: str = "step",
         stream: TextIO | None = None,
     ):
-        """Starts with `start` of `total` steps done.
+        """Creates the progress display.
 
         Args:
-          total: steps of the whole phase.
-          start: steps done before, by a run that is resumed here.
+          total: number of steps of the complete phase.
+          start: number of steps done before, in a resumed run.
           enabled: False prints nothing; None: only the first process prints.
-          label: what begins every line.
-          unit: what the steps are called.
-          stream: where to; None: standard output.
+          label: start of every line.
+          unit: name of a step.
+          stream: output stream; None: standard output.
         """
         self._enabled = jax.process_index() == 0 if enabled is None else enabled
         self._total = total
@@ -197,7 +197,7 @@ class Progress:
             )
 
     def __call__(self, step: int, values: Mapping[str, Any] | None = None) -> None:
-        """Shows that `step` steps are done; text in `values` is shown as it is."""
+        """Displays that `step` steps are done; strings in `values` are shown unchanged."""
         if not self._enabled:
             return
         now = time.monotonic()
@@ -215,7 +215,7 @@ class Progress:
             self._bar.update(step - self._bar.n)
 
     def say(self, text: str) -> None:
-        """Prints a line of its own, above the bar if there is one."""
+        """Prints a separate line, above the bar if there is one."""
         if not self._enabled:
             return
         if self._bar is None:
@@ -236,7 +236,7 @@ class Progress:
         )
 
     def close(self) -> None:
-        """Leaves the bar as it is and ends its line."""
+        """Closes the bar and ends its line."""
         if self._bar is not None:
             self._bar.refresh()
             self._bar.close()

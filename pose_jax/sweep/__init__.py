@@ -1,6 +1,6 @@
 """Hyperparameter sweeps: many trainings of one config, each with its own overrides.
 
-What a sweep file imports is here; `runner` brings a study to its end, `summary` ranks it.
+Exports the names that sweep files import; `runner` runs studies, `summary` ranks trials.
 """
 
 from pose_jax.sweep.space import (

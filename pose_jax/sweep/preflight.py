@@ -1,7 +1,7 @@
-"""What is checked of a sweep before it starts: each end and each choice, on its config.
+"""Checks of a sweep before it starts: each bound and each choice is applied to the config.
 
-A study that would fail in its last trial for a key that is misspelled fails here, in one
-line, and nothing has been made.
+A misspelled key that would fail only in the last trial is reported here in one line, before
+anything is created.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from pose_jax.sweep.space import Choice, Sweep, as_override, as_tuples, corners,
 
 
 def check(file: str, sweep: Sweep, config: str, overrides: Sequence[str]) -> dict:
-    """Tries each end and each choice on the config: keys, types, what the method says.
+    """Applies each bound and each choice to the config: checks keys, types and method.
 
     Args:
-      file: the sweep's, for messages.
+      file: the sweep file, for messages.
       sweep: the sweep.
       config: the config file.
-      overrides: that all trials have.
+      overrides: overrides of all trials.
 
     Returns:
-      What a study keeps of it: plain values.
+      The specification that the study stores, as plain values.
 
     Raises:
-      ConfigError: one line that names the key, with the nearest that there is.
+      ConfigError: one line that names the key, with the closest known key.
       InputError: the evaluation data cannot be read.
     """
     from pose_jax import data, evaluation, methods
@@ -49,11 +49,11 @@ def check(file: str, sweep: Sweep, config: str, overrides: Sequence[str]) -> dic
                 )
                 if as_tuples(got) != as_tuples(value):
                     raise ConfigError(
-                        f"config.{key}: {value!r} would be read as {got!r}."
+                        f"config.{key}: {value!r} would be parsed as {got!r}."
                     )
             trial = config_lib.build(training_config.Config, loaded)
             methods.parse(trial.method)
-            if table is None:  # Once the keys are right: reading may take a while.
+            if table is None:  # After the keys are checked: reading may take a while.
                 table = data.load(built.data.eval)
             method = methods.build(trial.method, table.keypoints)
         except ConfigError as error:
@@ -61,9 +61,9 @@ def check(file: str, sweep: Sweep, config: str, overrides: Sequence[str]) -> dic
     steps = sum(_steps(trial, phase.name) for phase in method.phases)
     if sweep.pruner != "none" and not 0 < built.train.eval_every_steps < steps:
         raise ConfigError(
-            f"{file}: pruner {sweep.pruner!r} needs evaluations on the way; "
-            f"config.train.eval_every_steps is {built.train.eval_every_steps}, and there "
-            f"are {steps} steps."
+            f"{file}: pruner {sweep.pruner!r} requires evaluations during training: set "
+            f"config.train.eval_every_steps (now {built.train.eval_every_steps}) to less "
+            f"than the {steps} steps."
         )
     return {
         **described(sweep),
@@ -77,18 +77,18 @@ def check(file: str, sweep: Sweep, config: str, overrides: Sequence[str]) -> dic
 
 
 def full_metric(file: str, given: str, names: Sequence[str]) -> str:
-    """The metric that a sweep means."""
+    """Returns the full name of the metric of a sweep."""
     if given in names:
         return given
-    found = [name for name in names if name.startswith(f"{given}@")]
-    if len(found) == 1:
-        return found[0]
-    if found:
+    matches = [name for name in names if name.startswith(f"{given}@")]
+    if len(matches) == 1:
+        return matches[0]
+    if matches:
         raise ConfigError(
-            f"{file}: metric {given!r} may be any of {', '.join(found)}: name one."
+            f"{file}: metric {given!r} is ambiguous: give one of {', '.join(matches)}."
         )
     meant = did_you_mean(given, names)
-    raise ConfigError(f"{file}: the evaluation gives no {given!r}.{meant}")
+    raise ConfigError(f"{file}: the evaluation has no metric {given!r}.{meant}")
 
 
 def _steps(config: Any, phase: str) -> int:
@@ -97,7 +97,7 @@ def _steps(config: Any, phase: str) -> int:
 
 
 def described(sweep: Sweep) -> dict[str, Any]:
-    """A sweep as plain values, for the storage."""
+    """Converts a sweep to plain values for the storage."""
     grids = sweep.grids()
     space = {
         key: {

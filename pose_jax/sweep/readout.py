@@ -1,7 +1,7 @@
-"""A trained network read out in other ways: trials that train nothing.
+"""Trials that evaluate a trained network under different decoding settings.
 
-Decoders, flip tests, rescoring and NMS need no other weights: each trial is an evaluation
-of one run, and the poses of a method are predicted once for all that comes after them.
+Decoders, flip tests, rescoring and NMS do not require training: each trial evaluates the
+same run, and the poses of a method are predicted once for all settings applied after it.
 """
 
 from __future__ import annotations
@@ -17,29 +17,29 @@ from pose_jax.sweep.space import Range, Sweep, as_override, corners
 from pose_jax.sweep.study import Claim, Claims, suggest
 
 EVALUATION = ("evaluation.nms", "evaluation.nms_threshold")
-"""Keys of what comes after the network, for any method."""
+"""Keys of the settings that are applied after the network, for all methods."""
 
 
 def check_evaluated(file: str, sweep: Sweep, run: str, boxes: str) -> tuple[dict, Any]:
-    """As `check`, of a trained run whose network is only read out.
+    """Like `check`, for the evaluation of a trained run.
 
     Returns:
-      What a study keeps, and `Readouts` of the run.
+      The specification that the study stores, and `Readouts` of the run.
     """
     from pose_jax import methods
     from pose_jax.evaluation import poses
 
     readouts = Readouts(run, boxes)
     if readouts.loaded.keypoints is None:
-        raise ConfigError(f"{run} is a detector: it can be read out in one way only.")
+        raise ConfigError(f"{run} is a detector: --eval-only requires a pose run.")
     name = readouts.loaded.manifest["method"]["name"]
     fields = methods.without_retraining(methods.find(name))
     known = [f"method.{key}" for key in fields] + [*EVALUATION]
     for key in sweep.space:
         if key not in known:
             raise ConfigError(
-                f"{file}: {key!r} cannot be varied without training a network of method "
-                f"{name!r} for it.{did_you_mean(key, known, cutoff=0.4)} There are "
+                f"{file}: {key!r} cannot be varied without training method {name!r}."
+                f"{did_you_mean(key, known, cutoff=0.4)} Possible keys: "
                 f"{', '.join(known)}."
             )
     for point in corners(sweep.space):
@@ -48,7 +48,7 @@ def check_evaluated(file: str, sweep: Sweep, run: str, boxes: str) -> tuple[dict
         except ConfigError as error:
             raise ConfigError(f"{file}: {error}") from error
     if sweep.pruner != "none":
-        raise ConfigError(f"{file}: an evaluation cannot be pruned.")
+        raise ConfigError(f"{file}: --eval-only requires pruner 'none'.")
     spec = {
         **described(sweep),
         "metric": full_metric(file, sweep.metric, poses.names(readouts.table)),
@@ -62,23 +62,23 @@ def check_evaluated(file: str, sweep: Sweep, run: str, boxes: str) -> tuple[dict
 
 
 class Readouts:
-    """A trained network, measured in other ways; nothing is trained."""
+    """Evaluates a trained network under different decoding settings."""
 
     def __init__(self, run: str, boxes: str):
         from pose_jax import sharding as sharding_lib
-        from pose_jax.runs import directory
+        from pose_jax.runs import model as model_lib
 
-        self.loaded = directory.load(run)
+        self.loaded = model_lib.load(run)
         self.table = self.loaded.eval_table(boxes=boxes)
         self.mesh = sharding_lib.make_mesh()
-        # Poses of a method: what comes after them is cheap.
+        # Cached poses by method: the settings applied after them are cheap.
         self.known: dict[str, Any] = {}
 
     def method(self, point: Mapping[str, Any]):
-        """The method and the evaluation that a point of the space asks for.
+        """Builds the method and the evaluation config for a point of the space.
 
         Raises:
-          ConfigError: it cannot be.
+          ConfigError: the point is invalid.
         """
         from pose_jax import methods
         from pose_jax.evaluation.suppress import EvaluationConfig
@@ -95,7 +95,7 @@ class Readouts:
         )
 
     def measure(self, point: Mapping[str, Any]) -> dict[str, float]:
-        """Metrics by full name."""
+        """Evaluates a point of the space; returns metrics by full name."""
         from pose_jax.evaluation import poses
         from pose_jax.evaluation.predictor import Predictor
 
@@ -105,17 +105,17 @@ class Readouts:
             self.known[name] = predictor(
                 self.loaded.variables, self.table, self.loaded.input
             )
-        found = poses.suppress(self.table, self.known[name], evaluation)
-        return poses.measure(self.table, found)
+        kept = poses.suppress(self.table, self.known[name], evaluation)
+        return poses.measure(self.table, kept)
 
 
 def measured(
     sweep: Sweep, readouts: Readouts, done: Callable[[], object]
 ) -> Callable[[Claims, Claim], None]:
-    """Finishes trials by reading out the network; `done` is called after each."""
+    """Returns a function that finishes a trial by evaluation and then calls `done`."""
 
     def finish(claims: Claims, claim: Claim) -> None:
-        point = {}  # Drawn values as the sweep file has them.
+        point = {}  # Sampled values, in their form in the sweep file.
         for key, drawn in suggest(claim.trial, claims.spec["space"]).items():
             given = sweep.space[key]
             known = () if isinstance(given, Range) else given.values

@@ -1,17 +1,17 @@
-"""Hyperparameter sweeps: many trainings of one config, each with overrides of its own.
+"""Hyperparameter sweeps: many trainings of one config, each with its own overrides.
 
-A sweep is a python file with `get_sweep() -> Sweep`. Optuna draws and keeps the trials; a
-worker takes one at a time and trains it in a process and a run directory of its own,
-OUT/trials/0007. Any number of workers, on one machine or on many, do one study. Nothing is
-lost and nothing runs twice, however a worker ends.
+A sweep is a Python file with `get_sweep() -> Sweep`. Optuna samples and stores the trials;
+a worker takes one trial at a time and trains it in a separate process and run directory,
+OUT/trials/0007. Any number of workers, on one or several machines, can share a study. No
+trial is lost or run twice, regardless of how a worker ends.
 
-`run` brings a study to its end. It uses:
+`run` runs a study. It uses:
 
-  space      what a sweep file says
-  preflight  what is checked before it starts
-  study      storage and samplers; who has which trial
-  worker     trains a trial at a time
-  readout    measures a trained network in other ways instead
+  space      contents of a sweep file
+  preflight  checks before the start
+  study      storage, samplers, ownership of trials
+  worker     trains one trial at a time
+  readout    evaluates a trained network instead of training
 """
 
 from __future__ import annotations
@@ -57,28 +57,28 @@ def run(
     command: Sequence[str] | None = None,
     times: Times | None = None,
 ) -> dict[str, int]:
-    """Runs a study to its end, or goes on with it.
+    """Runs or resumes a study.
 
     Args:
-      sweep_file: the python file of the sweep.
+      sweep_file: the Python file of the sweep.
       study: a folder, or the URL of an Optuna storage.
       config: the config file of the trainings.
-      overrides: of the config, in all trials.
-      eval_only: instead of a config: a trained run that is read out in other ways.
-      boxes: of `eval_only`: "gt", or a COCO detections json.
-      trials: of the whole study; None for all points of a grid.
-      workers: so many trainings at once.
-      name, out: of a study in a storage; see `place`.
-      command: in the place of `pose-jax train`.
+      overrides: config overrides of all trials.
+      eval_only: a trained run to evaluate instead of training a config.
+      boxes: boxes for `eval_only`: "gt", or a COCO detections JSON file.
+      trials: number of trials of the study; None for all points of a grid.
+      workers: number of parallel trainings.
+      name, out: name and folder of a study in a storage; see `place`.
+      command: replaces `pose-jax train`.
       times: see Times.
 
     Returns:
-      How many trials are "complete", "pruned", "fail" and "running".
+      The numbers of trials that are "complete", "pruned", "fail" and "running".
 
     Raises:
-      ConfigError: the sweep, the config or the options are wrong; nothing has started.
+      ConfigError: the sweep, the config or the options are invalid; nothing was started.
       InputError: data or storage cannot be used, or workers died and left trials.
-      Stopped: by a signal; trainings have saved their state.
+      Stopped: stopped by a signal; trainings have saved their state.
     """
     sweep = load(sweep_file)
     where = place(study, name, out)
@@ -88,7 +88,7 @@ def run(
         raise ConfigError(f"--workers must be at least 1; got {workers}.")
     size = sweep.size()
     if trials is None and size is None:
-        raise ConfigError("say by --trials how many: the space is not a grid.")
+        raise ConfigError("--trials is required: the search space is not a grid.")
     trials = min(n for n in (trials, size) if n is not None)
     if trials < 1:
         raise ConfigError(f"--trials must be at least 1; got {trials}.")
@@ -96,7 +96,7 @@ def run(
     times = times or Times()
     if eval_only is not None:
         if overrides or workers > 1:
-            raise ConfigError("--eval-only takes no overrides and one worker.")
+            raise ConfigError("--eval-only supports neither overrides nor --workers.")
         spec, readouts = check_evaluated(sweep_file, sweep, eval_only, boxes)
         shares = [((), "")]
     else:
@@ -119,26 +119,26 @@ def run(
     if stop.requested:
         raise Stopped(
             f"stopped by {stop.name}: {counts['running']} trials are unfinished, their "
-            "state is saved; the same command goes on with the study.",
+            "state is saved; the same command resumes the study.",
             stop.exit_code,
         )
     if watch.died and counts["running"]:
         raise InputError(
-            f"{at}: {counts['running']} trials are unfinished, {watch.died}; the same "
-            "command goes on with the study."
+            f"{at}: {counts['running']} trials are unfinished: {watch.died}; the same "
+            "command resumes the study."
         )
     if not counts["complete"] and not counts["running"]:
-        raise InputError(f"{at}: no trial was completed; {watch.last_reason}.")
+        raise InputError(f"{at}: no trial was completed ({watch.last_reason}).")
     return counts
 
 
 def _shares(workers: int) -> list[tuple[tuple[int, ...], str]]:
-    """Cores and GPU of each worker: cores are parted, each GPU is one worker's."""
+    """Assigns cores and a GPU to each worker: cores are split, GPUs are not shared."""
     devices = _devices()
     if devices and workers > len(devices):
         raise ConfigError(
-            f"{workers} workers and {len(devices)} GPUs: each worker needs one of its "
-            "own; set JAX_PLATFORMS=cpu to train on the CPU."
+            f"{workers} workers need {workers} GPUs, but there are {len(devices)}: reduce "
+            "--workers, or set JAX_PLATFORMS=cpu to train on the CPU."
         )
     shares: list[tuple[int, ...]] = [()] * workers
     if workers > 1 and hasattr(os, "sched_getaffinity"):
@@ -151,7 +151,7 @@ def _shares(workers: int) -> list[tuple[tuple[int, ...], str]]:
 
 
 def _devices() -> list[str]:
-    """What CUDA_VISIBLE_DEVICES can name, without a look by JAX, which would take them."""
+    """Lists the GPUs for CUDA_VISIBLE_DEVICES without JAX, which would allocate them."""
     if os.environ.get("JAX_PLATFORMS", "").startswith("cpu"):
         return []
     given = os.environ.get("CUDA_VISIBLE_DEVICES")
@@ -163,12 +163,12 @@ def _devices() -> list[str]:
         ).stdout
     except (OSError, subprocess.SubprocessError):
         return []
-    found = [line for line in answer.splitlines() if line.startswith("GPU ")]
-    return [str(i) for i in range(len(found))]
+    gpus = [line for line in answer.splitlines() if line.startswith("GPU ")]
+    return [str(i) for i in range(len(gpus))]
 
 
 def _workers(tasks: Sequence[Task], stop: StopRequest, watch: _Watch) -> None:
-    """Starts a process a task and watches them to their ends."""
+    """Starts one process per task and waits for all of them."""
     processes: dict[int, subprocess.Popen] = {}
     out = tasks[0].place.out
     try:
@@ -186,7 +186,7 @@ def _workers(tasks: Sequence[Task], stop: StopRequest, watch: _Watch) -> None:
                 if process.poll() is not None:
                     del processes[number]
                     if process.returncode:
-                        watch.mourn(number, process.returncode, out)
+                        watch.worker_died(number, process.returncode, out)
     finally:
         for process in processes.values():
             process.terminate()
@@ -195,13 +195,13 @@ def _workers(tasks: Sequence[Task], stop: StopRequest, watch: _Watch) -> None:
 
 
 class _Watch:
-    """How far a study is: a line a trial, and a bar on a terminal."""
+    """Progress of a study: one line per trial, and a bar on a terminal."""
 
     def __init__(self, study: Any, where: Place, trials: int):
         self.study = study
         self.trials = trials
         self.died = ""
-        self.last_reason = "none was started"
+        self.last_reason = "no trial was started"
         self._told = {t.number for t in self._all() if t.state.is_finished()}
         self._progress = Progress(
             trials, len(self._told), True, label="trials", unit=""
@@ -213,7 +213,7 @@ class _Watch:
         return self.study.get_trials(deepcopy=False)[: self.trials]
 
     def look(self) -> dict[str, int]:
-        """Tells of trials that have finished since; counts all by their state."""
+        """Reports newly finished trials; returns the number of trials by state."""
         trials = self._all()
         for trial in trials:
             if trial.state.is_finished() and trial.number not in self._told:
@@ -226,7 +226,7 @@ class _Watch:
         if failed:
             last = failed[-1]
             self.last_reason = f"trial {last.number}: {last.user_attrs['reason']}"
-        if sys.stdout.isatty():  # Else a line a trial is enough.
+        if sys.stdout.isatty():  # Otherwise one line per trial is enough.
             self._progress(len(self._told), {"running": counts["running"]})
         return counts
 
@@ -239,14 +239,14 @@ class _Watch:
             at = trial.intermediate_values[trial.last_step]
             how = f"pruned at batch {trial.last_step}, {spec['metric']} {at:.4g}"
         elif how == "fail":
-            how = f"failed: {trial.user_attrs.get('reason', 'no reason is known')}"
+            how = f"failed: {trial.user_attrs.get('reason', 'unknown reason')}"
         point = " ".join(f"{key}={_shown(v)}" for key, v in trial.params.items())
         minutes, seconds = divmod(round(trial.duration.total_seconds()), 60)
         done = f"{len(self._told)}/{self.trials}"
         return f"trial {trial.number} ({done})  {how}  {point}  {minutes}:{seconds:02}"
 
-    def mourn(self, number: int, code: int, out: Path) -> None:
-        """Says that a worker has died."""
+    def worker_died(self, number: int, code: int, out: Path) -> None:
+        """Reports that a worker has died."""
         how = f"exit code {code}"
         if code < 0:
             how = signal.Signals(-code).name

@@ -1,7 +1,7 @@
-"""What a sweep file says: the values that are tried, and what is wanted of them.
+"""The contents of a sweep file: search space, metric, sampler and pruner.
 
-A sweep is a python file with `get_sweep() -> Sweep`. Everything here is plain values;
-`pose_jax.sweep` passes on the names that such a file imports.
+A sweep is a Python file with `get_sweep() -> Sweep`. Everything here is plain values;
+`pose_jax.sweep` exports the names that such a file imports.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pose_jax.errors import ConfigError, did_you_mean
 
 @dataclasses.dataclass(frozen=True)
 class Choice:
-    """Some values. With `every`, each trial is run with all of them."""
+    """A list of values. With `every`, each sampled point is run with all of them."""
 
     values: tuple[Any, ...]
     every: bool = False
@@ -26,7 +26,7 @@ class Choice:
 
 @dataclasses.dataclass(frozen=True)
 class Range:
-    """All numbers from `low` to `high`; ints if both are."""
+    """The numbers from `low` to `high`; integers if both are integers."""
 
     low: float
     high: float
@@ -35,47 +35,48 @@ class Range:
 
 
 Space = Mapping[str, Choice | Range]
-"""By the dotted key of a config: {"optimizer.lr": log_range(1e-4, 1e-2)}."""
+"""Values by the dotted key of a config: {"optimizer.lr": log_range(1e-4, 1e-2)}."""
 
 
 def choice(*values: Any) -> Choice:
-    """One of these, as the sampler likes."""
+    """One of these values, chosen by the sampler."""
     return Choice(values)
 
 
 def grid(*values: Any) -> Choice:
-    """Every one of these, with all else that is drawn: seeds, for example."""
+    """All of these values, combined with each sampled point, e.g. for seeds."""
     return Choice(values, every=True)
 
 
 def linear_range(low: float, high: float, step: float | None = None) -> Range:
-    """From `low` to `high`, both included; of ints if both are."""
+    """A range from `low` to `high`, both included; of integers if both are integers."""
     return Range(low, high, step=step)
 
 
 def log_range(low: float, high: float) -> Range:
-    """From `low` to `high`, each factor as likely as another."""
+    """A range from `low` to `high`, sampled uniformly in the logarithm."""
     return Range(low, high, log=True)
 
 
 @dataclasses.dataclass(frozen=True)
 class Sweep:
-    """What is tried and what is wanted.
+    """A sweep: search space, metric, sampler and pruner.
 
     Attributes:
       space: values by the key of the config.
-      metric: of the evaluation: a full name, or as much of its beginning as leaves one:
-        "AP" for "AP@gt_boxes".
-      direction: "maximize" or "minimize" it.
-      sampler: "tpe" learns from the trials before; "random"; "grid" tries all combinations
-        of choices in the order of the file, the last key changing first.
-      pruner: "none"; "median" ends a trial that is worse than the median of the others had
-        been at the same batch; "hyperband" gives most trials little, and few all.
-      startup_trials: so many are drawn at random, and end before any is pruned by the
-        median.
-      warmup_steps: the median prunes none before this batch.
-      seed: of the sampler: a study of one worker is a function of it, stopped or not.
-      seeds: the key over which the leaderboard takes means and intervals.
+      metric: metric of the evaluation: a full name or an unambiguous prefix, such as "AP"
+        for "AP@gt_boxes".
+      direction: "maximize" or "minimize".
+      sampler: "tpe" models the previous trials; "random"; "grid" runs all combinations
+        of choices in the order of the file, the last key changing fastest.
+      pruner: "none"; "median" stops a trial that is worse than the median of the other
+        trials at the same batch; "hyperband" stops most trials early.
+      startup_trials: number of trials that are sampled randomly, and must finish before
+        "median" prunes any.
+      warmup_steps: "median" prunes no trial before this batch.
+      seed: random seed of the sampler; a study with one worker is a function of it, even
+        if it is interrupted.
+      seeds: the key over which the leaderboard computes means and intervals.
     """
 
     space: Space
@@ -101,12 +102,12 @@ class Sweep:
                     f"{did_you_mean(value, known, cutoff=0.4)}"
                 )
         if not self.space:
-            raise ConfigError("the space is empty: nothing would be tried.")
+            raise ConfigError("the search space is empty: give it at least one key.")
         for key, values in self.space.items():
             _check_values(key, values, self.sampler)
 
     def grids(self) -> dict[str, Choice]:
-        """The keys of which every value is run."""
+        """Returns the keys whose values are all run."""
         return {
             key: values
             for key, values in self.space.items()
@@ -114,22 +115,22 @@ class Sweep:
         }
 
     def combinations(self) -> int:
-        """How many trials a drawn point has: one for each combination of the grids."""
+        """Returns the number of trials per sampled point, one per combination of grids."""
         return math.prod(len(values.values) for values in self.grids().values())
 
     def size(self) -> int | None:
-        """How many trials there are; None where ranges or choices are drawn."""
-        whole = len(self.grids()) == len(self.space)
-        return self.combinations() if whole else None
+        """Returns the number of trials; None if ranges or choices are sampled."""
+        is_finite = len(self.grids()) == len(self.space)
+        return self.combinations() if is_finite else None
 
 
 def _check_values(key: str, values: Choice | Range, sampler: str) -> None:
     if isinstance(values, Choice):
         if not values.values:
-            raise ConfigError(f"space {key!r} is empty: give it a value.")
+            raise ConfigError(f"space {key!r} is empty: give it at least one value.")
         texts = [as_override(value) for value in values.values]
         if twice := [text for text in texts if texts.count(text) > 1]:
-            raise ConfigError(f"space {key!r} has {twice[0]} twice.")
+            raise ConfigError(f"space {key!r} has {twice[0]} twice: remove one.")
         return
     if not isinstance(values, Range):
         raise ConfigError(
@@ -138,24 +139,25 @@ def _check_values(key: str, values: Choice | Range, sampler: str) -> None:
     ends = values.low, values.high
     for end in ends:
         if not isinstance(end, int | float) or isinstance(end, bool):
-            raise ConfigError(f"space {key!r}: a range is of numbers; got {end!r}.")
+            raise ConfigError(f"space {key!r}: a range needs numbers; got {end!r}.")
     if not -math.inf < values.low < values.high < math.inf:
         raise ConfigError(
-            f"space {key!r} is empty: a range goes up from its first number; got "
-            f"{values.low} to {values.high}."
+            f"space {key!r} is empty: a range needs finite low < high; got {values.low} to "
+            f"{values.high}."
         )
     if values.log and values.low <= 0:
         raise ConfigError(
-            f"space {key!r}: a log range is of positive numbers; got {values.low}."
+            f"space {key!r}: a log range needs positive numbers; got {values.low}."
         )
     if values.step is not None and not 0 < values.step <= values.high - values.low:
         raise ConfigError(
-            f"space {key!r}: a step is positive and within the range; got {values.step}."
+            f"space {key!r}: step must be positive and at most high - low; got "
+            f"{values.step}."
         )
     if sampler == "grid":
         raise ConfigError(
-            f"space {key!r} is a range, which sampler 'grid' cannot go through: give it "
-            "a grid of values, or take sampler 'tpe' or 'random'."
+            f"space {key!r} is a range, which sampler 'grid' does not support: use a grid "
+            "of values, or sampler 'tpe' or 'random'."
         )
 
 
@@ -163,16 +165,16 @@ def load(file: str | Path) -> Sweep:
     """Reads a sweep file.
 
     Raises:
-      ConfigError: always one line, whatever goes wrong.
+      ConfigError: one line, for every kind of failure.
     """
     sweep = config_lib.run_file(Path(file), "get_sweep")
     if not isinstance(sweep, Sweep):
-        raise ConfigError(f"{file}: get_sweep must return a sweep.Sweep.")
+        raise ConfigError(f"{file}: get_sweep must return a pose_jax.sweep.Sweep.")
     return sweep
 
 
 def as_override(value: Any) -> str:
-    """A value as an override has it."""
+    """Formats a value for a config override."""
     return value if isinstance(value, str) else repr(as_tuples(value))
 
 
@@ -181,14 +183,14 @@ def as_tuples(value: Any) -> Any:
 
 
 def _ends(values: Choice | Range) -> list[Any]:
-    """The values that have to be possible for all to be."""
+    """Returns the values whose validity implies that of all others."""
     if isinstance(values, Choice):
         return list(values.values)
     return [values.low, values.high]
 
 
 def corners(space: Space) -> Iterator[dict[str, Any]]:
-    """Points of a space in which each end and each choice is once, one key changing."""
+    """Yields points that contain each bound and each choice once, changing one key."""
     first = {key: _ends(values)[0] for key, values in space.items()}
     yield first
     for key, values in space.items():
@@ -197,5 +199,5 @@ def corners(space: Space) -> Iterator[dict[str, Any]]:
 
 
 def words(point: Mapping[str, Any]) -> list[str]:
-    """A point as overrides of the command line."""
+    """Converts a point to config overrides for the command line."""
     return [f"--config.{key}={as_override(value)}" for key, value in point.items()]

@@ -1,15 +1,15 @@
-"""Where a study is kept, what it draws, and who has which of its trials.
+"""Storage of a study, sampling of its trials, and ownership of the trials by workers.
 
-Optuna keeps the trials: in a journal in the study's folder, or in a storage that has a
-URL. A trial is unfinished as long as Optuna says "running", and belongs to who holds it:
+Optuna stores the trials in a journal in the study folder, or in a storage with a URL. A
+trial is unfinished while its Optuna state is "running". Its owner is determined by
 
-* On one machine, a lock on OUT/trials/0007/claim, which worker and training hold together
-  and which ends with both of them.
-* Between machines, a beat that the owner writes into Optuna's storage: an owner whose beat
-  has stood still for `Times.lost` is lost. Nobody's clock is compared with another's. One
-  that comes back reads in its next beat that it was succeeded, and stops.
+* a lock on OUT/trials/0007/claim, on one machine. It is held by worker and training and
+  released when both have ended.
+* a heartbeat in Optuna's storage, between machines. An owner is considered lost if its
+  heartbeat does not change for `Times.lost`; clocks of machines are not compared. An owner
+  that was replaced detects this at its next heartbeat, and stops.
 
-Whoever finds a trial unfinished and not held goes on with it from its own checkpoint.
+A worker resumes unfinished trials without an owner from their checkpoints.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ from pose_jax.errors import ConfigError, InputError, one_line
 
 @dataclasses.dataclass(frozen=True)
 class Times:
-    """Seconds.
+    """Intervals and timeouts in seconds.
 
     Attributes:
-      poll: between looks at a training and its log.
-      beat: between signs of life for other machines.
-      lost: without one, an owner on another machine has gone.
-      settle: after taking a trial from another machine, until it is known that nobody else
-        did so at the same moment.
+      poll: interval of checks of a training and its log.
+      beat: interval of heartbeats for other machines.
+      lost: time without heartbeat after which an owner on another machine is lost.
+      settle: wait after taking over a trial from another machine, to detect that another
+        worker took it over at the same time.
     """
 
     poll: float = 1.0
@@ -52,12 +52,12 @@ class Times:
 
 @dataclasses.dataclass(frozen=True)
 class Place:
-    """Where a study is kept.
+    """The location of a study.
 
     Attributes:
-      storage: "" for a journal in `out`, or an Optuna URL.
-      name: of the study in the storage.
-      out: folder of the trials' run directories.
+      storage: "" for a journal in `out`, or an Optuna storage URL.
+      name: name of the study in the storage.
+      out: folder of the run directories of the trials.
     """
 
     storage: str
@@ -66,20 +66,20 @@ class Place:
 
 
 def place(study: str, name: str | None = None, out: Path | str | None = None) -> Place:
-    """Reads --study: a folder, or the URL of a storage.
+    """Parses --study: a folder, or a storage URL.
 
     Raises:
-      ConfigError: a URL without a name or a folder.
+      ConfigError: a URL without a name, or a folder with a name or `out`.
     """
     if "://" not in study:
         if name is not None or out is not None:
             raise ConfigError(
-                "--name and --out go with a storage's URL; a study in a folder has the "
-                "folder to itself."
+                "--name and --out are only used with a storage URL: omit them if --study "
+                "is a folder."
             )
         return Place("", "sweep", Path(study))
     if name is None:
-        raise ConfigError("a storage may hold several studies: say by --name which.")
+        raise ConfigError("--name is required with a storage URL, to select the study.")
     return Place(study, name, Path(out) if out is not None else Path("runs") / name)
 
 
@@ -88,7 +88,7 @@ def load_optuna():
         import optuna
     except ImportError:
         raise InputError(
-            "sweeps need optuna, which is not installed: pip install 'pose_jax[sweep]'."
+            "sweeps require optuna, which is not installed: pip install 'pose_jax[sweep]'."
         ) from None
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     return optuna
@@ -103,7 +103,7 @@ def _storage(where: Place):
         if url.startswith("grpc://"):
             host, _, port = url.removeprefix("grpc://").rstrip("/").partition(":")
             with warnings.catch_warnings():
-                # It calls itself experimental.
+                # Optuna marks it as experimental.
                 warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
                 return optuna.storages.GrpcStorageProxy(
                     host=host, port=int(port or 13000)
@@ -111,7 +111,7 @@ def _storage(where: Place):
         if url.startswith("redis://"):
             backend = optuna.storages.journal.JournalRedisBackend(url)
             return optuna.storages.JournalStorage(backend)
-        # Several processes wait for one another's writes to a file of SQLite.
+        # SQLite writes block each other across processes.
         options = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {}
         return optuna.storages.RDBStorage(url, engine_kwargs=options)
     except (ImportError, OSError, ValueError) as error:
@@ -119,14 +119,14 @@ def _storage(where: Place):
 
 
 def _journal(out: Path):
-    """A journal whose lock dies with its process, and that a torn line does not end."""
+    """Opens a journal with a lock that ends with its process; repairs truncated lines."""
     optuna = load_optuna()
     from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 
-    class Lock:  # As Optuna wants one; it has no name for the base in public.
+    class Lock:  # Optuna's lock interface; its base class is not public.
         def acquire(self) -> bool:
             self._held = _wait_for(out / "journal.lock")
-            _drop_torn_line(out / "journal.log")
+            _drop_truncated_line(out / "journal.log")
             return True
 
         def release(self) -> None:
@@ -138,8 +138,8 @@ def _journal(out: Path):
     return optuna.storages.JournalStorage(JournalFileBackend(path, lock_obj=lock))
 
 
-def _drop_torn_line(path: Path) -> None:
-    """Cuts off what a process that was killed while it wrote has left unfinished."""
+def _drop_truncated_line(path: Path) -> None:
+    """Removes the incomplete last line of a process that was killed while writing."""
     with open(path, "rb+") as file:
         end = file.seek(0, os.SEEK_END)
         if not end:
@@ -152,8 +152,8 @@ def _drop_torn_line(path: Path) -> None:
 
 
 def lock(path: Path, *, wait: bool = False) -> TextIO | None:
-    """The open file whose lock is held until it is closed here and in all children; None:
-    somebody else has it. Where there are no locks, everybody has it."""
+    """Locks a file and returns it open, or None if it is locked. The lock is held until it
+    is closed here and in all children. Without lock support, locking always succeeds."""
     file = open(path, "a", encoding="utf-8")
     try:
         import fcntl
@@ -174,7 +174,7 @@ def _wait_for(path: Path) -> TextIO:
 
 
 def locks_work(folder: Path) -> bool:
-    """Whether a file in the folder can be locked: not on Windows, not on all networks."""
+    """Returns whether files in the folder can be locked (not on Windows and some NFS)."""
     try:
         import fcntl
 
@@ -186,7 +186,7 @@ def locks_work(folder: Path) -> bool:
 
 
 def _machine() -> str:
-    """The same in all processes that see one another's locks."""
+    """Returns an id that is equal in all processes that share file locks."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:
@@ -195,9 +195,9 @@ def _machine() -> str:
 
 
 def _sampler(optuna, spec: Mapping[str, Any], study_of: Callable[[], Any]):
-    """Draws a trial from its number: the grids' values, and the rest once for all of
-    them. What is drawn depends on seed, number, key and the trials before, not on who
-    draws it."""
+    """Returns a sampler that determines a trial from its number: the grid values, and the
+    other values once per combination of grids. Samples depend on seed, number, key and the
+    previous trials, not on the worker."""
     space = spec["space"]
     grids = {key: at["texts"] for key, at in space.items() if at.get("every")}
     combinations = list(itertools.product(*grids.values()))
@@ -213,9 +213,9 @@ def _sampler(optuna, spec: Mapping[str, Any], study_of: Callable[[], Any]):
             point, combination = divmod(trial.number, len(combinations))
             if param_name in grids:
                 return combinations[combination][list(grids).index(param_name)]
-            if combination:  # Not by `study`: Hyperband shows a part of it.
-                there = study_of().get_trials(deepcopy=False)
-                return there[trial.number - combination].params[param_name]
+            if combination:  # Not from `study`: Hyperband passes a filtered one.
+                trials = study_of().get_trials(deepcopy=False)
+                return trials[trial.number - combination].params[param_name]
             name = zlib.crc32(param_name.encode())
             seed = zlib.crc32(repr((spec["seed"], point, name)).encode())
             base = optuna.samplers.RandomSampler(seed=seed)
@@ -243,35 +243,35 @@ def _pruner(optuna, spec: Mapping[str, Any]):
 
 
 def open_study(where: Place, spec: Mapping[str, Any] | None = None):
-    """The study with its sampler and pruner, and what it keeps of its sweep.
+    """Opens a study with its sampler and pruner; returns it and its stored specification.
 
     Args:
-      where: it is kept.
-      spec: of `check`: the study is made if there is none. None: it has to be there.
+      where: location of the study.
+      spec: the result of `check`, to create a missing study. None: the study must exist.
 
     Raises:
-      ConfigError: it is a study of another sweep.
-      InputError: there is none, or the storage cannot be reached.
+      ConfigError: the study is of another sweep.
+      InputError: the study does not exist, or the storage is not accessible.
     """
     optuna = load_optuna()
     at = where.storage or where.out
     if spec is None and not where.storage and not (where.out / "journal.log").exists():
-        raise InputError(f"{at}: no study here.")
+        raise InputError(f"{at}: no study found.")
     storage = _storage(where)
     if spec is None:
         try:
             kept = optuna.load_study(study_name=where.name, storage=storage).user_attrs
         except KeyError:
-            raise InputError(f"{at}: no study {where.name!r} here.") from None
+            raise InputError(f"{at}: no study {where.name!r} found.") from None
         if "sweep" not in kept:
-            raise InputError(f"{at}: study {where.name!r} is not of a sweep.")
+            raise InputError(f"{at}: study {where.name!r} is not a pose-jax sweep.")
         spec = kept["sweep"]
     study = optuna.create_study(
         study_name=where.name, storage=storage, direction=spec["direction"],
         load_if_exists=True, sampler=_sampler(optuna, spec, lambda: study),
         pruner=_pruner(optuna, spec),
     )  # fmt: skip
-    # As the storage has it: JSON has no tuples.
+    # The storage keeps JSON, which has no tuples.
     spec = json.loads(json.dumps(spec))
     kept = study.user_attrs.get("sweep")
     if kept is None:
@@ -284,37 +284,37 @@ def open_study(where: Place, spec: Mapping[str, Any] | None = None):
             differences = config_lib.differences(spec["base"], kept["base"])
             changed = [f"config.{key}" for key in differences]
         raise ConfigError(
-            f"{at} holds a study of another sweep (it differs in "
-            f"{', '.join(changed[:3])}): give another --study"
+            f"{at} has a study of another sweep, which differs in "
+            f"{', '.join(changed[:3])}: give another --study"
             + (" or --name." if where.storage else ".")
         )
     return study, spec
 
 
 class Left(Exception):
-    """The trial is not this worker's to finish: it stays as it is."""
+    """Raised when a trial is left unfinished by this worker."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Claim:
-    """A trial that is ours to work on, and the file whose lock says so."""
+    """A trial owned by this worker, and its locked file."""
 
     trial: Any
     file: TextIO
 
 
 class Claims:
-    """What one worker does about who has which trial; see the module's docstring."""
+    """Ownership of trials from the view of one worker; see the docstring of the module."""
 
     def __init__(self, study: Any, spec, where: Place, trials: int, times: Times):
         self.study, self.spec, self.out = study, spec, where.out
         self.trials, self.times = trials, times
         self._token = uuid.uuid4().hex[:12]
         self.out.mkdir(parents=True, exist_ok=True)
-        # Without locks, a worker knows of all others by their beats alone.
+        # Without file locks, only heartbeats tell about other workers.
         near = _machine() if locks_work(self.out) else self._token
         self._place = f"{near} {self.out.resolve()}"
-        self._seen: dict[int, tuple[Any, float]] = {}
+        self._beat_of: dict[int, tuple[Any, float]] = {}
         self._alive: set[int] = set()
         self._beats = itertools.count()
 
@@ -322,28 +322,28 @@ class Claims:
         return self.out / "trials" / f"{number:04d}"
 
     def next(self) -> Claim | Literal["wait", "done"]:
-        """A trial to work on: an unfinished one that nobody has, or a new one. "wait": the
-        others may leave theirs. Close its file in the end."""
+        """Returns an unfinished trial without an owner, or a new one; its file must be
+        closed at the end. "wait": other workers may still leave trials unfinished."""
         with _wait_for(self.out / "asking.lock"):
-            found = self._next()
-        if isinstance(found, Claim):
-            self._draw(found.trial)
-        return found
+            claim = self._next()
+        if isinstance(claim, Claim):
+            self._draw(claim.trial)
+        return claim
 
     def _next(self) -> Claim | Literal["wait", "done"]:
-        there = self.study.get_trials(deepcopy=False)
-        pending = [t for t in there[: self.trials] if not t.state.is_finished()]
+        trials = self.study.get_trials(deepcopy=False)
+        pending = [t for t in trials[: self.trials] if not t.state.is_finished()]
         for frozen in pending:
             if file := self._take(frozen):
                 return Claim(self._trial(frozen), file)
-        if len(there) < self.trials:
+        if len(trials) < self.trials:
             new = self.study.ask()
-            # Another machine may have asked at the same moment: a number that is too high
-            # waits, nobody's, until more trials are wanted.
+            # Another machine may have asked at the same time: a trial beyond the limit
+            # stays without an owner until --trials is increased.
             if new.number < self.trials:
                 self._sign(new)
                 file = self._hold(new.number)
-                assert file is not None, f"trial {new.number} is new, and held"
+                assert file is not None, f"trial {new.number} is new, but locked"
                 return Claim(new, file)
             return "wait"
         return "wait" if {t.number for t in pending} - self._alive else "done"
@@ -360,14 +360,16 @@ class Claims:
         trial.set_user_attr("worker", {**owner, "host": socket.gethostname()})
 
     def _take(self, frozen: Any) -> TextIO | None:
-        """Takes an unfinished trial if its owner has gone."""
+        """Takes over an unfinished trial if its owner is lost."""
         owner = frozen.user_attrs.get("worker", {})
         sign = owner.get("token"), frozen.user_attrs.get("beat")
-        before, since = self._seen.setdefault(frozen.number, (sign, time.monotonic()))
+        before, since = self._beat_of.setdefault(
+            frozen.number, (sign, time.monotonic())
+        )
         near = owner.get("place") == self._place
         if sign != before:
-            self._seen[frozen.number] = sign, time.monotonic()
-            if not near:  # Whoever has it will see to it.
+            self._beat_of[frozen.number] = sign, time.monotonic()
+            if not near:  # Its owner is alive and will finish it.
                 self._alive.add(frozen.number)
             return None
         if not near and time.monotonic() - since < self.times.lost:
@@ -390,13 +392,13 @@ class Claims:
         return held
 
     def _draw(self, trial: Any) -> None:
-        """Gives a trial its values, those that it has not yet."""
+        """Samples the values that a trial does not have yet."""
         count = math.prod(
             len(at["texts"]) for at in self.spec["space"].values() if at.get("every")
         )
         first = trial.number - trial.number % count
         if first != trial.number:
-            # Drawn by the worker of the first of the point; if that has died, by this one.
+            # Sampled by the worker of the first trial of the point, or here if it died.
             frozen = self.study.get_trials(deepcopy=False)[first]
             since = time.monotonic()
             while len(frozen.params) < len(self.spec["space"]):
@@ -407,8 +409,8 @@ class Claims:
         suggest(trial, self.spec["space"])
 
     def beat(self, trial: Any) -> bool:
-        """Tells other machines that the trial is being worked on; whether it still is ours
-        to work on."""
+        """Writes a heartbeat for other machines; returns whether the trial is still owned
+        by this worker."""
         trial.set_user_attr("beat", f"{self._token} {next(self._beats)}")
         return self.mine(trial)
 
@@ -423,7 +425,7 @@ class Claims:
         """Finishes a trial: "complete" with a value, "pruned", or "fail" with a reason.
 
         Raises:
-          Left: it is another worker's by now.
+          Left: the trial was taken over by another worker.
         """
         if not self.mine(trial):
             raise Left
@@ -438,7 +440,7 @@ class Claims:
 
 
 def suggest(trial: Any, space: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """A trial's values; what it has already, it keeps."""
+    """Samples the values of a trial; existing values are kept."""
     values = {}
     for key, at in space.items():
         if "texts" in at:

@@ -1,7 +1,7 @@
-"""The leaderboard of a study: one HTML file, made of what the storage knows.
+"""The leaderboard of a study as one HTML file, written from the storage alone.
 
-It can be written while the study runs, and on a machine that has none of its runs. Trials
-that differ in their seed alone are one row: their mean, and Student's 95% interval of it.
+It can be written while the study runs, and on a machine without the runs. Trials that
+differ only in their seed are one row: their mean with Student's 95% interval.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from pose_jax.sweep import space
 from pose_jax.sweep import study as study_lib
 
 MARKED = 6
-"""So many of the best have colours of their own among the learning curves."""
+"""Number of best rows with a color of their own in the learning curves."""
 
 STATES = {
     "complete": "complete", "pruned": "pruned", "fail": "failed", "running": "unfinished",
 }  # fmt: skip
-"""Optuna's states in words."""
+"""Descriptions of Optuna's states."""
 
 _EVAL_OPTIONS = {
     "method.decoder": "--decoder",
@@ -35,17 +35,17 @@ _EVAL_OPTIONS = {
     "evaluation.nms": "--nms",
     "evaluation.nms_threshold": "--nms-threshold",
 }
-"""What `pose-jax eval` has an option for."""
+"""Keys with a corresponding option of `pose-jax eval`."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """Trials that differ in their seed alone.
+    """Trials that differ only in their seed.
 
     Attributes:
       point: values by key, without the seed.
-      trials: all of them, by number.
-      values: of those that are complete.
+      trials: all trials, by number.
+      values: values of the complete trials.
     """
 
     point: Mapping[str, Any]
@@ -58,7 +58,7 @@ class Row:
 
     @property
     def half_width(self) -> float:
-        """Of the 95% interval of the mean over seeds; NaN for one seed."""
+        """Half width of the 95% interval of the mean over seeds; NaN for one seed."""
         n = len(self.values)
         if n < 2:
             return math.nan
@@ -69,9 +69,10 @@ class Row:
 
 
 def leaderboard(trials: Sequence[Any], spec: Mapping[str, Any]) -> list[Row]:
-    """Rows with a value, the best first; those that miss seeds come after the whole ones.
+    """Returns rows with a value, best first; rows with missing seeds come last.
 
-    A row of few seeds would else lead by luck, and one whose bad seeds were pruned always.
+    Otherwise a row with few seeds could lead by chance, and one whose bad seeds were pruned
+    would be overrated.
     """
     groups: dict[tuple, list[Any]] = collections.defaultdict(list)
     for trial in trials:
@@ -81,10 +82,10 @@ def leaderboard(trials: Sequence[Any], spec: Mapping[str, Any]) -> list[Row]:
     rows = [
         Row(
             dict(point),
-            tuple(mine),
-            tuple(t.value for t in mine if t.state.name == "COMPLETE"),
+            tuple(group),
+            tuple(t.value for t in group if t.state.name == "COMPLETE"),
         )
-        for point, mine in groups.items()
+        for point, group in groups.items()
     ]
     rows = [row for row in rows if row.values]
     most = max((len(row.values) for row in rows), default=0)
@@ -102,11 +103,11 @@ def report(
     """Writes the leaderboard and prints its first lines.
 
     Args:
-      study, name, out: as of `sweep.run`.
-      file: the HTML to write; None: report.html in the folder of the runs.
+      study, name, out: as in `runner.run`.
+      file: the HTML file to write; None: report.html in the folder of the runs.
 
     Raises:
-      InputError: no study there.
+      InputError: the study does not exist.
     """
     where = study_lib.place(study, name, out)
     opened, spec = study_lib.open_study(where)
@@ -122,7 +123,7 @@ def report(
 
 
 def text(rows: Sequence[Row], spec: Mapping[str, Any], count: int = 10) -> str:
-    """The first rows, as text."""
+    """Formats the first rows as text."""
     if not rows:
         return "no trial is complete yet"
     keys = _varied(rows)
@@ -146,14 +147,14 @@ def text(rows: Sequence[Row], spec: Mapping[str, Any], count: int = 10) -> str:
 
 
 def _varied(rows: Sequence[Row]) -> list[str]:
-    """Keys that have more than one value; all of them where nothing varies."""
+    """Returns the keys with more than one value; all keys if nothing varies."""
     keys = list(rows[0].point)
     varied = [k for k in keys if len({row.point.get(k) for row in rows}) > 1]
     return varied or keys
 
 
 def _short(keys: Sequence[str]) -> dict[str, str]:
-    """Keys without their sections, where that leaves them different."""
+    """Removes the sections of keys where the result is unique."""
     last = [key.rpartition(".")[2] for key in keys]
     return {
         key: name if last.count(name) == 1 else key
@@ -162,7 +163,7 @@ def _short(keys: Sequence[str]) -> dict[str, str]:
 
 
 def winner(row: Row, spec: Mapping[str, Any]) -> str:
-    """The command line of a row, ready to copy."""
+    """Returns the command line that reproduces a row."""
     if not spec["eval_only"]:
         overrides = [*spec["overrides"], *space.words(row.point)]
         command = ["pose-jax", "train", "--config", spec["config"], *overrides]
@@ -217,9 +218,7 @@ def _first(trials, rows: Sequence[Row], spec) -> list[html.Html]:
         content = [tag("pre", winner(best, spec))]
         if not spec["eval_only"]:
             runs = [t.user_attrs.get("run") for t in best.trials if t.value is not None]
-            content.append(
-                tag("p", f"Trained already: {', '.join(filter(None, runs))}.")
-            )
+            content.append(tag("p", f"Existing runs: {', '.join(filter(None, runs))}."))
     made = [
         tag("div", tag("b", n), tag("span", word), class_="tile") for n, word in tiles
     ]
@@ -228,7 +227,7 @@ def _first(trials, rows: Sequence[Row], spec) -> list[html.Html]:
 
 def _ranked(rows: Sequence[Row], spec) -> list[html.Html]:
     if not rows:
-        return [tag("p", "Empty.")]
+        return [tag("p", "No trial is complete yet.")]
     keys = _varied(rows)
     most = max(len(row.values) for row in rows)
     made = []
@@ -253,11 +252,11 @@ def _ranked(rows: Sequence[Row], spec) -> list[html.Html]:
         )
     head = ["rank", *keys, spec["metric"], "95% interval", "seeds", "trials"]
     words = (
-        f"Means over {spec['seeds']!r}; the interval is Student's, of the mean, and says "
-        "nothing of the people who were evaluated on. "
+        f"Means over {spec['seeds']!r} with Student's interval of the mean, which does not "
+        "include the variation between evaluation people. "
     )
     if any(len(row.values) < most for row in rows):
-        words += f"Rows of fewer than {most} come last."
+        words += f"Rows with fewer than {most} seeds come last."
     return [tag("p", words, class_="aside"), html.table(head, made)]
 
 
@@ -269,7 +268,7 @@ def _label(point: Mapping[str, Any], keys: Sequence[str]) -> str:
 def _curves(trials, rows: Sequence[Row], spec) -> list[html.Html]:
     known = [trial for trial in trials if len(trial.intermediate_values) > 1]
     if not known:
-        return [tag("p", "No trial was evaluated on its way.")]
+        return [tag("p", "No trial has evaluations during training.")]
     keys = _varied(rows) if rows else []
     best = {
         trial.number: (place, row)
@@ -278,7 +277,7 @@ def _curves(trials, rows: Sequence[Row], spec) -> list[html.Html]:
     }
 
     def draw(axes):
-        labelled = set()
+        labeled = set()
         for trial in sorted(known, key=lambda t: t.number in best):
             steps, values = zip(*sorted(trial.intermediate_values.items()), strict=True)
             place, row = best.get(trial.number, (None, None))
@@ -286,24 +285,24 @@ def _curves(trials, rows: Sequence[Row], spec) -> list[html.Html]:
                 axes.plot(steps, values, color=html.INK, alpha=0.2, lw=1)
                 continue
             label = (
-                None if place in labelled else f"{place + 1}: {_label(row.point, keys)}"
+                None if place in labeled else f"{place + 1}: {_label(row.point, keys)}"
             )
-            labelled.add(place)
+            labeled.add(place)
             marker = "o" if len(steps) < 15 else ""
-            colour = html.COLOURS[place]
-            axes.plot(steps, values, color=colour, label=label, marker=marker, ms=3)
+            color = html.COLOURS[place]
+            axes.plot(steps, values, color=color, label=label, marker=marker, ms=3)
         axes.set_xlabel("batch")
-        if labelled:
+        if labeled:
             axes.figure.legend(loc="outside lower center", ncols=1)
 
     chart = html.chart(spec["metric"], draw, 2.6 + 0.2 * min(len(rows), MARKED))
-    words = f"In colour: all seeds of the best {min(MARKED, len(rows))}."
+    words = f"Colored: all seeds of the best {min(MARKED, len(rows))} rows."
     return [tag("p", words, class_="aside"), tag("div", chart, class_="charts large")]
 
 
 def importances(study, trials, spec) -> dict[str, float]:
-    """Shares of the keys in what makes a trial one of the best (PED-ANOVA,
-    arXiv:2304.10255); {} where too few are complete."""
+    """Returns the relative importance of each key for the best trials (PED-ANOVA,
+    arXiv:2304.10255); {} if too few trials are complete."""
     import optuna
 
     complete = [t for t in trials if t.state.name == "COMPLETE"]
@@ -322,7 +321,7 @@ def importances(study, trials, spec) -> dict[str, float]:
 def _importances(study, trials, spec) -> list[html.Html]:
     found = importances(study, trials, spec)
     if not found or not sum(found.values()):
-        words = "They need four complete trials and two keys that vary."
+        words = "Importances require four complete trials and two keys that vary."
         return [tag("p", words)]
     names = sorted(found, key=lambda key: found[key])
 
@@ -333,14 +332,14 @@ def _importances(study, trials, spec) -> list[html.Html]:
 
     words = (
         "How much the best tenth of the trials differs from all, by key (PED-ANOVA). The "
-        "seed's share is what luck looks like."
+        "importance of the seed shows the level of noise."
     )
-    chart = html.chart("share of the importance", draw, 0.9 + 0.28 * len(names))
+    chart = html.chart("relative importance", draw, 0.9 + 0.28 * len(names))
     return [tag("p", words, class_="aside"), tag("div", chart, class_="charts large")]
 
 
 def heights(values: Sequence[Any], at: Mapping[str, Any]) -> tuple[list[float], dict]:
-    """Where values stand on an axis from 0 to 1, and its marks, place to text."""
+    """Returns positions of values on an axis from 0 to 1, and its ticks by position."""
     texts = at.get("texts")
     numbers = _numbers(texts if texts else values)
     if texts and (numbers is None or len(texts) > len(set(numbers))):
@@ -370,7 +369,7 @@ def _coordinates(trials, spec) -> list[html.Html]:
     complete = [t for t in trials if t.state.name == "COMPLETE"]
     keys = [k for k in spec["space"] if len({t.params.get(k) for t in complete}) > 1]
     if len(complete) < 2 or not keys:
-        return [tag("p", "They need two complete trials that differ.")]
+        return [tag("p", "Parallel coordinates require two different complete trials.")]
     axes_of = {
         k: heights([t.params[k] for t in complete], spec["space"][k]) for k in keys
     }
@@ -400,7 +399,7 @@ def _coordinates(trials, spec) -> list[html.Html]:
         for side in axes.spines.values():
             side.set_visible(False)
 
-    chart = html.chart("a line a complete trial, the best brightest", draw, 3.2)
+    chart = html.chart("one line per complete trial, the best brightest", draw, 3.2)
     return [tag("div", chart, class_="charts large")]
 
 
@@ -427,8 +426,8 @@ def _trials(trials, spec) -> list[html.Html]:
             ]
         )
     words = (
-        "Minutes are from the first start of a trial to its end, pauses included. Of those "
-        "that are not complete: the last value."
+        "Minutes are from the first start of a trial to its end, including pauses. "
+        "Incomplete trials show their last value."
     )
     return [tag("p", words, class_="aside"), html.table(head, made)]
 
@@ -436,7 +435,7 @@ def _trials(trials, spec) -> list[html.Html]:
 def _about(spec) -> html.Html:
     facts = {
         "config": " ".join([spec["config"], *spec["overrides"]]) or "–",
-        "network read out": spec["eval_only"] or "–",
+        "evaluated run": spec["eval_only"] or "–",
         "metric": f"{spec['direction']} {spec['metric']}",
         "sampler": f"{spec['sampler']}, seed {spec['seed']}",
         "pruner": spec["pruner"],

@@ -1,7 +1,7 @@
-"""A worker: takes a trial at a time and trains it, in a process and a run of its own.
+"""A worker: takes one trial at a time and trains it in a separate process and run.
 
-The training is `pose-jax train` in OUT/trials/0007. The worker reads its log, tells Optuna
-of the evaluations, and ends it where it is pruned or the worker is asked to stop.
+The training is `pose-jax train` in OUT/trials/0007. The worker reads its log, reports its
+evaluations to Optuna, and stops it if it is pruned or the worker is stopped.
 
   python -m pose_jax.sweep.worker TASK      as `runner.run` starts it; TASK is json
 """
@@ -36,7 +36,7 @@ from pose_jax.training.interrupts import StopRequest
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """What a worker is started with."""
+    """The arguments of a worker."""
 
     place: Place
     trials: int
@@ -51,17 +51,17 @@ class Task:
 
     @classmethod
     def from_json(cls, text: str) -> Task:
-        given = json.loads(text)
-        storage, name, out = given["place"].values()
-        given["place"] = Place(storage, name, Path(out))
-        return cls(**given | {"times": Times(**given["times"])})
+        fields = json.loads(text)
+        storage, name, out = fields["place"].values()
+        fields["place"] = Place(storage, name, Path(out))
+        return cls(**fields | {"times": Times(**fields["times"])})
 
 
 RESTARTS = 2
-"""So often a training that was killed, or stopped by somebody else, is started again."""
+"""Number of restarts of a training that was killed or stopped externally."""
 
 _TO_STOP = 600.0
-"""Seconds that a training has to save its state."""
+"""Timeout in seconds for a training to save its state."""
 
 
 def work(
@@ -69,16 +69,16 @@ def work(
     stop: StopRequest,
     finish: Callable[[Claims, Claim], None] | None = None,
 ) -> None:
-    """Takes trials until all are done, or it is asked to stop.
+    """Runs trials until all are done or a stop is requested.
 
     Args:
-      task: the worker's.
-      stop: asked between trials, and while one is trained.
-      finish: brings a trial to its end, or raises Left; None trains it.
+      task: the task of the worker.
+      stop: stop request, polled between trials and during training.
+      finish: finishes a trial, or raises Left; None: trains it.
     """
     study, spec = open_study(task.place)
     if task.cores:
-        # JAX makes as many threads as there are cores that it may use.
+        # JAX uses as many threads as there are cores in the affinity mask.
         with contextlib.suppress(AttributeError, OSError):
             os.sched_setaffinity(0, task.cores)
     claims = Claims(study, spec, task.place, task.trials, task.times)
@@ -97,7 +97,7 @@ def work(
 
 
 class _Training:
-    """One trial, from wherever it is to its end."""
+    """Starts or resumes the training of one trial and finishes it."""
 
     def __init__(self, claims: Claims, claim: Claim, task: Task, stop: StopRequest):
         self.claims, self.claim, self.task, self.stop = claims, claim, task, stop
@@ -109,10 +109,10 @@ class _Training:
         self.last_beat = time.monotonic()
 
     def finish(self) -> None:
-        """Trains, and says how it ended.
+        """Trains the trial and reports the result.
 
         Raises:
-          Left: it did not end here.
+          Left: the trial is not finished by this worker.
         """
         tell, restarts = self.claims.tell, 0
         while True:
@@ -139,14 +139,14 @@ class _Training:
                 return tell(self.trial, "fail", reason=reason)
 
     def _wait_for_others(self) -> None:
-        """A training that was left by another worker ends before this one begins."""
+        """Waits for the end of a training that another worker has left."""
         while (held := lock(self.run / "lock")) is None:
             self._go_on()
             time.sleep(self.task.times.poll)
         held.close()
 
     def _go_on(self) -> None:
-        """Raises Left where it is not ours to go on."""
+        """Raises Left if this worker was stopped or has lost the trial."""
         if self.stop.requested:
             raise Left
         if time.monotonic() - self.last_beat >= self.task.times.beat:
@@ -155,8 +155,8 @@ class _Training:
                 raise Left
 
     def _train(self) -> int | None:
-        """Starts or resumes the training and watches it; its exit code, None if it was
-        pruned."""
+        """Starts or resumes the training and waits for it; returns its exit code, None if
+        it was pruned."""
         overrides = words(suggest(self.trial, self.spec["space"]))
         command = [
             *self.task.command, "--config", self.task.config,
@@ -166,9 +166,9 @@ class _Training:
         if self.task.device:
             env["CUDA_VISIBLE_DEVICES"] = self.task.device
         with open(self.run / "output.txt", "ab") as output:
-            # The lock is the training's too: whoever finds the trial waits for both to end.
-            # A group of its own: Ctrl-C is for the parent. Not a session, which Linux would
-            # give a share of the processor that has nothing to do with ours.
+            # The training inherits the lock: other workers wait for both to end. It has its
+            # own process group, so that only the parent receives Ctrl-C; not its own
+            # session, which Linux schedules as a separate group.
             process = subprocess.Popen(
                 bound(command), stdout=output, stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL, env=env, process_group=0,
@@ -190,7 +190,7 @@ class _Training:
             _end(process)
 
     def _report(self) -> bool:
-        """Tells Optuna of the evaluations that are new in the log; whether any are."""
+        """Reports new evaluations in the log to Optuna; returns whether there are any."""
         log = self.run / "metrics.jsonl"
         size = log.stat().st_size if log.exists() else -1
         if size == self.log_size:
@@ -203,19 +203,19 @@ class _Training:
         return len(self.reported) > before
 
     def _reason(self, code: int) -> str:
-        """What the training said last, in a line."""
+        """Returns the last message of the training in one line."""
         text = (self.run / "output.txt").read_text(encoding="utf-8", errors="replace")
         lines = [line.strip() for line in text.splitlines() if line.strip()]
-        said = [line for line in lines if line.startswith("pose-jax: error: ")]
-        last = (said or lines or ["it said nothing"])[-1]
+        errors = [line for line in lines if line.startswith("pose-jax: error: ")]
+        last = (errors or lines or ["no output"])[-1]
         return f"exit code {code}: {last.removeprefix('pose-jax: error: ')}"
 
 
 def curve(run: Path, metric: str) -> list[tuple[int, float]]:
-    """A metric of a run's evaluations over its batches, counted through all phases."""
+    """Returns a metric of a run's evaluations by batch, counted over all phases."""
     from pose_jax.runs import log as log_lib
 
-    found: dict[int, float] = {}
+    values: dict[int, float] = {}
     before, phase, last = 0, None, 0
     for entry in log_lib.read_metrics(run):
         if entry["phase"] != phase:
@@ -223,12 +223,12 @@ def curve(run: Path, metric: str) -> list[tuple[int, float]]:
         last = max(last, entry["step"])
         value = entry.get(metric)
         if isinstance(value, int | float):
-            found[before + entry["step"]] = float(value)
-    return sorted(found.items())
+            values[before + entry["step"]] = float(value)
+    return sorted(values.items())
 
 
 def _model_scores(run: Path) -> dict[str, Any] | None:
-    """The scores of a finished training."""
+    """Returns the scores of a finished training; None if there is no model."""
     try:
         text = (run / "model" / "manifest.json").read_text(encoding="utf-8")
         return json.loads(text).get("scores") or {}
@@ -237,7 +237,7 @@ def _model_scores(run: Path) -> dict[str, Any] | None:
 
 
 def _end(process: subprocess.Popen) -> None:
-    """Lets a training save its state and end."""
+    """Stops a training after it has saved its state."""
     process.terminate()
     try:
         process.wait(_TO_STOP)
@@ -256,13 +256,13 @@ os.execvp(sys.argv[2], sys.argv[2:])
 
 
 def bound(command: Sequence[str]) -> list[str]:
-    """A command that gets SIGTERM when this process dies, however that dies, on Linux."""
+    """Wraps a command so that it receives SIGTERM when this process dies (Linux only)."""
     if not sys.platform.startswith("linux"):
         return list(command)
-    # Not by preexec_fn: JAX's threads do not outlive the fork that it needs.
+    # Not by preexec_fn, which forks: JAX's threads do not survive a fork.
     return [sys.executable, "-c", _LAUNCH, str(os.getpid()), *command]
 
 
-if __name__ == "__main__":  # A worker, started by `run`.
+if __name__ == "__main__":  # Started by `runner.run`.
     with StopRequest() as stop:
         work(Task.from_json(sys.argv[1]), stop)

@@ -1,4 +1,4 @@
-"""From a config to trained weights: sections, optimizers, the train step and its loop.
+"""Training: config sections, optimizers, the train step and the training loop.
 
-`config` resolves a config, `train` runs it; nothing here knows a method by its name.
+`config` resolves a config, `train` runs it. Nothing here depends on a specific method.
 """

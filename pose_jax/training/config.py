@@ -1,4 +1,4 @@
-"""Config resolution: the sections, the data they name, the method they build."""
+"""Config resolution: sections, data sets, method."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from pose_jax.types import Method
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
-    """What to train on and what to evaluate on."""
+    """The data sets for training and evaluation."""
 
     train: data_lib.SourceConfig
     eval: data_lib.SourceConfig
@@ -33,27 +33,27 @@ class DataConfig:
 
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
-    """Lengths count batches.
+    """Length, checkpoints and initialization of a phase. All lengths count batches.
 
     Attributes:
-      steps: of the phase.
-      log_every_steps: between log lines.
-      eval_every_steps: between evaluations; 0: only at the end.
-      checkpoint_every_steps: between checkpoints; 0: only at the end.
-      keep_checkpoints: the latest so many are kept, and the best.
-      best_metric: which evaluation metric says "best"; "" keeps the latest alone.
-      stop_metric: which evaluation metric, higher being better, every phase has to raise
-        above that of the phase before; the first that does not is left out of the model
-        and ends the training, as DeepPose chooses how many stages there are. "": all
-        phases are trained and kept. Beware: the model is then chosen by the people it is
-        evaluated on.
-      resume_from: a run whose last state to go on from, with its optimiser and step, in a
-        directory and with a config of one's own; "" for none.
-      init_from: a run whose RUN/model gives the starting weights; "" for none.
-      init_skip: parameters with one of these in their path are not taken from there.
+      steps: length of the phase.
+      log_every_steps: interval of log lines.
+      eval_every_steps: interval of evaluations; 0: only at the end.
+      checkpoint_every_steps: interval of checkpoints; 0: only at the end.
+      keep_checkpoints: number of latest checkpoints to keep, in addition to the best one.
+      best_metric: evaluation metric that selects the best checkpoint; "": no best
+        checkpoint is kept.
+      stop_metric: evaluation metric (higher is better) that every phase has to improve over
+        the previous phase. The first phase that does not is not part of the model and ends
+        the training; DeepPose chooses its number of stages like this. "": all phases are
+        trained and kept. Note that this selects the model on the evaluation data.
+      resume_from: a run whose last state (with optimizer state and step) is resumed in
+        this run directory with this config; "" for none.
+      init_from: a run whose RUN/model provides the initial weights; "" for none.
+      init_skip: patterns of parameters that are not loaded from `init_from`.
 
-    How a phase starts is the first of these that there is: this run's own checkpoint,
-    `resume_from`, `init_from`, from scratch.
+    A phase is initialized, in order of priority, from this run's checkpoint, `resume_from`,
+    `init_from`, or randomly.
     """
 
     steps: int
@@ -70,7 +70,7 @@ class TrainConfig:
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """All sections. `phases` overrides `optimizer` and `train` by phase name."""
+    """All sections of a config; `phases` overrides `optimizer` and `train` per phase."""
 
     method: Mapping[str, Any]
     data: DataConfig
@@ -91,7 +91,7 @@ class Sections(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Setup:
-    """A resolved config, before any weight exists; `sections` by phase."""
+    """A resolved config, before weights are initialized; `sections` by phase."""
 
     config: Config
     method: Method
@@ -101,7 +101,7 @@ class Setup:
 
     @functools.cached_property
     def plan(self) -> Plan:
-        """The order of the training rows, for this process."""
+        """The order of the training rows in this process."""
         return Plan(
             table=self.train_table,
             view=self.method.view,
@@ -114,11 +114,11 @@ class Setup:
 
 
 def setup(config: Mapping[str, Any]) -> Setup:
-    """Checks every section, reads the annotation files, builds the method.
+    """Checks all sections, reads the annotation files and builds the method.
 
     Raises:
-      ConfigError: a key nobody reads, a wrong type, a missing value.
-      InputError: the data are not there or not usable.
+      ConfigError: an unknown key, a wrong type, a missing value.
+      InputError: the data are missing or not usable.
     """
     built = config_lib.build(Config, config, "config")
     methods.parse(built.method)  # Before the data are read.
@@ -128,14 +128,15 @@ def setup(config: Mapping[str, Any]) -> Setup:
     same = train_table.keypoints == eval_table.keypoints
     if method.keypoints is not None and not same:
         raise ConfigError(
-            f"config.data: training labels are {train_table.keypoints.name!r}, evaluation "
-            f"labels {eval_table.keypoints.name!r}; both must be the same set."
+            "config.data: training and evaluation data must have the same keypoint set; "
+            f"got {train_table.keypoints.name!r} and {eval_table.keypoints.name!r}."
         )
     names = [phase.name for phase in method.phases]
     unknown = sorted(set(built.phases) - set(names))
     if unknown:
         raise ConfigError(
-            f"config.phases.{unknown[0]}: method {method.name!r} has the phases {names}."
+            f"config.phases.{unknown[0]}: no such phase; method {method.name!r} has "
+            f"{', '.join(names)}."
         )
     sections = {}
     for name in names:
@@ -143,7 +144,8 @@ def setup(config: Mapping[str, Any]) -> Setup:
         extra = sorted(set(own) - set(Sections._fields))
         if extra:
             raise ConfigError(
-                f"config.phases.{name}.{extra[0]}: a phase has 'optimizer' and 'train'."
+                f"config.phases.{name}.{extra[0]}: unknown key; a phase may have only "
+                "'optimizer' and 'train'."
             )
         optimizer, train = (
             {**dict(config[section]), **dict(own.get(section, {}))}
@@ -156,11 +158,11 @@ def setup(config: Mapping[str, Any]) -> Setup:
     return Setup(built, method, train_table, eval_table, sections)
 
 
-# ----------------------------------------------------------------- every value in force
+# ---------------------------------------------------------------------- effective values
 
 
 class Absent(enum.Enum):
-    """Stands for a value that is not there, in words."""
+    """Placeholder for a missing value or default."""
 
     REQUIRED = "required"
     NONE = "–"
@@ -168,12 +170,12 @@ class Absent(enum.Enum):
 
 
 class Setting(NamedTuple):
-    """One value of a config.
+    """An effective value of a config.
 
     Attributes:
-      key: "optimizer.lr".
-      value: in force.
-      default: what it would be without the config; an Absent where there is none.
+      key: dotted key, e.g. "optimizer.lr".
+      value: the effective value.
+      default: the default value; an Absent if there is none.
     """
 
     key: str
@@ -182,7 +184,7 @@ class Setting(NamedTuple):
 
     @property
     def changed(self) -> bool:
-        """Whether the value is not the default; a required one has none."""
+        """True if the value differs from the default; always true for required values."""
         value, default = (
             json.loads(json.dumps(each, default=str))  # Tuples are lists in JSON.
             for each in (self.value, self.default)
@@ -191,12 +193,11 @@ class Setting(NamedTuple):
 
 
 def settings(config: Mapping[str, Any]) -> list[Setting]:
-    """Every value that a run goes by, in the order of the sections.
+    """Lists all effective values of a run, in the order of the sections.
 
     Args:
-      config: all sections. It is not checked: keys that are unknown are listed as such, and
-        those that are missing have the default, so that the config of a run of another
-        version can be read.
+      config: all sections, unchecked: unknown keys are listed as such and missing keys have
+        their default, so that configs of other versions can be read.
     """
     return list(_settings(Config, config, "", Absent.REQUIRED))
 
@@ -204,7 +205,7 @@ def settings(config: Mapping[str, Any]) -> list[Setting]:
 def _settings(
     cls: type, section: Mapping[str, Any], prefix: str, standard: Any
 ) -> Iterator[Setting]:
-    """Of one section, whose defaults are those of its class or of `standard`."""
+    """Yields the values of a section; defaults are those of `cls` or of `standard`."""
     hints = typing.get_type_hints(cls)
     fields = {field.name: field for field in dataclasses.fields(cls) if field.init}
     for name, field in fields.items():
@@ -230,7 +231,7 @@ def _settings(
 
 
 def _section_class(key: str, hint: Any, section: Mapping[str, Any]) -> type | None:
-    """The dataclass that reads a key, if one does."""
+    """Returns the dataclass that declares a key, or None."""
     if key == "method":
         try:
             return methods.find(section.get(key, {}).get("name")).Config

@@ -1,4 +1,4 @@
-"""Being asked to stop: SIGTERM and Ctrl-C become a question that a loop can ask."""
+"""Handling of stop requests: SIGTERM and Ctrl-C set a flag that a loop can poll."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class Interrupted(Exception):
-    """Raised by `StopRequest.check` where something long can be left undone."""
+    """Raised by `StopRequest.check` to abandon a long operation."""
 
 
 class StopRequest:
-    """While it is entered, the first signal is noted; a second one acts as always.
+    """Context manager that records the first signal; a second one has its usual effect.
 
-    Outside of the main thread signals cannot be caught: then nothing is ever requested.
-    With `enabled=False` nothing is caught either.
+    Outside of the main thread signals cannot be caught and no stop is ever requested. The
+    same holds for `enabled=False`.
     """
 
     def __init__(self, enabled: bool = True) -> None:
@@ -26,21 +26,21 @@ class StopRequest:
 
     @property
     def requested(self) -> bool:
-        """Whether a signal has come."""
+        """True if a signal was received."""
         return self._received is not None
 
     @property
     def name(self) -> str:
-        """Of the signal; SIGTERM, batch systems' own, where another process got it."""
+        """Name of the signal; SIGTERM if another process received it."""
         return (self._received or signal.SIGTERM).name
 
     @property
     def exit_code(self) -> int:
-        """0 for SIGTERM: to stop was what was wanted. 130 for Ctrl-C, as shells have it."""
+        """0 for SIGTERM, which is a regular stop; 130 for Ctrl-C, as in shells."""
         return 130 if self._received is signal.SIGINT else 0
 
     def check(self) -> None:
-        """Raises Interrupted if a signal has come."""
+        """Raises Interrupted if a signal was received."""
         if self.requested:
             raise Interrupted
 

@@ -1,6 +1,6 @@
-"""Where a run's randomness comes from: keys of (seed, phase), no state.
+"""Random keys of a run, derived from (seed, phase) without state.
 
-What varies by epoch, row or step is folded in by whoever uses the key.
+The code that uses a key folds in epoch, row or step.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import jax
 
 
 def phase_keys(seed: int, number: int) -> tuple[jax.Array, jax.Array]:
-    """The key that initialises the phase of this number, and the key of its steps."""
+    """Returns the initialization key and the step key of a phase."""
     init_key, step_key = jax.random.split(
         jax.random.fold_in(jax.random.key(seed), number)
     )
@@ -17,5 +17,5 @@ def phase_keys(seed: int, number: int) -> tuple[jax.Array, jax.Array]:
 
 
 def augment_key(step_key: jax.Array) -> jax.Array:
-    """What `Phase.prepare` gets; the same at every step, for it folds in what changes."""
+    """Returns the key for `Phase.prepare`, which folds in epoch and row itself."""
     return jax.random.fold_in(step_key, 0)

@@ -1,7 +1,7 @@
-"""Optimisers, learning rates and weight averaging, from one config section.
+"""Optimizers, learning rate schedules and weight averaging, from one config section.
 
-Every duration counts *batches*, also where several batches make one update. The
-patterns of `freeze` are those of `trees.path_matches`.
+All durations count *batches*, even if several batches are accumulated into one update.
+Patterns are matched by `trees.path_matches`.
 """
 
 from __future__ import annotations
@@ -22,39 +22,39 @@ Schedule = Callable[[Any], jax.Array]
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerConfig:
-    """How a phase is optimised.
+    """Optimizer, learning rate schedule and weight averaging of a phase.
 
     Attributes:
       name: "adam", "adamw", "sgd", "rmsprop", "adagrad" or "muon". Muon (Jordan et al.,
-        2024) moves each kernel, as a matrix [all other axes, out], by its momentum made
-        orthogonal, times sqrt(max(1, out / others)); what is not a kernel goes by Adam
-        with Nesterov momentum.
-      lr: the learning rate at its highest.
+        2024) orthogonalizes the momentum of each kernel, as a matrix [all other axes, out],
+        and scales it by sqrt(max(1, out / others)); all other parameters use Adam with
+        Nesterov momentum.
+      lr: peak learning rate.
       schedule: "constant"; "cosine" or "linear", from `lr` to `end_factor * lr` at the
-        last batch; "steps", times `drop_factor` at each of `drop_steps`.
-      warmup_steps: batches over which the rate first grows linearly to `lr`; cosine and
-        linear schedules begin after them.
-      end_factor: where cosine and linear schedules end, as a fraction of `lr`.
-      drop_steps: batches at which the rate drops, counted from 0.
-      drop_factor: by what it is multiplied there.
-      weight_decay: on kernels only, never on biases and normalisation. For "adamw"
-        and "muon" it is decoupled: the update gains -lr * weight_decay * w. For all
-        others it is the L2 penalty: the gradient gains weight_decay * w before the
-        optimiser sees it.
-      momentum: of "sgd" (None: 0.9), "rmsprop" (None: 0) and "muon" (None: 0.95).
-      b1: decay of the first moment, of "adam" and "adamw" (None: 0.9).
-      b2: decay of the second moment, of "adam" and "adamw" (None: 0.999) and of
+        last batch; "steps", multiplied by `drop_factor` at each of `drop_steps`.
+      warmup_steps: number of batches of linear warmup to `lr`; cosine and linear schedules
+        start after the warmup.
+      end_factor: final value of cosine and linear schedules, as a fraction of `lr`.
+      drop_steps: batches at which the learning rate drops, counted from 0.
+      drop_factor: factor of each drop.
+      weight_decay: applied to kernels only, not to biases and normalization parameters. For
+        "adamw" and "muon" it is decoupled: -lr * weight_decay * w is added to the update.
+        For all others it is an L2 penalty: weight_decay * w is added to the gradient
+        before the optimizer.
+      momentum: for "sgd" (None: 0.9), "rmsprop" (None: 0) and "muon" (None: 0.95).
+      b1: decay of the first moment for "adam" and "adamw" (None: 0.9).
+      b2: decay of the second moment for "adam" and "adamw" (None: 0.999) and for
         "rmsprop" (None: 0.99).
       eps: added to the root of the second moment.
-      clip_norm: gradients of a larger global norm are scaled down to it; None: never.
-      accumulate_steps: batches whose gradients are averaged into one update.
-      adam_kernels: of "muon": patterns of kernels that go by Adam too, as the last layer's
-        should.
-      adam_lr_factor: of "muon": Adam's learning rate there is `lr` times this (None: 0.25).
-      freeze: patterns of parameters that do not change.
-      ema_decay: of the averaged weights, per batch; 0: no averaging.
-      ema_warmup: let the average follow faster at first: at batch n, counted from 0,
-        the decay is min(ema_decay, (1 + n) / (10 + n)).
+      clip_norm: maximum global norm of the gradients; None: no clipping.
+      accumulate_steps: number of batches whose gradients are averaged for one update.
+      adam_kernels: for "muon": patterns of kernels that use Adam, recommended for the last
+        layer.
+      adam_lr_factor: for "muon": the learning rate of Adam is `lr` times this (None: 0.25).
+      freeze: patterns of parameters that are not trained.
+      ema_decay: decay of the averaged weights, per batch; 0: no averaging.
+      ema_warmup: use a smaller decay in the first batches: at batch n, counted from 0, the
+        decay is min(ema_decay, (1 + n) / (10 + n)).
     """
 
     name: Literal["adam", "adamw", "sgd", "rmsprop", "adagrad", "muon"] = "adam"
@@ -86,7 +86,8 @@ class OptimizerConfig:
             value = getattr(self, field)
             if value is not None and self.name not in users:
                 raise ValueError(
-                    f"{field} is not used by {self.name!r}, only by {', '.join(users)}."
+                    f"{field} is not used by {self.name!r}, only by {', '.join(users)}: "
+                    "remove it."
                 )
             if value is not None and not 0 <= value < 1:
                 raise ValueError(f"{field} must be in [0, 1); got {value}.")
@@ -104,16 +105,17 @@ class OptimizerConfig:
                 )
         if (self.schedule == "steps") != bool(self.drop_steps):
             raise ValueError(
-                f"drop_steps and schedule 'steps' go together; got {self.drop_steps} "
-                f"with {self.schedule!r}."
+                "drop_steps must be set if and only if schedule is 'steps'; got "
+                f"{self.drop_steps} and {self.schedule!r}."
             )
         if list(self.drop_steps) != sorted(set(self.drop_steps)):
-            raise ValueError(f"drop_steps must increase; got {self.drop_steps}.")
+            raise ValueError(f"drop_steps must be increasing; got {self.drop_steps}.")
         if self.name != "muon" and (
             self.adam_kernels or self.adam_lr_factor is not None
         ):
             raise ValueError(
-                f"adam_kernels and adam_lr_factor are for 'muon'; name is {self.name!r}."
+                "adam_kernels and adam_lr_factor are only used by 'muon'; name is "
+                f"{self.name!r}."
             )
         if self.clip_norm is not None and self.clip_norm <= 0:
             raise ValueError(
@@ -128,7 +130,7 @@ class OptimizerConfig:
 
 
 def make_schedule(config: OptimizerConfig, total_steps: int) -> Schedule:
-    """The learning rate as a function of the batch, counted from 0."""
+    """Returns the learning rate as a function of the batch, counted from 0."""
 
     def schedule(step):
         step = jnp.asarray(step)
@@ -153,30 +155,30 @@ def make_schedule(config: OptimizerConfig, total_steps: int) -> Schedule:
 def make_optimizer(
     config: OptimizerConfig, total_steps: int, params: Any
 ) -> tuple[optax.GradientTransformation, Schedule]:
-    """Builds the optimiser of a phase.
+    """Builds the optimizer of a phase.
 
     Args:
       config: the config section.
-      total_steps: batches of the whole phase.
-      params: the parameters or their shapes; only names are read.
+      total_steps: number of batches of the complete phase.
+      params: the parameters or their shapes; only names are used.
 
     Returns:
-      The transformation, to be fed once per batch, and the learning rate as a function
-      of the batch, counted from 0.
+      The gradient transformation, to be applied once per batch, and the learning rate as a
+      function of the batch, counted from 0.
 
     Raises:
       ConfigError: a pattern of `freeze` matches nothing, or all parameters are frozen.
     """
     schedule = make_schedule(config, total_steps)
     k = config.accumulate_steps
-    # The optimiser counts updates, the config batches.
+    # The optimizer counts updates, the config counts batches.
     per_update = schedule if k == 1 else lambda update: schedule(update * k)
     matched(config.adam_kernels, params, "adam_kernels")
     tx = _transformation(config, per_update)
     if config.clip_norm is not None:
         tx = optax.chain(optax.clip_by_global_norm(config.clip_norm), tx)
     if config.freeze:
-        # Frozen parameters have no optimiser state and no part in the clipped norm.
+        # Frozen parameters have no optimizer state and do not count for the clipped norm.
         tx = optax.partition(
             {"trained": tx, "frozen": optax.set_to_zero()},
             freeze_labels(params, config.freeze),
@@ -189,7 +191,7 @@ def make_optimizer(
 def _transformation(
     config: OptimizerConfig, schedule: Schedule
 ) -> optax.GradientTransformation:
-    """The optimiser proper, from gradients to updates, weight decay included."""
+    """Returns the transformation from gradients to updates, including weight decay."""
     b1 = 0.9 if config.b1 is None else config.b1
     b2 = config.b2
     if b2 is None:
@@ -210,8 +212,8 @@ def _transformation(
             optax.scale_by_rms(b2, config.eps, eps_in_sqrt=False),
             *trace,
         ],
-        # The sum starts at 0, as Duchi et al. have it: beside optax's 0.1, small gradients
-        # count for nothing.
+        # The sum starts at 0, as in Duchi et al.: optax's 0.1 would dominate small
+        # gradients.
         "adagrad": [*decay, optax.scale_by_rss(0.0, config.eps)],
         "muon": [_muon(config, momentum), *decay],
     }[config.name]
@@ -219,10 +221,10 @@ def _transformation(
 
 
 def _muon(config: OptimizerConfig, momentum: float) -> optax.GradientTransformation:
-    """Directions to go against, the learning rate left out."""
+    """Returns Muon without learning rate; its output is subtracted, like a gradient."""
     factor = 0.25 if config.adam_lr_factor is None else config.adam_lr_factor
 
-    def matrices(params):  # For each parameter: how it is one, or None.
+    def matrices(params):  # Matrix axes of each parameter; None: use Adam.
         def matrix(path, x):
             names = tuple(entry.key for entry in path)
             by_adam = any(path_matches(p, names) for p in config.adam_kernels)
@@ -245,26 +247,26 @@ def _muon(config: OptimizerConfig, momentum: float) -> optax.GradientTransformat
 
 
 def is_kernel(params: Any) -> Any:
-    """The same tree of bools: True where weight decay applies."""
+    """Returns a tree of bools, True where weight decay applies."""
     return jax.tree_util.tree_map_with_path(
         lambda path, _: getattr(path[-1], "key", None) == "kernel", params
     )
 
 
 def freeze_labels(params: Any, patterns: Sequence[str]) -> Any:
-    """The same tree of "frozen" (some pattern matches the path) and "trained"."""
+    """Returns a tree of "frozen" (a pattern matches the path) and "trained"."""
     paths = matched(patterns, params, "freeze")
     labels = [
         "frozen" if any(path_matches(p, path) for p in patterns) else "trained"
         for path in paths
     ]
     if "trained" not in labels:
-        raise ConfigError(f"freeze: {tuple(patterns)} leaves nothing to train.")
+        raise ConfigError(f"freeze: {tuple(patterns)} matches all parameters.")
     return jax.tree.unflatten(jax.tree.structure(params), labels)
 
 
 def matched(patterns: Sequence[str], params: Any, field: str) -> list[TreePath]:
-    """All paths; raises ConfigError where a pattern matches none of them."""
+    """Returns all paths; raises ConfigError if a pattern matches none of them."""
     paths = list(flatten(params))
     for pattern in patterns:
         if not any(path_matches(pattern, path) for path in paths):
@@ -277,18 +279,18 @@ def matched(patterns: Sequence[str], params: Any, field: str) -> list[TreePath]:
 def apply(
     tx: optax.GradientTransformation, grads: Any, opt_state: Any, params: Any
 ) -> tuple[Any, Any]:
-    """One step of `tx`: the new parameters and the new optimiser state."""
+    """Applies one step of `tx`; returns the new parameters and optimizer state."""
     updates, opt_state = tx.update(grads, opt_state, params)
     return optax.apply_updates(params, updates), opt_state
 
 
 def ema_start(tree: Any) -> Any:
-    """The average before the first update: a copy, in buffers of its own."""
+    """Returns the initial average: a copy in separate buffers."""
     return jax.tree.map(jnp.copy, tree)
 
 
 def ema_decay(config: OptimizerConfig, step: Any) -> jax.Array:
-    """The decay to use at the batch `step`, counted from 0."""
+    """Returns the decay at batch `step`, counted from 0."""
     decay = jnp.float32(config.ema_decay)
     if config.ema_warmup:
         decay = jnp.minimum(decay, (1.0 + step) / (10.0 + step))
@@ -296,9 +298,9 @@ def ema_decay(config: OptimizerConfig, step: Any) -> jax.Array:
 
 
 def ema_update(ema: Any, new: Any, decay: Any) -> Any:
-    """decay * ema + (1 - decay) * new, for parameters and BatchNorm statistics alike.
+    """Returns decay * ema + (1 - decay) * new, for parameters and BatchNorm statistics.
 
-    What is not floating point (a counter) is taken from `new` unaveraged.
+    Leaves that are not floating point (counters) are copied from `new`.
     """
 
     def update(old, value):

@@ -1,4 +1,4 @@
-"""`pose-jax data show`: training inputs of a config, as the network will see them."""
+"""`pose-jax data show`: the training inputs of a config as the network receives them."""
 
 from __future__ import annotations
 
@@ -17,21 +17,20 @@ from pose_jax.types import Method
 
 
 def show(config: Mapping[str, Any], out: Path, rows: int = 24) -> None:
-    """Draws the first training inputs, augmented, with keypoints and target heatmaps, or
-    with boxes.
+    """Draws the first augmented training inputs with keypoints and targets, or with boxes.
 
     Args:
       config: as for `train.train`.
-      out: the PNG to write.
-      rows: how many inputs to draw.
+      out: the PNG file to write.
+      rows: number of inputs to draw.
 
     Raises:
-      ConfigError: the config is wrong.
-      InputError: the data are not there or not usable.
+      ConfigError: the config is invalid.
+      InputError: the data are missing or not usable.
     """
     s = training_config.setup(config)
     phase = s.method.phases[0]
-    # The same views as the first steps of training have.
+    # The same augmentation as in the first steps of training.
     key = keys.augment_key(keys.phase_keys(s.config.seed, 0)[1])
 
     @jax.jit
@@ -42,7 +41,7 @@ def show(config: Mapping[str, Any], out: Path, rows: int = 24) -> None:
     parts = [
         jax.device_get(preview(batch)) for batch in readers.batches(s.plan, 0, batches)
     ]
-    # Of canvases of one size: those of another may be other inputs.
+    # Inputs of different canvas sizes cannot be concatenated.
     shape = parts[0]["input"].shape
     parts = [part for part in parts if part["input"].shape == shape]
     merged = jax.tree.map(lambda *leaves: np.concatenate(leaves)[:rows], *parts)
@@ -51,7 +50,7 @@ def show(config: Mapping[str, Any], out: Path, rows: int = 24) -> None:
 
 
 def draw(out: Path, shown: Mapping[str, np.ndarray], method: Method) -> None:
-    """Writes pictures of an example, of `Phase.preview`, as a PNG."""
+    """Draws the output of `Phase.preview` to a PNG file."""
     picture = sheet_lib.preview_sheet(
         shown, method.keypoints, alignment=method.view.alignment
     )

@@ -1,11 +1,11 @@
-"""The trainer, read top to bottom: state, step, loop, phases, run.
+"""The trainer: state, step, loop, phases, run.
 
-It alone knows optimisers, schedules, averaging, checkpoints and evaluation times. What is
-learnt is the method's business: the trainer sees phases, batches and numbers.
+Only this module handles optimizers, schedules, averaging, checkpoints and evaluation
+intervals. It is independent of the method and works on phases, batches and scalars.
 
-A run is a function of its config: the order of rows and everything random follow from
-(seed, phase, epoch, row), so a run that was stopped and started again ends in the same
-weights as one that was not.
+A run is a function of its config: the order of rows and all random numbers depend only on
+(seed, phase, epoch, row), so that a resumed run ends with the same weights as an
+uninterrupted one.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from pose_jax.evaluation.evaluate import Evaluation, evaluate
 from pose_jax.evaluation.predictor import Predictor
 from pose_jax.runs import directory as run_directory
 from pose_jax.runs import log, states
+from pose_jax.runs import model as model_lib
 from pose_jax.training import interrupts, optim, preview
 from pose_jax.training import keys as keys_lib
 from pose_jax.training.config import Setup, TrainConfig, setup
@@ -40,7 +41,7 @@ from pose_jax.types import Mean, Phase, Variables
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class TrainState:
-    """Arrays and nothing else. `ema` is {"params", "batch_stats"}, or {} without."""
+    """Training state, arrays only; `ema` is {"params", "batch_stats"}, or {} if unused."""
 
     step: jax.Array
     params: Any
@@ -50,13 +51,13 @@ class TrainState:
     ema: Any
 
     def weights(self) -> dict[str, Any]:
-        """What the phase gives to the rest of the program: averaged if there is one."""
+        """Returns the weights for evaluation and for the model, averaged if configured."""
         own = {"params": self.params, "batch_stats": self.batch_stats}
         return {**own, **self.ema, "constants": self.constants}
 
 
 def create_state(variables: Mapping[str, Any], tx, *, averaging: bool) -> TrainState:
-    """The state before the first step; the average starts as a copy."""
+    """Creates the state before the first step; the average starts as a copy."""
     params, batch_stats = variables["params"], variables.get("batch_stats", {})
     average = {"params": params, "batch_stats": batch_stats} if averaging else {}
     return TrainState(
@@ -70,7 +71,7 @@ def create_state(variables: Mapping[str, Any], tx, *, averaging: bool) -> TrainS
 
 
 def make_train_step(phase: Phase, tx, optimizer: optim.OptimizerConfig):
-    """(state, weights of earlier phases, batch, key) -> (state, Means by name)."""
+    """Returns (state, weights of earlier phases, batch, key) -> (state, Means by name)."""
 
     def train_step(state: TrainState, earlier: Variables, batch, key):
         variables = {**earlier, phase.name: {"constants": state.constants}}
@@ -104,7 +105,7 @@ def make_train_step(phase: Phase, tx, optimizer: optim.OptimizerConfig):
 
 
 class _Window:
-    """What a log line is made of: sums since the last one, and where the time went."""
+    """Sums and times since the last log line."""
 
     def __init__(self) -> None:
         self.sums: dict[str, Mean] = {}
@@ -128,23 +129,23 @@ class _Window:
 
 
 def _shown(scalars: Mapping[str, float]) -> dict[str, Any]:
-    """Scalars as a log line has them."""
+    """Formats the scalars of a log line."""
     names = {"images_per_second": "images/s", "input_bound_percent": "input-bound"}
     shown = {names.get(name, name): value for name, value in scalars.items()}
     return shown | {"input-bound": f"{shown['input-bound']:.0f}%"}
 
 
 class Trainer:
-    """One training, from its first phase to its last.
+    """Trains all phases of a config.
 
     Attributes:
-      setup: the config, resolved.
-      config: the config as it was given.
+      setup: the resolved config.
+      config: the original config.
       run: the run directory.
-      mesh: of devices.
-      stop: whether a signal has asked to stop.
-      writer: of metrics.
-      predictor: of the evaluations.
+      mesh: the mesh of devices.
+      stop: stop request by a signal.
+      writer: metric writer.
+      predictor: predictor used for evaluations.
       variables: the weights of the finished phases.
     """
 
@@ -178,9 +179,9 @@ class Trainer:
                     )
                     break
             self.variables[phase.name], evaluation = weights, last
-        if evaluation is None:  # It had been trained to its end already.
+        if evaluation is None:  # All phases were finished by an earlier process.
             evaluation = self.evaluate(self.variables)
-        run_directory.write_model(
+        model_lib.write_model(
             self.run,
             config=self.config,
             method=s.method,
@@ -196,7 +197,7 @@ class Trainer:
         return evaluation.metrics
 
     def evaluate(self, variables: Variables, **options) -> Evaluation:
-        """Evaluates weights; `options` of `evaluate.evaluate`."""
+        """Evaluates weights; `options` are passed to `evaluate.evaluate`."""
         s = self.setup
         return evaluate(
             self.predictor, variables, s.eval_table, s.config.input,
@@ -206,20 +207,18 @@ class Trainer:
     def phase(
         self, phase: Phase, keys
     ) -> tuple[dict[str, Any], dict[str, float], Evaluation | None]:
-        """Starts one phase or resumes it.
+        """Trains or resumes one phase.
 
         Returns:
-          Its weights, the metrics of its last evaluation, and that evaluation; None where
-          an earlier process has made it.
+          Its weights, the metrics of its last evaluation, and that evaluation (None if it
+          was made by an earlier process).
         """
         train = self.setup.sections[phase.name].train
-        with (
-            states.Checkpoints(
-                self.run / "checkpoints" / phase.name,
-                keep_latest=train.keep_checkpoints,
-                best_metric=train.best_metric or None,
-            ) as store
-        ):  # Also where something is raised: what is being written is finished.
+        with states.Checkpoints(
+            self.run / "checkpoints" / phase.name,
+            keep_latest=train.keep_checkpoints,
+            best_metric=train.best_metric or None,
+        ) as store:  # The context manager completes pending writes on exceptions too.
             state, step_fn, schedule = self.start(phase, store, keys)
             self.writer.resume(phase.name, int(state.step))
             state, evaluation = self.loop(
@@ -231,29 +230,29 @@ class Trainer:
     def loop(
         self, phase: Phase, state: TrainState, step_fn, schedule, store, key
     ) -> tuple[TrainState, Evaluation | None]:
-        """Takes one phase from where `state` is to its last step.
+        """Runs one phase from `state` to its last step.
 
         Returns:
-          The last state, and the last evaluation, if one was made here.
+          The final state, and the last evaluation made here, or None.
 
         Raises:
-          Stopped: a signal asked for it; the state is saved.
+          Stopped: stopped by a signal; the state is saved.
         """
         train = self.setup.sections[phase.name].train
         start = int(state.step)
         batches = readers.batches(self.setup.plan, start, train.steps)
         log_lines = _Log(self, phase, schedule, start)
         evaluation = None
-        # The order of one turn is fixed: evaluate and save what `step` steps have made,
-        # then fetch, then step. So a resumed run neither repeats nor skips a batch.
-        # A run that was stopped while it evaluated does that first.
+        # The order of each iteration is fixed: evaluate and save the state after `step`
+        # steps, then fetch, then step, so that a resumed run neither repeats nor skips a
+        # batch. A run that was stopped during an evaluation starts with that evaluation.
         missed = start > 0 and store.metrics(start) is None
         for step in range(start, train.steps + 1):
             asked = sharding_lib.agreed(self.stop.requested, step)
             evaluated = _due(step, train.eval_every_steps, train.steps) and (
                 step > start or missed
             )
-            # Never again what is saved already: replacing it could lose it.
+            # Never saved twice: a failure while replacing a checkpoint could lose it.
             save = step > start and (
                 _due(step, train.checkpoint_every_steps, train.steps)
                 or (evaluated and bool(train.best_metric))
@@ -282,7 +281,7 @@ class Trainer:
                 store.wait()
                 raise Stopped(
                     f"stopped by {self.stop.name} at step {step} of {train.steps} of phase "
-                    f"{phase.name!r}; its state is saved, the same command goes on from "
+                    f"{phase.name!r}; the state is saved, the same command resumes from "
                     "it.",
                     self.stop.exit_code,
                 )
@@ -294,14 +293,14 @@ class Trainer:
             log_lines.window.waiting += time.perf_counter() - fetch
             state, sums = step_fn(state, self.variables, device_batch, key)
             if step == start:
-                log_lines.window = _Window()  # The first call compiled.
+                log_lines.window = _Window()  # Excludes the first call's compilation.
             log_lines.settle()
             log_lines.pending = step + 1, batch.inputs.row[batch.inputs.valid], sums
         log_lines.progress.close()
         return state, evaluation
 
     def start(self, phase: Phase, store: states.Checkpoints, keys):
-        """The state to go on from, the jitted step, and the schedule."""
+        """Returns the initial or restored state, the jitted step, and the schedule."""
         s = self.setup
         optimizer, train = s.sections[phase.name]
         init_key, step_key = keys
@@ -316,12 +315,12 @@ class Trainer:
             before = {name: weights[name] for name in ("params", "batch_stats")}
 
         def new_state(init_key, constants, before):
-            # A copy: the steps give these buffers up, the earlier phase needs its own.
+            # A copy: the steps donate these buffers, the earlier phase still needs its own.
             before = jax.tree.map(jnp.copy, before)
             variables = {**phase.init(init_key), **before, "constants": constants}
             return create_state(variables, tx, averaging=optimizer.ema_decay > 0)
 
-        other = None if latest is not None else self._state_to_go_on_from(phase, train)
+        other = None if latest is not None else self._other_checkpoints(phase, train)
         if latest is None and other is None:
             constants = self.statistics(phase)
             state = _once(new_state, out_shardings=replicated)(
@@ -331,16 +330,16 @@ class Trainer:
                 state = self._start_from(state, phase, tx)
             self._draw_inputs(phase, state, step_key)
             if phase.statistics is not None:
-                store.save(0, state)  # So that nothing is measured twice.
+                store.save(0, state)  # Avoids measuring the statistics twice.
         else:
             constants = self.statistics(phase, shapes_only=True)
             shapes = jax.eval_shape(new_state, init_key, constants, before)
             if other is None:
                 state, source = store.restore(shapes), ""
             else:
-                with states.Checkpoints(other, read_only=True) as theirs:
+                with states.Checkpoints(other, read_only=True) as other_store:
                     state, source = (
-                        theirs.restore(shapes),
+                        other_store.restore(shapes),
                         f", from {train.resume_from}",
                     )
             step = int(state.step)
@@ -349,8 +348,8 @@ class Trainer:
             )
             if step > train.steps:
                 raise ConfigError(
-                    f"config.train.resume_from: {train.resume_from} is at step {step}, "
-                    f"beyond config.train.steps = {train.steps}."
+                    f"config.train.resume_from: {train.resume_from} is at step {step}: set "
+                    f"config.train.steps (now {train.steps}) to at least that."
                 )
             state = sharding_lib.put_replicated(state, self.mesh)
         step_fn = jax.jit(
@@ -360,8 +359,8 @@ class Trainer:
         )
         return state, step_fn, schedule
 
-    def _state_to_go_on_from(self, phase: Phase, train: TrainConfig) -> Path | None:
-        """The checkpoints of `resume_from`; None without, or if it never came here."""
+    def _other_checkpoints(self, phase: Phase, train: TrainConfig) -> Path | None:
+        """Returns the checkpoints of `resume_from`; None if it did not reach this phase."""
         if not train.resume_from:
             return None
         directory = Path(train.resume_from) / "checkpoints" / phase.name
@@ -370,18 +369,18 @@ class Trainer:
         if phase is self.setup.method.phases[0]:
             raise InputError(
                 f"config.train.resume_from: {train.resume_from} has no checkpoint of phase "
-                f"{phase.name!r} ({directory}). init_from takes the weights of a finished "
-                "run."
+                f"{phase.name!r} ({directory}). To start from the weights of a finished "
+                "run, use init_from."
             )
         return None
 
     def statistics(self, phase: Phase, *, shapes_only: bool = False):
-        """The phase's constants: one pass over the training rows, without augmentation."""
+        """Computes a phase's constants in a pass over the training rows, not augmented."""
         if phase.statistics is None:
             return {}
         plan, earlier = self.setup.plan, self.variables
         batches = readers.batches(plan, 0, plan.steps_per_epoch)
-        if shapes_only:  # The values are in the checkpoint.
+        if shapes_only:  # The values are restored from the checkpoint.
             return jax.eval_shape(
                 lambda batch: phase.statistics.finish(
                     phase.statistics.measure(earlier, batch)
@@ -398,19 +397,19 @@ class Trainer:
         return phase.statistics.finish(total)
 
     def _start_from(self, state: TrainState, phase: Phase, tx) -> TrainState:
-        """Weights of another run's model, as far as names and shapes agree."""
+        """Loads the weights of another run's model where the names match."""
         optimizer, train = self.setup.sections[phase.name]
-        variables, _ = states.load_model(Path(train.init_from) / "model")
+        variables, _ = model_lib.load_model(Path(train.init_from) / "model")
         loaded = variables.get(phase.name, next(iter(variables.values())))
         own = {"params": state.params, "batch_stats": state.batch_stats}
-        merged, report = states.merge_params(own, loaded, skip=train.init_skip)
-        print(f"phase {phase.name!r}: started from {train.init_from}\n{report}")
+        merged, report = model_lib.merge_params(own, loaded, skip=train.init_skip)
+        print(f"phase {phase.name!r}: initialized from {train.init_from}\n{report}")
         merged = {**merged, "constants": state.constants}
         new = create_state(merged, tx, averaging=optimizer.ema_decay > 0)
         return sharding_lib.put_replicated(new, self.mesh)
 
     def _draw_inputs(self, phase: Phase, state: TrainState, key) -> None:
-        """RUN/pictures/inputs_<phase>.png: what the network is about to be shown."""
+        """Draws RUN/pictures/inputs_<phase>.png, the inputs of the first step."""
         method = self.setup.method
         batch = next(readers.batches(self.setup.plan, 0, 1))
         variables = {**self.variables, phase.name: {"constants": state.constants}}
@@ -421,13 +420,13 @@ class Trainer:
 
 
 class _Log:
-    """The log lines of a phase: numbers are read one step late, so that the device never
-    waits for a line.
+    """The log lines of a phase. Scalars are fetched one step late, so that the device never
+    waits for logging.
 
     Attributes:
-      progress: on the terminal.
-      window: of the next line.
-      pending: (step, rows, sums) of the step whose numbers have not been read.
+      progress: progress on the terminal.
+      window: sums and times for the next line.
+      pending: (step, rows, sums) of the step whose scalars have not been fetched.
     """
 
     def __init__(self, trainer: Trainer, phase: Phase, schedule, start: int) -> None:
@@ -437,7 +436,7 @@ class _Log:
         self.window, self.pending = _Window(), None
 
     def settle(self) -> None:
-        """Reads the numbers of the step before."""
+        """Fetches the scalars of the previous step and logs them if due."""
         if self.pending is None:
             return
         step, rows, sums = self.pending
@@ -460,7 +459,7 @@ def _due(step: int, every: int, last: int) -> bool:
 
 
 def _once(function, **options):
-    """jit for what runs once: most of its time would go into making it fast."""
+    """Jits a function that runs once, with low optimization to reduce compile time."""
     quick = {"xla_backend_optimization_level": 0}
     return jax.jit(function, compiler_options=quick, **options)
 
@@ -469,23 +468,23 @@ def _not_finite(step: int, phase: str, total: float, rows, s: Setup) -> InputErr
     kind = s.plan.kind
     ids = kind.ids(s.train_table)[rows].tolist()
     return InputError(
-        f"phase {phase!r}: the loss of step {step} is {total}; nothing after the last "
-        f"checkpoint is kept. Ids of the batch's {kind.words}: {ids}. Lower "
-        "config.optimizer.lr, set config.optimizer.clip_norm, or look at these "
+        f"phase {phase!r}: the loss of step {step} is {total}; steps after the last "
+        f"checkpoint are lost. Ids of the {kind.words} in the batch: {ids}. Reduce "
+        "config.optimizer.lr, set config.optimizer.clip_norm, or check these "
         f"{kind.words}."
     )
 
 
 def _check_metric_names(s: Setup) -> None:
-    """Before anything is trained: does the evaluation give what a phase asks for?"""
+    """Checks before training that the evaluation computes `best_metric`, `stop_metric`."""
     names = evaluation_lib.of(s.method).names(s.eval_table)
     for section in s.sections.values():
         for field in ("best_metric", "stop_metric"):
             name = getattr(section.train, field)
             if name and name not in names:
-                meant = did_you_mean(name, names) or " It gives nothing."
+                meant = did_you_mean(name, names) or " It computes no metrics."
                 raise ConfigError(
-                    f"config.train.{field}: the evaluation gives no {name!r}.{meant}"
+                    f"config.train.{field}: the evaluation has no metric {name!r}.{meant}"
                 )
 
 
@@ -495,27 +494,28 @@ def _check_metric_names(s: Setup) -> None:
 def train(
     config: Mapping[str, Any], run: Path | str, *, devices: Sequence[Any] | None = None
 ) -> dict[str, float]:
-    """Trains all phases of a config in the directory `run`; resumes what is there.
+    """Trains all phases of a config in the directory `run`, or resumes the run there.
+
+    On SIGTERM or Ctrl-C the current step is finished and the state saved; a second signal
+    ends the process immediately.
 
     Args:
       config: the sections of `Config`.
-      run: the run directory; made if absent.
-      devices: to use; None for all.
-
-    SIGTERM and Ctrl-C let the step finish and save its state; asked twice, they kill.
+      run: the run directory; created if missing.
+      devices: devices to use; None for all.
 
     Returns:
-      The last evaluation's metrics.
+      The metrics of the last evaluation.
 
     Raises:
-      ConfigError: the config is wrong, or `run` holds a run of another config.
-      InputError: data that cannot be used, a loss that is not finite, `run` is in use by
+      ConfigError: the config is invalid, or `run` has a run of another config.
+      InputError: the data are not usable, the loss is not finite, `run` is in use by
         another process, or the disk is full.
-      Stopped: by a signal.
+      Stopped: stopped by a signal.
     """
     s = setup(config)
     run = Path(run)
-    # With several processes JAX itself catches SIGTERM: they must agree on a step.
+    # With several processes JAX itself handles SIGTERM, to agree on a common step.
     catch = jax.process_count() == 1
     with (
         run_directory.claim(run, config),

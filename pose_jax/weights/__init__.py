@@ -1,8 +1,9 @@
-"""Published weights: names and layouts of their files to variables here, and back.
+"""Conversion of published weights to variables, and back.
 
-`convert` maps names and makes a run of a published file, `torch_file` reads the files.
+`mapping` converts names and layouts, `convert` makes a run directory from a published file,
+`torch_file` reads the files, `catalogue` lists the published checkpoints.
 """
 
-from pose_jax.weights.convert import from_torch, to_rgb, to_torch
+from pose_jax.weights.mapping import from_torch, to_rgb, to_torch
 
 __all__ = ["from_torch", "to_rgb", "to_torch"]

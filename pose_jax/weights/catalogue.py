@@ -1,4 +1,4 @@
-"""What is published of which network, and how it was trained."""
+"""The published checkpoints of each network, and how they were trained."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from typing import Any, Literal
 
 @dataclasses.dataclass(frozen=True)
 class Published:
-    """The checkpoints of one network.
+    """The published checkpoints of a network.
 
     Attributes:
-      whole: there are checkpoints of the whole network, not of its backbone alone.
-      backbone: there are checkpoints of what learns ImageNet in it.
-      last: tensor of the last layer, one of whose channels is a keypoint.
-      channels: order of the images that the whole network was trained on.
-      alignment: of the maps that it was trained on.
+      whole: whether complete checkpoints exist, including the head.
+      backbone: whether ImageNet checkpoints of the backbone exist.
+      last: tensor of the last layer, with one output channel per keypoint.
+      channels: color order of the training images of the complete checkpoints.
+      alignment: alignment of their heatmaps.
       input_size: (width, height); None: 192x256 for COCO, 256x256 for MPII.
-      sigmas: of its targets, heatmap pixels, by input size; all others have 2.
-      sides: (smallest, divisor, remainder) of the sides of the input, pixels.
-      settings: of the method that reads its outputs, where they are not the defaults.
+      sigmas: sigma of their targets in heatmap pixels, by input size; 2 for all others.
+      sides: (minimum, divisor, remainder) of the input sides in pixels.
+      settings: settings of the method that differ from its defaults.
     """
 
     whole: bool = True
@@ -36,7 +36,7 @@ class Published:
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def fits(self, input_size: tuple[int, int]) -> bool:
-        """Whether the network takes inputs of this size."""
+        """Returns whether the network supports inputs of this size."""
         smallest, divisor, remainder = self.sides
         return all(n >= smallest and n % divisor == remainder for n in input_size)
 
@@ -56,12 +56,12 @@ _REGRESSION = Published(whole=False, settings={"stages": 1})
 
 CATALOGUE: Mapping[str, Published] = {
     "hourglass_4": _HOURGLASS,
-    # Released with another sigma than the other networks of this size.
+    # Released with a different sigma than the other networks of this size.
     "hourglass_8": dataclasses.replace(_HOURGLASS, sigmas={(288, 384): 3.0}),
     "hrnet_w32": Published(channels="rgb"),
     "hrnet_w48": Published(channels="rgb"),
     **{f"simple_baseline_{depth}": Published() for depth in (18, 50, 101, 152)},
-    # Published as a backbone alone: torchvision's ResNet.
+    # Only backbones are published: torchvision's ResNet.
     **{f"faster_rcnn_{depth}": _ONE_MAP for depth in (18, 50, 101)},
     **{f"faster_rcnn_fpn_{depth}": _PYRAMID for depth in (18, 50, 101)},
     **{f"multipose_{depth}": _MULTIPOSE for depth in (18, 50, 101)},

@@ -1,6 +1,6 @@
 """A detector's boxes against plain definitions, one pair at a time, in float64."""
 
-import inspect
+import functools
 import math
 
 import jax
@@ -18,8 +18,9 @@ seeds = st.integers(0, 2**32 - 1)
 # Compiled once per shape: eager, every small operation is compiled by itself.
 iou, coverage = jax.jit(boxes.iou), jax.jit(boxes.coverage)
 encode, decode = jax.jit(boxes.encode), jax.jit(boxes.decode)
-match_forced = jax.jit(lambda c, p, k: boxes.match(c, p, k, force=True, **THRESHOLDS))
-match_plain = jax.jit(lambda c, p, k: boxes.match(c, p, k, force=False, **THRESHOLDS))
+match = jax.jit(boxes.match, static_argnames=("positive", "negative", "force", "crowd"))
+match_forced = functools.partial(match, force=True, **THRESHOLDS)
+match_plain = functools.partial(match, force=False, **THRESHOLDS)
 sample = jax.jit(boxes.sample, static_argnames=("count", "share"))
 take = jax.jit(boxes.take, static_argnames="count")
 
@@ -135,28 +136,8 @@ def test_overlaps_by_hand():
     assert coverage(person, region)[0, 0] == 0.5
     assert coverage(region, person)[0, 0] == 4 / (38 * 50)
     assert iou(person, jnp.array([[2.0, 0, 6, 2]]))[0, 0] == 4 / 12
-
-
-def test_overlaps_have_leading_axes_and_may_be_of_no_box():
-    rng = np.random.default_rng(0)
-    some, others = some_boxes(rng, 2, 3, 7), some_boxes(rng, 2, 3, 5)
-    for kernel, reference in ((iou, iou_reference), (coverage, coverage_reference)):
-        batched = kernel(some, others)
-        mapped = jax.vmap(jax.vmap(kernel))(some, others)
-        np.testing.assert_allclose(mapped, batched, rtol=1e-6)
-        for i in np.ndindex(2, 3):
-            expected = table(reference, some[i], others[i])
-            np.testing.assert_allclose(batched[i], expected, rtol=1e-6)
-        assert kernel(some[0, 0], others[0, 0, :0]).shape == (7, 0)
-
-
-def test_overlaps_of_empty_boxes_have_finite_gradients():
-    some = jnp.array([[1.0, 1, 5, 4], [2, 2, 2, 2], [0, 0, 0, 0], [5, 5, 1, 1]])
-    for kernel in (boxes.iou, boxes.coverage):
-        total = lambda a, b, kernel=kernel: kernel(a, b).sum()
-        gradients = jax.jit(jax.grad(total, argnums=(0, 1)))(some, some[::-1])
-        assert np.isfinite(gradients).all()
-        assert np.any(jax.jit(jax.grad(total))(some, some + 1)[0] != 0)
+    for kernel in (iou, coverage):
+        assert kernel(person, region[:0]).shape == (1, 0)
 
 
 # ---------------------------------------------------------------------- encode and decode
@@ -208,7 +189,7 @@ def test_decoded_sides_are_bounded():
     np.testing.assert_allclose(decode(-deltas, anchor), [[8, 16, 8, 16]])
 
 
-def test_padding_is_a_pixel_and_has_finite_gradients():
+def test_padding_is_a_pixel():
     padding, box = jnp.zeros((1, 4)), jnp.array([[3.0, 4, 13, 24]])
     np.testing.assert_allclose(
         encode(padding, box), [[-8, -7, 5 * math.log(1 / 10), 5 * math.log(1 / 20)]]
@@ -217,26 +198,6 @@ def test_padding_is_a_pixel_and_has_finite_gradients():
         encode(box, padding), [[80, 140, 5 * math.log(10), 5 * math.log(20)]]
     )
     np.testing.assert_array_equal(decode(padding, padding), [[-0.5, -0.5, 0.5, 0.5]])
-    some = jnp.concatenate(
-        [padding, box, padding, box, box[:, jnp.array([2, 3, 0, 1])]]
-    )
-    for kernel in (boxes.encode, boxes.decode):
-        total = lambda a, b, kernel=kernel: jnp.sum(jnp.square(kernel(a, b)))
-        gradients = jax.jit(jax.grad(total, argnums=(0, 1)))(some, some[::-1])
-        assert np.isfinite(gradients).all() and np.any(gradients[0] != 0)
-
-
-def test_codec_has_leading_axes():
-    rng = np.random.default_rng(3)
-    people, anchor = some_boxes(rng, 2, 3, 5), some_boxes(rng, 2, 3, 5)
-    deltas = encode(people, anchor)
-    back = decode(deltas, anchor)
-    np.testing.assert_allclose(jax.vmap(encode)(people, anchor), deltas, rtol=1e-6)
-    np.testing.assert_allclose(jax.vmap(decode)(deltas, anchor), back, rtol=1e-6)
-    for i in np.ndindex(2, 3):
-        np.testing.assert_allclose(
-            encode(people[i], anchor[i]), deltas[i], rtol=1e-5, atol=1e-5
-        )
 
 
 # --------------------------------------------------------------------------------- match
@@ -290,9 +251,8 @@ def test_ties_may_differ_by_rounding():
     overlap = np.asarray(iou(both, person))[:, 0]
     assert (overlap[:400] != overlap[400:]).any()
     # The interior all ties; whoever is forced, its mirror image is too.
-    _, kind = jax.jit(
-        lambda c, p, k: boxes.match(c, p, k, positive=0.9, negative=0.8, force=True)
-    )(both, person, jnp.ones(1, jnp.int32))
+    here = jnp.ones(1, jnp.int32)
+    _, kind = match(both, person, here, positive=0.9, negative=0.8, force=True)
     assert kind.max() == 1
     np.testing.assert_array_equal(kind[:400], kind[400:])
 
@@ -316,7 +276,7 @@ def test_thresholds_are_met_at_equality():
     candidates = jnp.array(
         [[0.0, 0, 4, 2], [0, 0, 2, 2], [0, 0, 2, 1.5], [0, 0, 4, 1.5]]
     )
-    matched = lambda **thresholds: boxes.match(
+    matched = lambda **thresholds: match(
         candidates, person, jnp.ones(1, jnp.int32), force=False, **thresholds
     )[1]  # overlaps of 1/2, 1/4, 3/16 and 3/8
     np.testing.assert_array_equal(matched(positive=0.5, negative=0.25), [1, -1, 0, -1])
@@ -340,7 +300,7 @@ def test_crowds_take_background_out_but_no_positives():
     )
     _, kind = match_forced(candidates, people, people_kind)
     np.testing.assert_array_equal(kind, [1, -1, 0, 0, -1, 0])
-    _, kind = boxes.match(
+    _, kind = match(
         candidates, people, people_kind, force=False, crowd=0.4, **THRESHOLDS
     )
     np.testing.assert_array_equal(kind, [1, -1, -1, -1, -1, 0])
@@ -356,16 +316,6 @@ def test_nobody_there():
     crowd = jnp.array([2], jnp.int32)
     _, kind = match_forced(candidates, candidates[1:2], crowd)
     np.testing.assert_array_equal(kind, [0, -1, 0])
-
-
-def test_match_is_mapped_over_images():
-    rng = np.random.default_rng(4)
-    candidates, people = some_boxes(rng, 3, 12), some_boxes(rng, 3, 5)
-    people_kind = rng.integers(0, 3, (3, 5)).astype(np.int32)
-    mapped = jax.vmap(match_forced)(candidates, people, people_kind)
-    for i in range(3):
-        alone = match_forced(candidates[i], people[i], people_kind[i])
-        np.testing.assert_array_equal([m[i] for m in mapped], alone)
 
 
 # ------------------------------------------------------------------------ sample and take
@@ -436,56 +386,3 @@ def test_take_lists_what_is_picked():
     index, valid = take(jnp.zeros(6, bool), count=3)
     np.testing.assert_array_equal(index, [0, 0, 0])
     assert not valid.any()
-
-
-def test_sample_and_take_are_mapped_over_images():
-    kinds = jnp.stack([KIND, KIND[::-1], np.zeros_like(KIND)])
-    keys = jax.random.split(jax.random.key(2), 3)
-
-    def both(kind, key):
-        picked = boxes.sample(kind, key, count=8, share=0.5)
-        return picked, *boxes.take(picked, count=8)
-
-    picked, index, valid = jax.jit(jax.vmap(both))(kinds, keys)
-    assert valid.all() and len({tuple(row) for row in np.asarray(picked)}) == 3
-    for i in range(3):
-        np.testing.assert_array_equal(np.flatnonzero(picked[i]), index[i])
-
-
-# -------------------------------------------------------------------------------- errors
-
-
-def test_mistakes_are_refused_with_the_rule():
-    raw = lambda name: inspect.unwrap(getattr(boxes, name))
-    some, kind = jnp.ones((3, 4)), jnp.ones(3, jnp.int32)
-    grid = dict(size=(4, 3), stride=8, scales=[8.0], aspects=[1.0])
-    matched = dict(force=True, **THRESHOLDS)
-    key = jax.random.key(0)
-    for call in (
-        lambda: raw("anchors")(**grid | dict(size=(0, 3))),
-        lambda: raw("anchors")(**grid | dict(stride=0)),
-        lambda: raw("anchors")(**grid | dict(scales=[])),
-        lambda: raw("anchors")(**grid | dict(scales=[8.0, -1.0])),
-        lambda: raw("anchors")(**grid | dict(aspects=[0.0])),
-        lambda: raw("iou")(some, some[None]),
-        lambda: raw("iou")(some[0], some),
-        lambda: raw("iou")(some, some[:, :3]),
-        lambda: raw("coverage")(some.astype(jnp.int32), some),
-        lambda: raw("encode")(some, some[:1]),
-        lambda: raw("encode")(some, some, scale=(1.0, 1.0)),
-        lambda: raw("decode")(some, some, scale=(1.0, 1.0, 0.0, 1.0)),
-        lambda: raw("decode")(some[None], some),
-        lambda: raw("match")(some[None], some[None], kind[None], **matched),
-        lambda: raw("match")(some, some, kind[:2], **matched),
-        lambda: raw("match")(some, some, kind, **matched | dict(negative=0.6)),
-        lambda: raw("match")(some, some, kind, **matched | dict(negative=0.0)),
-        lambda: raw("match")(some, some, kind, **matched | dict(positive=1.5)),
-        lambda: raw("match")(some, some, kind, crowd=2.0, **matched),
-        lambda: raw("sample")(kind[None], key, count=2, share=0.5),
-        lambda: raw("sample")(kind, key, count=0, share=0.5),
-        lambda: raw("sample")(kind, key, count=2, share=1.5),
-        lambda: raw("take")(kind[None] > 0, count=2),
-        lambda: raw("take")(kind > 0, count=0),
-    ):
-        with pytest.raises(ValueError, match="got"):
-            call()

@@ -1,8 +1,6 @@
 """Encoding and the plain decoders, against definitions written in loops."""
 
 import math
-import subprocess
-import sys
 
 import hypothesis.strategies as st
 import jax
@@ -77,21 +75,7 @@ def test_encode_is_its_definition(quantize, cutoff, sigma):
 
 def test_encode_has_peak_one_at_the_true_centre():
     maps = gaussian.encode(jnp.array([[3.0, 8.0]]), size=SIZE, sigma=2)
-    assert maps[8, 3, 0] == 1 and jnp.sum(maps == 1) == 1
-
-
-def test_encode_under_jit_vmap_and_leading_axes():
-    points = jax.random.uniform(jax.random.key(0), (2, 3, 4, 2), minval=-3, maxval=12)
-
-    def encode(p):
-        return gaussian.encode(p, size=SIZE, sigma=1.5, cutoff=3)
-
-    maps = encode(points)
-    assert maps.shape == (2, 3, 10, 7, 4)
-    np.testing.assert_allclose(jax.jit(encode)(points), maps, atol=1e-6)
-    np.testing.assert_allclose(jax.vmap(jax.vmap(encode))(points), maps, atol=1e-6)
-    for i, j in np.ndindex(2, 3):
-        np.testing.assert_allclose(encode(points[i, j]), maps[i, j], atol=1e-6)
+    assert np.argwhere(np.asarray(maps) == 1).tolist() == [[8, 3, 0]]
 
 
 def test_encode_gradient_is_the_derivative_and_finite():
@@ -99,19 +83,10 @@ def test_encode_gradient_is_the_derivative_and_finite():
         return jnp.sum(gaussian.encode(points, size=SIZE, sigma=2.0)[4, 3])
 
     points = jnp.array([[3.0, 4.0], [1.0, 4.0], [1e4, -1e6], [1e25, 0.0]])
-    slope = jax.grad(value)(points)
+    slope = jax.jit(jax.grad(value))(points)
     expected = math.exp(-(2.0**2) / 8) * 2.0 / 4
     np.testing.assert_allclose(slope[1], [expected, 0], atol=1e-6)
     np.testing.assert_array_equal(slope[jnp.array([0, 2, 3])], 0)
-
-
-@pytest.mark.parametrize("name", ["argmax", "robust"])
-def test_scores_keep_the_dtype_and_points_have_float32(name):
-    maps = gaussian.encode(jnp.array([[3, 4]], jnp.bfloat16), size=SIZE, sigma=2)
-    assert maps.dtype == jnp.bfloat16
-    points, scores = DECODERS[name](maps)
-    assert points.dtype == jnp.float32 and scores.dtype == jnp.bfloat16
-    np.testing.assert_allclose(points, [[3, 4]], atol=0.05)
 
 
 @given(
@@ -135,10 +110,10 @@ def test_what_is_rendered_reaches_the_map():
     points = jnp.asarray(
         np.random.default_rng(1).uniform(-9, 19, (200, 2)), jnp.float32
     )
-    maps = gaussian.encode(points, size=SIZE, sigma=1, cutoff=3)
-    seen = jnp.any(maps > 0, axis=(0, 1))
-    reached = gaussian.reaches(points, size=SIZE, sigma=1)
-    assert 20 < jnp.sum(reached) < 180
+    maps = jax.jit(lambda p: gaussian.encode(p, size=SIZE, sigma=1, cutoff=3))(points)
+    seen = (np.asarray(maps) > 0).any(axis=(0, 1))
+    reached = np.asarray(gaussian.reaches(points, size=SIZE, sigma=1))
+    assert 20 < reached.sum() < 180
     np.testing.assert_array_equal(seen, reached)
 
 
@@ -190,28 +165,6 @@ def test_decoders_stay_finite_and_inside_on_any_map(name, maps):
     np.testing.assert_array_equal(scores, least.max(axis=(1, 2)))
 
 
-@pytest.mark.parametrize("name", DECODERS)
-def test_decoders_under_jit_vmap_and_leading_axes(name):
-    points = np.random.default_rng(2).uniform(0, 1, (2, 3, 4, 2)) * [6, 9]
-    maps = gaussian.encode(jnp.asarray(points, jnp.float32), size=SIZE, sigma=1.5)
-    maps = maps.at[0, 1, 2, 3, 1].set(jnp.nan)
-    decode = DECODERS[name]
-    expected = numpy_of(decode(maps))
-    assert expected[0].shape == (2, 3, 4, 2) and expected[1].shape == (2, 3, 4)
-    assert np.isfinite(expected[0]).all()
-    mapped = jax.jit(jax.vmap(jax.vmap(decode)))(maps)
-    for got, want in zip(mapped, expected, strict=True):
-        np.testing.assert_allclose(got, want, atol=1e-5)
-    one = decode(maps[1, 2])
-    np.testing.assert_allclose(one[0], expected[0][1, 2], atol=1e-5)
-
-
-@pytest.mark.parametrize("name", ["argmax", "robust"])
-def test_an_empty_batch_decodes_to_nothing(name):
-    points, scores = DECODERS[name](jnp.zeros((0, 10, 7, 3)))
-    assert points.shape == (0, 3, 2) and scores.shape == (0, 3)
-
-
 @pytest.mark.parametrize("kernel_size", [3, 11])
 def test_modulate_is_blur_then_rescaling(kernel_size):
     maps = np.random.default_rng(3).standard_normal((2, 12, 9, 3)).astype(np.float32)
@@ -234,39 +187,5 @@ def test_modulate_is_blur_then_rescaling(kernel_size):
 
 
 def test_modulate_of_nothing_is_nothing():
-    maps = gaussian.modulate(jnp.zeros((10, 7, 1)), kernel_size=5)
-    np.testing.assert_array_equal(maps, 0)
-
-
-@pytest.mark.parametrize(
-    "call",
-    [
-        lambda: gaussian.encode(jnp.zeros((3, 2), int), size=SIZE, sigma=1),
-        lambda: gaussian.encode(jnp.zeros((3, 3)), size=SIZE, sigma=1),
-        lambda: gaussian.encode(jnp.zeros((3, 2)), size=SIZE, sigma=0),
-        lambda: gaussian.encode(jnp.zeros((3, 2)), size=(0, 5), sigma=1),
-        lambda: gaussian.encode(jnp.zeros((3, 2)), size=SIZE, sigma=1, cutoff=-1),
-        lambda: gaussian.reaches(jnp.zeros((3, 2)), size=SIZE, sigma=-1),
-        lambda: gaussian.decode_argmax(jnp.zeros((5, 5, 2), int)),
-        lambda: gaussian.decode_argmax(jnp.zeros((5, 0, 2))),
-        lambda: gaussian.decode_argmax(jnp.zeros((5, 5))),
-        lambda: gaussian.decode_shift(jnp.zeros((5, 5, 2)), rule="third"),
-        lambda: gaussian.decode_dark(jnp.zeros((5, 5, 2)), variant="other"),
-        lambda: gaussian.decode_dark(jnp.zeros((5, 5, 2)), kernel_size=4),
-        lambda: gaussian.decode_dark(jnp.zeros((5, 5, 2)), sigma=0),
-        lambda: gaussian.modulate(jnp.zeros((5, 5, 2)), kernel_size=0),
-    ],
-)
-def test_wrong_input_is_refused(call):
-    # A TypeError is the checked annotation's, which these tests turn on.
-    with pytest.raises((ValueError, TypeError)):
-        call()
-
-
-def test_the_module_loads_neither_flax_nor_tensorflow():
-    code = (
-        "import sys; from pose_jax.codecs import gaussian; "
-        "bad = {'flax', 'tensorflow', 'optax', 'orbax'} & set(sys.modules); "
-        "sys.exit(str(bad) if bad else 0)"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True)
+    modulate = jax.jit(lambda maps: gaussian.modulate(maps, kernel_size=5))
+    np.testing.assert_array_equal(modulate(jnp.zeros((10, 7, 1))), 0)

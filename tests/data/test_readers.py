@@ -59,7 +59,7 @@ def write_images(folder, rng):
         "wide.jpg": (picture(rng, 301, 157), {"progressive": True}),
         "huge.jpg": (picture(rng, 641, 803), {"subsampling": "4:2:0", "quality": 60}),
         "h2v1.jpg": (picture(rng, 202, 211), {"subsampling": "4:2:2"}),
-        "grey.jpg": (picture(rng, 151, 88).convert("L"), {}),
+        "gray.jpg": (picture(rng, 151, 88).convert("L"), {}),
         "cmyk.jpg": (picture(rng, 133, 120).convert("CMYK"), {}),
         "turned.jpg": (picture(rng, 120, 61), {"exif": exif}),
         "rgb.png": (picture(rng, 333, 99), {}),

@@ -54,7 +54,7 @@ def test_what_cannot_be_drawn_is_refused(tmp_path):
     for found, says in (
         ({}, "no PDJ curve"),
         ({"a": {}}, "no PDJ curve"),
-        ({"a": {"wrist": np.zeros(50)}}, r"a, wrist: \(50,\) values came for \(51,\)"),
+        ({"a": {"wrist": np.zeros(50)}}, r"a, wrist: got \(50,\) values for \(51,\)"),
     ):
         with pytest.raises(ValueError, match=says):
             curves_lib.pdj_curves(found, out, thresholds=THRESHOLDS)

@@ -126,7 +126,7 @@ def test_no_people_are_drawn_as_the_image():
     ],
 )
 def test_shapes_that_do_not_fit_are_refused(image, points_xy, marks):
-    with pytest.raises(ValueError, match=r"got|came"):
+    with pytest.raises(ValueError, match=r"got|not both"):
         drawing.draw_people(image, points_xy, COCO, **marks)
 
 
@@ -516,7 +516,7 @@ def test_any_box_can_be_drawn(box):
     ],
 )
 def test_boxes_that_do_not_fit_are_refused(marks):
-    with pytest.raises(ValueError, match=r"came for|must be"):
+    with pytest.raises(ValueError, match=r"^got |must be"):
         drawing.draw_boxes(np.zeros((9, 9, 3), np.uint8), **marks)
 
 

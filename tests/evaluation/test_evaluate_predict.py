@@ -22,7 +22,7 @@ from pose_jax.evaluation import boxes as of_boxes
 from pose_jax.evaluation import evaluate
 from pose_jax.evaluation.predictor import Predictor
 from pose_jax.keypoints import COCO, LSP
-from pose_jax.runs import directory, states
+from pose_jax.runs import model as model_lib
 from pose_jax.types import Boxes
 from tests.made_up import (
     DetectorConfig,
@@ -72,7 +72,7 @@ def run(root, tmp_path_factory):
         "data": {"name": "coco", "root": str(root), "split": "val2017"},
         "scores": {},
     }
-    states.save_model(run / "model", {"pose": variables}, manifest)
+    model_lib.save_model(run / "model", {"pose": variables}, manifest)
     return run
 
 
@@ -167,7 +167,7 @@ def test_exif_rotation_is_applied(run, tmp_path):
 
 def test_every_row_counts_once_and_keeps_its_place(root, run):
     """Batches of any size, also one that leaves a remainder, give the same poses."""
-    loaded = directory.load(run)
+    loaded = model_lib.load(run)
     table = coco.load(root, "val2017")
     predictor = Predictor(loaded.method(), sharding_lib.make_mesh())
     rows = table.labelled_rows()
@@ -224,7 +224,7 @@ def test_boxes_may_come_from_an_annotation_file(root):
     [
         ("{", "json"),
         ("{}", "list"),
-        ('[{"image_id": 1}]', "entry 0 needs 'bbox'"),
+        ('[{"image_id": 1}]', "entry 0 must have 'bbox'"),
         ('[{"bbox": [1, 2, 3], "image_id": 1}]', "entry 0"),
         ('[{"bbox": [1, 2, 3, 4], "image_id": 77}]', "none of its 1 boxes"),
     ],
@@ -249,7 +249,7 @@ def test_unreadable_images_are_named_and_the_others_done(root, run, tmp_path, ca
 
 def test_an_unknown_decoder_is_a_config_error(run):
     with pytest.raises(ConfigError):
-        directory.load(run).method("drak")
+        model_lib.load(run).method("drak")
 
 
 # A detector: one row is one image, predictions are boxes.
@@ -308,7 +308,7 @@ def detector_run(root, tmp_path, monkeypatch):
         "evaluation": {"nms": "oks"},
         "scores": {},
     }
-    states.save_model(run / "model", variables, manifest)
+    model_lib.save_model(run / "model", variables, manifest)
     return run
 
 
@@ -351,15 +351,15 @@ def test_a_detector_s_boxes_are_what_a_pose_model_is_evaluated_on(
 def test_options_of_poses_are_refused_to_a_detector(option, detector_run, capsys):
     assert cli.main(["eval", "--run", str(detector_run), *option]) == 2
     err = capsys.readouterr().err
-    assert f"{option[0]}: " in err and "is a detector" in err
+    assert f"{option[0]} is not supported" in err and "is a detector" in err
     assert len(err.strip().splitlines()) == 1
 
 
 def test_a_detector_is_measured_on_data_of_any_keypoints(detector_run, monkeypatch):
-    loaded = directory.load(detector_run)
+    loaded = model_lib.load(detector_run)
     assert loaded.keypoints is None and loaded.method().keypoints is None
     other = make_table(keypoint_set=LSP)
-    monkeypatch.setattr(directory.data_lib, "load", lambda source: other)
+    monkeypatch.setattr(model_lib.data_lib, "load", lambda source: other)
     assert loaded.eval_table() is other
 
 
@@ -402,9 +402,9 @@ def test_a_picture_of_boxes_shows_the_sure_ones_and_a_few_others(root):
 def test_a_read_out_that_no_config_names_is_called_what_it_is(
     section, name, monkeypatch
 ):
-    loaded = directory.LoadedRun({}, {"method": section}, COCO, None)
+    loaded = model_lib.LoadedRun({}, {"method": section}, COCO, None)
     monkeypatch.setattr(
-        directory.LoadedRun, "method", lambda self, decoder, flip: decoder
+        model_lib.LoadedRun, "method", lambda self, decoder, flip: decoder
     )
     assert list(evaluate._variants(loaded, (), ())) == [name]
     assert list(evaluate._variants(loaded, ("shift",), ())) == ["shift"]
@@ -445,7 +445,7 @@ def make_strange_images(folder):
     image.save(folder / "good.png")
     Image.new("RGB", (1, 1)).save(folder / "tiny.png")
     Image.new("L", (4000, 3000), 90).save(folder / "large.png")
-    image.convert("L").save(folder / "grey.png")
+    image.convert("L").save(folder / "gray.png")
     image.convert("CMYK").save(folder / "cmyk.jpg")
     image.save(folder / "whole.jpg")
     data = (folder / "whole.jpg").read_bytes()
@@ -453,7 +453,7 @@ def make_strange_images(folder):
     others = [image.rotate(90), image.rotate(180)]
     image.save(folder / "moving.gif", save_all=True, append_images=others)
     (folder / "text.jpg").write_text("no image")
-    good = ["good.png", "tiny.png", "large.png", "grey.png", "cmyk.jpg", "moving.gif"]
+    good = ["good.png", "tiny.png", "large.png", "gray.png", "cmyk.jpg", "moving.gif"]
     return good, ["truncated.jpg", "text.jpg", "absent.png"]
 
 
@@ -517,9 +517,13 @@ def test_boxes_without_a_slot_are_said(detector_run, run, root, tmp_path, capsys
 
 def test_runs_in_each_others_place_are_one_line(detector_run, run, capsys):
     for argv, code, word in (
-        (["--run", str(run), "--detector", str(run)], 1, "method 'dark', no detector"),
-        (["--run", str(detector_run)], 1, "is a detector and gives no poses"),
-        (["--run", str(run), "--slots", "3"], 2, "'slots'"),
+        (
+            ["--run", str(run), "--detector", str(run)],
+            1,
+            "method 'dark': give a run of method 'detector'",
+        ),
+        (["--run", str(detector_run)], 1, "is a detector and predicts no poses"),
+        (["--run", str(run), "--slots", "3"], 2, "slots: requires a detector"),
         (
             ["--run", str(run), "--detector", str(detector_run), "--boxes", "b.json"],
             2,

@@ -418,14 +418,14 @@ def test_nobody_labelled_gives_numbers_or_nan_and_no_error():
     found = measure.measure(table, make_poses(table))
     assert found["AP@gt_boxes"] == -1 and np.isnan(found["pixel_error@gt_boxes"])
     (note,) = measure.notes(table, make_poses(table), found)
-    assert "none of the 2 annotated people counts" in note
+    assert "none of the 2 annotated people is counted" in note
     assert metric_text.keypoint_table(measure.per_keypoint(table, make_poses(table)))
 
 
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"areas": np.zeros(6)}, r"6 of 6 labelled people have an area of 0"),
+        ({"areas": np.zeros(6)}, r"6 of 6 labeled people have an area of 0"),
         ({"crowd": np.ones(6, bool)}, r"6 are crowd regions"),
     ],
 )
@@ -438,13 +438,13 @@ def test_an_ap_of_nothing_says_why(change, says):
     assert any(re.search(says, note) for note in notes), notes
 
 
-def test_predictions_in_other_units_are_recognised():
+def test_predictions_in_other_units_are_recognized():
     table = make_table()
     poses = make_poses(table)
     poses.points_xy[:] /= 400
     found = measure.measure(table, poses)
     (note,) = measure.notes(table, poses, found)
-    assert "are the predictions in pixels of the original image" in note
+    assert "are predictions in pixels of the original image" in note
 
 
 def test_poses_on_detections_are_counted_against_the_annotated_people():
@@ -586,9 +586,9 @@ def aside(boxes):
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (none, "there is no box"),
-        (scaled, "longer side of boxes is 20 pixels .* annotated ones 200"),
-        (aside, r"6 boxes .* none is near enough \(IoU 0.5\)"),
+        (none, "produced no boxes"),
+        (scaled, "longer side of boxes is 20 pixels, of ground-truth boxes 200"),
+        (aside, r"6 boxes .* none reaches IoU 0.5"),
     ],
 )
 def test_a_box_ap_of_nothing_says_why(change, says):

@@ -80,11 +80,11 @@ def test_a_run_on_other_people_is_not_set_beside(people, monkeypatch):
         def eval_table(self, **_):
             return make_table(59, keypoints.LSP)
 
-    monkeypatch.setattr(deeppose_table.directory, "load", lambda run: Loaded())
+    monkeypatch.setattr(deeppose_table.model_lib, "load", lambda run: Loaded())
     with pytest.raises(InputError, match=r"^runs/x: evaluated on .* not on the same"):
         deeppose_table.predict_beside("runs/x", people)
 
 
 def test_what_is_no_run_is_refused_in_one_line(tmp_path):
-    with pytest.raises(SystemExit, match=r"^error: .*no model here.*"):
+    with pytest.raises(SystemExit, match=r"^error: .*no model found.*"):
         deeppose_table.main(["--run", str(tmp_path)])

@@ -191,7 +191,7 @@ def test_differences_are_to_the_base_with_intervals(means):
 def test_parts_that_were_not_measured_are_left_out(means):
     some = {row: means[row] for row in ("base", "argmax")}
     text = ablation.report(some, {row: [0.5] for row in some}, "7 people", [0])
-    assert "R 4.3" not in text and "argmax of the discs" in text
+    assert "R 4.3" not in text and "heatmap argmax, without" in text
     alone = ablation.report({"base": means["base"]}, {"base": [0.5]}, "7 people", [0])
     assert "difference |" not in alone
 

@@ -130,7 +130,7 @@ def test_colour_stays_in_range_and_does_what_it_says():
     assert out.min() >= 0 and out.max() <= 1
     np.testing.assert_allclose(out[0], np.minimum(1.5 * images[0], 1), rtol=1e-5)
     assert np.ptp(out[1]) < 1e-6  # No contrast: all pixels equal.
-    assert np.ptp(out[2], axis=-1).max() < 1e-6  # No saturation: grey.
+    assert np.ptp(out[2], axis=-1).max() < 1e-6  # No saturation: gray.
 
 
 def test_view_and_transform_move_points_as_the_box_moves():

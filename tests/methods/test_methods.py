@@ -85,7 +85,7 @@ def test_another_decoder_of_the_same_network():
             "config.method.name: no method 'darkk'; there are dark, deeppose, detector, "
             "multipose, simcc",
         ),
-        ({"name": "darkk"}, "Did you mean 'dark'? A method of your own is named"),
+        ({"name": "darkk"}, "Did you mean 'dark'? For a method of your own, give"),
         ({}, "config.method.name: no method None"),
         ({"name": "nobodys_module:Method"}, "No module named 'nobodys_module'"),
         (section("dark", decoderr="dark"), "decoder"),

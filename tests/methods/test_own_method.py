@@ -19,7 +19,7 @@ from pose_jax import cli, export, keypoints, methods, models
 from pose_jax.data.synthetic import scenes
 from pose_jax.errors import ConfigError
 from pose_jax.methods import dark
-from pose_jax.runs import states
+from pose_jax.runs import model as model_lib
 
 MODULE = '''
 """Points as the expectation of a map: what is learnt is where a keypoint is."""
@@ -226,7 +226,7 @@ def test_it_trains(run):
     assert [line["step"] for line in steps] == [1, 2]
     for line in steps:
         assert line["pixels"] == pytest.approx(line["loss"] ** 0.5, rel=1e-3)
-    manifest = states.load_manifest(run / "model")
+    manifest = model_lib.load_manifest(run / "model")
     assert manifest["method"]["name"] == "my_method:Mine"
     assert manifest["method"]["model"]["name"] == "my_method:network"
     assert "pixel_error@gt_boxes" in manifest["scores"]
@@ -238,7 +238,7 @@ def test_it_trains(run):
 def test_it_is_evaluated_with_its_decoders_and_flip_tests(run):
     words = ["eval", "--run", "run", "--decoder", "expectation,peak"]
     assert cli.main(words) == 0
-    scores = states.load_manifest(run / "model")["scores"]
+    scores = model_lib.load_manifest(run / "model")["scores"]
     found = {name: metrics_of(run, name) for name in ("expectation", "peak")}
     name = "pixel_error@gt_boxes"
     assert found["expectation"][name] == pytest.approx(scores[name])

@@ -380,7 +380,7 @@ def test_a_box_in_the_results_changes_no_keypoint_ap():
 
 def test_ap_without_sigmas_is_refused_not_guessed():
     truth, results = one_case(k=14)
-    with pytest.raises(ValueError, match=r"14 keypoints needs sigmas.*not guessed"):
+    with pytest.raises(ValueError, match=r"14 keypoints needs sigmas.*which need none"):
         coco_keypoint_ap(truth, results)
     ap = coco_keypoint_ap(truth, results, sigmas=SIGMAS_14)
     assert_same(ap, dict.fromkeys(KEYPOINT_KEYS, 1.0))

@@ -7,10 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pose_jax import models
+from pose_jax import models, weights
 from pose_jax.models import cost, layers, ops
 from pose_jax.trees import flatten, path_matches
-from pose_jax.weights import convert
 from tests.models.networks import (
     fill,
     random_images,
@@ -177,7 +176,7 @@ def test_resnet_regression_is_torchvision_s_with_another_last_layer(depth):
 
 def test_torchvision_s_backbone_fits():
     state_dict = published.values(published.resnet(18, width=8))
-    converted = convert.from_torch(
+    converted = weights.from_torch(
         state_dict, "simple_baseline_18", backbone=True, width=8
     )
     expected = shapes(SMALL["resnet_regression_18"](3))

@@ -7,11 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pose_jax import models
+from pose_jax import models, weights
 from pose_jax.models import cost, ops
 from pose_jax.models.resnet import ResNet
 from pose_jax.trees import flatten, path_matches
-from pose_jax.weights import convert
 from tests.models.networks import random_images, random_variables, shapes, size
 from tests.weights import published
 
@@ -143,7 +142,7 @@ def test_the_backbone_is_that_of_simple_baseline():
     images = random_images((1, 64, 96, 3))
 
     def converted(name):
-        found = convert.from_torch(state_dict, name, backbone=True, width=8)
+        found = weights.from_torch(state_dict, name, backbone=True, width=8)
         return {kind: tree["backbone"] for kind, tree in found.items()}
 
     variables = converted("multipose_18")

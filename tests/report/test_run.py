@@ -30,8 +30,8 @@ from pose_jax.methods.multipose import MultiPose
 from pose_jax.report import curves, images, look, network, people, scores
 from pose_jax.report import files as files_lib
 from pose_jax.report import run as report
-from pose_jax.runs import directory
 from pose_jax.runs import log as log_lib
+from pose_jax.runs import model as model_lib
 from pose_jax.training import config as training_config
 from pose_jax.training import train
 from pose_jax.types import Panel, PersonView, Poses
@@ -139,7 +139,7 @@ def trained(root, tmp_path_factory):
             logged |= {"input_bound_percent": 3, "lr": 1e-3 * step}
             writer.write(step, "pose", logged)
             writer.write(step, "pose", scores | {"AP@gt_boxes": 0.1 * step})
-    directory.write_model(
+    model_lib.write_model(
         run, config=config, method=method, train_table=setup.train_table,
         variables=variables, scores=scores,
     )  # fmt: skip
@@ -646,9 +646,9 @@ def test_a_browser_shows_it(width, whole, browser, tmp_path):
     )  # fmt: skip
     with Image.open(shot) as image:
         assert image.size[0] == width
-        grey = np.asarray(image.convert("L"), float)
-    assert grey.std() > 5
-    assert len(np.unique(grey[2000:])) > 20  # And not blank further down.
+        gray = np.asarray(image.convert("L"), float)
+    assert gray.std() > 5
+    assert len(np.unique(gray[2000:])) > 20  # And not blank further down.
 
 
 def test_a_browser_finds_every_section(whole, browser, tmp_path):
@@ -678,7 +678,7 @@ def detector_run(root, tmp_path, monkeypatch):
         for step in (1, 2):
             writer.write(step, "detector", {"box": 0.5 / step, "lr": 1e-3})
             writer.write(step, "detector", scores | {"box_AP": 0.25 * step})
-    directory.write_model(
+    model_lib.write_model(
         run, config=config, method=setup.method, train_table=setup.train_table,
         variables=variables, scores=scores,
     )  # fmt: skip

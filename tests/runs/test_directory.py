@@ -9,6 +9,7 @@ from pose_jax.data.synthetic import scenes
 from pose_jax.errors import ConfigError, InputError
 from pose_jax.keypoints import COCO, LSP
 from pose_jax.runs import directory, states
+from pose_jax.runs import model as model_lib
 from tests.made_up import make_table
 
 CONFIG = ConfigDict({"seed": 1, "train": {"steps": 5, "log_every_steps": 2}})
@@ -31,7 +32,7 @@ def test_what_weights_depend_on_may_not_change_and_the_rest_may(tmp_path):
         with other.unlocked():
             other.update_from_flattened_dict({key: value})
         with pytest.raises(
-            ConfigError, match=rf"another config \(it differs in {key}\)"
+            ConfigError, match=rf"another config, which differs in {key}:"
         ):
             with directory.claim(tmp_path, other):
                 pass
@@ -66,9 +67,9 @@ def test_a_config_that_was_cut_off_is_one_line(tmp_path):
             pass
 
 
-def loaded(root, **manifest) -> directory.LoadedRun:
+def loaded(root, **manifest) -> model_lib.LoadedRun:
     data = {"name": "coco", "root": str(root), "split": "val2017"}
-    return directory.LoadedRun({}, {"data": data, **manifest}, COCO, None)
+    return model_lib.LoadedRun({}, {"data": data, **manifest}, COCO, None)
 
 
 @pytest.fixture(scope="module")
@@ -102,14 +103,14 @@ def test_boxes_of_a_detector_stand_beside_the_truth(root, tmp_path):
 
 
 def test_data_of_another_keypoint_set_are_refused(root):
-    run = directory.LoadedRun({}, loaded(root).manifest, LSP, None)
-    with pytest.raises(InputError, match=r"has keypoints 'lsp', .* has 'coco'"):
+    run = model_lib.LoadedRun({}, loaded(root).manifest, LSP, None)
+    with pytest.raises(InputError, match=r"has keypoint set 'lsp', .* has 'coco'"):
         run.eval_table()
 
 
 def test_a_run_without_a_model_says_so(tmp_path):
-    with pytest.raises(InputError, match="no model here"):
-        directory.load(tmp_path)
+    with pytest.raises(InputError, match="no model found"):
+        model_lib.load(tmp_path)
     assert not states.whole_steps(tmp_path / "checkpoints" / "pose")
 
 
@@ -120,14 +121,14 @@ def test_a_run_without_keypoints_is_a_detector_s(tmp_path):
         "input": {"batch_size": 2},
         "data": {"name": "coco", "root": "", "split": "val2017"},
     }
-    states.save_model(tmp_path / "model", {"detector": {"params": {}}}, manifest)
-    run = directory.load(tmp_path)
+    model_lib.save_model(tmp_path / "model", {"detector": {"params": {}}}, manifest)
+    run = model_lib.load(tmp_path)
     assert run.keypoints is None and run.input.batch_size == 2
 
 
 @pytest.mark.parametrize("keypoint_set", [COCO, LSP])
 def test_a_detector_takes_data_of_any_keypoints(keypoint_set, root, monkeypatch):
     table = make_table(keypoint_set=keypoint_set)
-    monkeypatch.setattr(directory.data_lib, "load", lambda source: table)
-    run = directory.LoadedRun({}, loaded(root).manifest, None, None)
+    monkeypatch.setattr(model_lib.data_lib, "load", lambda source: table)
+    run = model_lib.LoadedRun({}, loaded(root).manifest, None, None)
     assert run.eval_table() is table

@@ -14,8 +14,10 @@ import pytest
 
 from pose_jax import sharding
 from pose_jax.errors import ConfigError, InputError
+from pose_jax.runs import model as model_lib
 from pose_jax.runs import states
-from pose_jax.runs.states import Checkpoints, merge_params
+from pose_jax.runs.model import merge_params
+from pose_jax.runs.states import Checkpoints
 from pose_jax.trees import compare_trees
 
 
@@ -208,7 +210,7 @@ def test_a_full_disk_is_one_line_and_the_last_good_checkpoint_stays(
         store.wait()
         usage = shutil.disk_usage(tmp_path)
         monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=10))
-        with pytest.raises(InputError, match=r"No space left .* is of step 1\..*again"):
+        with pytest.raises(InputError, match=r"No space left .* is step 1\..*again"):
             store.save(2, make_state(2))
         assert store.steps() == [1]
         assert_same_bits(store.restore(make_state(0)), make_state(1))
@@ -231,7 +233,7 @@ def test_another_tree_is_refused_with_the_paths_that_differ(tmp_path):
         with pytest.raises(InputError, match="no checkpoint"):
             store.restore(state)
         store.save(4, state)
-        with pytest.raises(InputError, match=r"no checkpoint 5; there are: 4\."):
+        with pytest.raises(InputError, match=r"no checkpoint 5; existing steps: 4\."):
             store.restore(state, 5)
         with pytest.raises(InputError) as caught:
             store.restore(make_state(1, width=5))
@@ -257,18 +259,18 @@ VARIABLES = {
 
 def test_a_model_comes_back_bit_for_bit(tmp_path):
     manifest = {"method": {"name": "dark"}, "scores": {"AP": 0.5}, "é": [1, None]}
-    states.save_model(tmp_path / "run" / "model", VARIABLES, manifest)
-    variables, found = states.load_model(tmp_path / "run" / "model")
-    assert found == manifest == states.load_manifest(tmp_path / "run" / "model")
+    model_lib.save_model(tmp_path / "run" / "model", VARIABLES, manifest)
+    variables, found = model_lib.load_model(tmp_path / "run" / "model")
+    assert found == manifest == model_lib.load_manifest(tmp_path / "run" / "model")
     assert_same_bits(variables, jax.device_get(VARIABLES))
     assert [p.name for p in (tmp_path / "run").iterdir()] == ["model"]
 
 
 def test_a_model_is_replaced_whole(tmp_path, monkeypatch):
     path = tmp_path / "model"
-    states.save_model(path, {"a": {"w": np.ones(2)}}, {"n": 1})
-    states.save_model(path, {"b": {"v": np.ones(3)}}, {"n": 2})
-    variables, manifest = states.load_model(path)
+    model_lib.save_model(path, {"a": {"w": np.ones(2)}}, {"n": 1})
+    model_lib.save_model(path, {"b": {"v": np.ones(3)}}, {"n": 2})
+    variables, manifest = model_lib.load_model(path)
     assert manifest == {"n": 2} and list(variables) == ["b"]
 
     def die(*_, **__):
@@ -276,21 +278,21 @@ def test_a_model_is_replaced_whole(tmp_path, monkeypatch):
 
     monkeypatch.setattr(np, "savez", die)
     with pytest.raises(KeyboardInterrupt):
-        states.save_model(path, {"c": {"w": np.ones(2)}}, {"n": 3})
+        model_lib.save_model(path, {"c": {"w": np.ones(2)}}, {"n": 3})
     monkeypatch.undo()
-    assert states.load_model(path)[1] == {"n": 2}
+    assert model_lib.load_model(path)[1] == {"n": 2}
     path.rename(tmp_path / "model.old")  # killed between the two renames
-    assert states.load_model(path)[1] == {"n": 2}
-    states.save_model(path, {"d": {"w": np.ones(2)}}, {"n": 4})
-    assert states.load_model(path)[1] == {"n": 4}
+    assert model_lib.load_model(path)[1] == {"n": 2}
+    model_lib.save_model(path, {"d": {"w": np.ones(2)}}, {"n": 4})
+    assert model_lib.load_model(path)[1] == {"n": 4}
     assert [p.name for p in tmp_path.iterdir()] == ["model"]
 
 
 def test_an_absent_or_damaged_model_says_what_to_do(tmp_path):
     path = tmp_path / "model"
-    with pytest.raises(InputError, match="no model here"):
-        states.load_model(path)
-    states.save_model(path, VARIABLES, {"n": 1})
+    with pytest.raises(InputError, match="no model found"):
+        model_lib.load_model(path)
+    model_lib.save_model(path, VARIABLES, {"n": 1})
     file = path / "variables.npz"
     whole = file.read_bytes()
     middle = whole.index(np.arange(24, dtype=np.float32).tobytes()) + 40
@@ -300,31 +302,31 @@ def test_an_absent_or_damaged_model_says_what_to_do(tmp_path):
         with pytest.raises(
             InputError, match=r"variables\.npz cannot be read"
         ) as caught:
-            states.load_model(path)
+            model_lib.load_model(path)
         assert "\n" not in str(caught.value)
-        assert states.load_manifest(path) == {"n": 1}
+        assert model_lib.load_manifest(path) == {"n": 1}
     file.unlink()
     with pytest.raises(InputError, match=r"variables\.npz cannot be read"):
-        states.load_model(path)
+        model_lib.load_model(path)
     for broken in ("{", "[]"):
         (path / "manifest.json").write_text(broken)
         with pytest.raises(InputError, match=r"manifest\.json cannot be read"):
-            states.load_manifest(path)
+            model_lib.load_manifest(path)
 
 
 def test_a_model_file_cannot_run_code(tmp_path):
     path = tmp_path / "model"
-    states.save_model(path, {"w": np.ones(1)}, {})
+    model_lib.save_model(path, {"w": np.ones(1)}, {})
     np.savez(path / "variables.npz", w=np.array([object()], dtype=object))
     with pytest.raises(InputError, match="cannot be read"):
-        states.load_model(path)
+        model_lib.load_model(path)
 
 
 def test_values_that_a_model_cannot_hold_are_refused(tmp_path):
     with pytest.raises(ValueError, match="bfloat16"):
-        states.save_model(tmp_path / "m", {"w": jnp.ones(1, jnp.bfloat16)}, {})
+        model_lib.save_model(tmp_path / "m", {"w": jnp.ones(1, jnp.bfloat16)}, {})
     with pytest.raises(ValueError, match="'/'"):
-        states.save_model(tmp_path / "m", {"a/b": np.ones(1)}, {})
+        model_lib.save_model(tmp_path / "m", {"a/b": np.ones(1)}, {})
     assert not (tmp_path / "m").exists()
 
 

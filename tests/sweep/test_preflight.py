@@ -30,7 +30,7 @@ def names(folder):
         ({"space": {"train.steps": grid(6, 7.5)}}, "must be an int"),
         ({"space": {"method.encoding": grid("unbiased", "biassed")}}, "'biased'"),
         ({"space": {"method.decoder": grid("dark", "shif")}}, "'shift'"),
-        ({"space": {"method.kernel_size": grid("7")}}, "'7' would be read as 7"),
+        ({"space": {"method.kernel_size": grid("7")}}, "'7' would be parsed as 7"),
         ({"space": LR, "metric": "APP"}, "Did you mean 'AP"),
         ({"space": LR, "metric": "PCK"}, "PCK@0.05@gt_boxes, PCK@0.1@gt_boxes"),
         ({"space": {"train.eval_every_steps": grid(0)}, "pruner": "median"}, ""),
@@ -40,7 +40,7 @@ def test_a_space_is_checked_on_the_config(made, meant, overrides):
     made = Sweep(**{"metric": "AP", **made})
     if not meant:
         overrides = [*overrides, "--config.train.eval_every_steps=0"]
-        meant = "needs evaluations on the way"
+        meant = "requires evaluations during training"
     with pytest.raises(ConfigError, match=re.escape(meant)) as raised:
         preflight.check("s.py", made, DEMO, overrides)
     assert str(raised.value).startswith("s.py: ") and "\n" not in str(raised.value)

@@ -1,4 +1,4 @@
-"""A trained network read out in other ways."""
+"""A trained network evaluated under different settings."""
 
 import json
 import re
@@ -11,7 +11,7 @@ from pose_jax import cli, config, methods
 from pose_jax.errors import ConfigError
 from pose_jax.evaluation import poses as of_poses
 from pose_jax.evaluation import predictor
-from pose_jax.runs import directory
+from pose_jax.runs import model as model_lib
 from pose_jax.sweep import Sweep, grid, runner, summary
 from pose_jax.training import config as training_config
 from tests.made_up import make_poses
@@ -33,7 +33,7 @@ def network(folder, overrides, tmp_path_factory):
     weights = jax.tree.map(
         lambda leaf: rng.uniform(0.1, 1, leaf.shape).astype(leaf.dtype), shapes
     )
-    directory.write_model(
+    model_lib.write_model(
         run, config=loaded, method=setup.method, train_table=setup.train_table,
         variables={"pose": weights}, scores={},
     )  # fmt: skip
@@ -123,7 +123,7 @@ def test_decoders_are_read_out_of_one_network(network, tmp_path, capsys):
         ({"method.kernel": grid(3)}, "Did you mean 'method.kernel_size'"),
         ({"optimizer.lr": grid(0.1)}, "cannot be varied without training"),
         ({"method.decoder": grid("shif")}, "Did you mean 'shift'"),
-        ({"evaluation.nms_threshold": grid(1.5)}, "an OKS in (0, 1]"),
+        ({"evaluation.nms_threshold": grid(1.5)}, "must be in (0, 1]"),
     ],
 )
 def test_only_what_needs_no_training_is_read_out(space, meant, network, tmp_path):

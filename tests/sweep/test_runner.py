@@ -43,12 +43,12 @@ def test_a_mistake_is_one_line_and_exit_code_2_before_anything_is_made(
 @pytest.mark.parametrize(
     ("options", "meant"),
     [
-        ({}, "say by --trials how many"),
+        ({}, "--trials is required"),
         ({"trials": 0}, "--trials must be at least 1"),
         ({"trials": -1}, "--trials must be at least 1"),
         ({"trials": 2, "workers": 0}, "--workers must be at least 1"),
-        ({"trials": 2, "name": "x"}, "--name and --out go with"),
-        ({"trials": 2, "study": "sqlite:///x"}, "say by --name which"),
+        ({"trials": 2, "name": "x"}, "--name and --out are only used with"),
+        ({"trials": 2, "study": "sqlite:///x"}, "--name is required"),
         ({"trials": 2, "eval_only": "x"}, "give either --config or --eval-only"),
     ],
 )
@@ -87,7 +87,7 @@ def test_a_grid_of_trainings_is_trained_and_told_of(start, tmp_path, capsys):
 
 def test_a_study_of_failures_is_an_error_and_says_why(start, capsys):
     space = {"optimizer.lr": grid(2.0, 3.0)}
-    with pytest.raises(InputError, match=r"no trial was completed; trial 1: exit code"):
+    with pytest.raises(InputError, match=r"no trial was completed \(trial 1: exit code"):
         start(Sweep(space=space, metric="AP", sampler="grid"), here=True)
     assert "failed: exit code 1: the loss of step 3 is nan" in capsys.readouterr().out
 
@@ -126,7 +126,7 @@ def test_all_workers_dead_is_an_error_and_the_study_goes_on(start, folder, tmp_p
 
     killer = threading.Thread(target=kill)
     killer.start()
-    with pytest.raises(InputError, match=r"1 trials are unfinished, worker 0 died"):
+    with pytest.raises(InputError, match=r"1 trials are unfinished: worker 0 died"):
         start(TWO_BY_TWO, pace="gated")
     killer.join()
     trained(study_lib.place(str(study)), folder, 4)
@@ -171,7 +171,7 @@ def test_each_worker_has_a_gpu_of_its_own(monkeypatch):
     monkeypatch.delenv("JAX_PLATFORMS", raising=False)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,5,7")
     assert [device for _, device in runner._shares(2)] == ["2", "5"]
-    with pytest.raises(ConfigError, match="4 workers and 3 GPUs"):
+    with pytest.raises(ConfigError, match="4 workers need 4 GPUs, but there are 3"):
         runner._shares(4)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert {device for _, device in runner._shares(4)} == {""}

@@ -104,7 +104,7 @@ def test_another_sweep_or_config_in_the_same_study_is_refused(
     study_lib.open_study(where, spec_of(TWO_BY_TWO, overrides))
     study_lib.open_study(where, spec_of(TWO_BY_TWO, overrides))
     other = Sweep(**{**TWO_BY_TWO.__dict__, "seed": 3})
-    with pytest.raises(ConfigError, match=r"another sweep \(it differs in seed\)"):
+    with pytest.raises(ConfigError, match=r"another sweep, which differs in seed"):
         study_lib.open_study(where, spec_of(other, overrides))
     changed = spec_of(TWO_BY_TWO, [*overrides, "--config.method.sigma=2.5"])
     with pytest.raises(ConfigError, match="differs in overrides"):
@@ -240,11 +240,11 @@ def test_a_storage_behind_a_grpc_proxy_is_one_too(overrides, tmp_path):
 
 
 def test_a_storage_that_is_not_there_is_one_line(tmp_path):
-    with pytest.raises(InputError, match="no study here"):
+    with pytest.raises(InputError, match="no study found"):
         summary.report(str(tmp_path / "none"))
     assert not (tmp_path / "none").exists()
     url = f"sqlite:///{tmp_path / 'study.db'}"
-    with pytest.raises(InputError, match="no study 's' here"):
+    with pytest.raises(InputError, match="no study 's' found"):
         summary.report(url, name="s", out=tmp_path)
 
 

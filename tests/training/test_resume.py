@@ -19,6 +19,7 @@ import pytest
 
 from pose_jax import trees
 from pose_jax.data.synthetic import scenes
+from pose_jax.runs import model as model_lib
 from pose_jax.runs import states
 
 CONFIG = """
@@ -87,7 +88,7 @@ def finish(process: subprocess.Popen) -> tuple[int, str, str]:
 
 
 def weights(run: Path):
-    return trees.flatten(states.load_model(run / "model")[0])
+    return trees.flatten(model_lib.load_model(run / "model")[0])
 
 
 def last_step(run: Path) -> int:
@@ -149,7 +150,7 @@ def copy_of(run: Path, to: Path) -> Path:
 def test_sigterm_saves_and_exits_with_a_note(folder, straight, stopped, tmp_path):
     run, out, step = stopped
     assert f"stopped by SIGTERM at step {step} of 40" in out
-    assert "goes on from it" in out
+    assert "resumes from it" in out
     assert 9 <= step < 40 and not (run / "model").exists()
     again = copy_of(run, tmp_path / "run")
     code, out, err = finish(start(folder, again))
@@ -192,7 +193,7 @@ def test_a_full_disk_leaves_the_last_good_checkpoint(
     # Threads of libraries have their say too.
     (line,) = re.findall(r"pose-jax: error: .*", err)
     assert "File too large" in line and "Free some space" in line
-    assert f"The last good one is of step {stopped[2]}" in line
+    assert f"The last complete checkpoint is step {stopped[2]}" in line
     code, out, err = finish(start(folder, run))
     assert code == 0 and f"resumed at step {stopped[2]} of 40" in out, err
     assert_same(run, straight)

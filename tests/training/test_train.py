@@ -20,7 +20,7 @@ from pose_jax.methods.dark import Dark
 from pose_jax.methods.heatmaps import HEATMAPS
 from pose_jax.methods.topdown import ModelConfig
 from pose_jax.runs import log as log_lib
-from pose_jax.runs import states
+from pose_jax.runs import model as model_lib
 from pose_jax.training import config as training_config
 from pose_jax.training import keys, train
 from pose_jax.types import Mean, PersonView, Phase, Poses, Statistics
@@ -62,7 +62,7 @@ def make_config(root, **changes):
 
 
 def weights_of(run):
-    return trees.flatten(states.load_model(run / "model")[0])
+    return trees.flatten(model_lib.load_model(run / "model")[0])
 
 
 class Stop(Exception):
@@ -135,7 +135,7 @@ def test_the_run_directory_holds_what_the_design_promises(straight):
         "pictures/curves.png",
     ):
         assert (run / name).exists(), name
-    manifest = states.load_manifest(run / "model")
+    manifest = model_lib.load_manifest(run / "model")
     assert manifest["scores"]["AP@gt_boxes"] == metrics["AP@gt_boxes"]
     assert manifest["method"]["name"] == "dark"
     assert len(manifest["train_data"]["fingerprint"]) == 16
@@ -216,7 +216,7 @@ def test_a_loss_that_is_not_finite_stops_and_names_the_rows(people, tmp_path):
         ).read_text()
     )
     ids = {annotation["id"] for annotation in table["annotations"]}
-    named = json.loads(str(error.value).split("people: ")[1].split("]")[0] + "]")
+    named = json.loads(str(error.value).split("in the batch: ")[1].split("]")[0] + "]")
     assert named and set(named) <= ids
 
 
@@ -234,7 +234,7 @@ def test_another_config_in_the_same_directory_is_refused(people, straight):
         ({"phases": {"pose": {"trian": {}}}}, r"trian"),
         ({"data__train__root": "nowhere"}, r"nowhere"),
         ({"data__train__name": "cocoo"}, r"coco"),
-        ({"input__batch_size": 6}, r"6 rows.*4 devices"),
+        ({"input__batch_size": 6}, r"6 .*4 devices"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(people, tmp_path, changes, says):
@@ -399,7 +399,7 @@ def test_a_cascade_with_statistics_needs_nothing_of_the_trainer(
         with pytest.raises(Stop):
             train.train(config, tmp_path / "run")
     metrics = train.train(config, tmp_path / "run")
-    variables, _ = states.load_model(tmp_path / "run" / "model")
+    variables, _ = model_lib.load_model(tmp_path / "run" / "model")
     assert set(variables) == {"stage_1", "stage_2"}
     spread = variables["stage_2"]["constants"]["spread"]
     assert spread.shape == (1, 17, 1) and (spread > 0).all()
@@ -428,7 +428,7 @@ def test_a_phase_may_start_from_the_weights_of_an_earlier_one(
 ):
     config = cascade_config(people, monkeypatch, starts_from="stage_1")
     train.train(config, tmp_path / "run")
-    variables, _ = states.load_model(tmp_path / "run" / "model")
+    variables, _ = model_lib.load_model(tmp_path / "run" / "model")
     one, two = (variables[f"stage_{s}"]["params"]["mean"] for s in (1, 2))
     np.testing.assert_array_equal(one, two)
     assert np.abs(one).max() > 0.01
@@ -444,12 +444,12 @@ def test_a_phase_that_adds_nothing_ends_the_training(
     metrics = train.train(config, tmp_path / "run")
     said = "Stopping: phase 'stage_2' did not improve"
     assert said in capsys.readouterr().out
-    variables, manifest = states.load_model(tmp_path / "run" / "model")
+    variables, manifest = model_lib.load_model(tmp_path / "run" / "model")
     assert set(variables) == {"stage_1"} and manifest["scores"] == metrics
     # Started again when all is done: the same, from the log.
     assert train.train(config, tmp_path / "run") == metrics
     assert said in capsys.readouterr().out
-    assert set(states.load_model(tmp_path / "run" / "model")[0]) == {"stage_1"}
+    assert set(model_lib.load_model(tmp_path / "run" / "model")[0]) == {"stage_1"}
 
 
 @pytest.mark.parametrize("field", ["best_metric", "stop_metric"])
@@ -540,7 +540,7 @@ def test_a_detector_is_trained_evaluated_and_drawn(
     assert f": {len(table.images)} images of coco train2017, " in printed
     assert "box_AP" in printed
     assert metrics["box_AP"] == 1
-    manifest = states.load_manifest(run / "model")
+    manifest = model_lib.load_manifest(run / "model")
     assert manifest["keypoints"] is None
     assert manifest["scores"]["box_AP"] == metrics["box_AP"]
     pictures = {path.name for path in (run / "pictures").glob("*.png")}
@@ -562,9 +562,9 @@ def test_a_detector_s_loss_that_is_not_finite_names_the_images(
     config = detector_config(
         people, monkeypatch, optimizer={"name": "sgd", "lr": 1e30, "momentum": 0.0}
     )
-    with pytest.raises(InputError, match=r"Ids of the batch's images") as error:
+    with pytest.raises(InputError, match=r"Ids of the images in the batch") as error:
         train.train(config, tmp_path / "run")
-    named = json.loads(str(error.value).split("images: ")[1].split("]")[0] + "]")
+    named = json.loads(str(error.value).split("in the batch: ")[1].split("]")[0] + "]")
     ids = set(coco.load(people, "train2017").image_ids.tolist())
     assert len(named) == 4 and set(named) <= ids
 
@@ -572,7 +572,7 @@ def test_a_detector_s_loss_that_is_not_finite_names_the_images(
 def test_a_detector_s_best_metric_is_one_of_boxes(people, monkeypatch):
     config = detector_config(people, monkeypatch)
     config["train"]["best_metric"] = "AP@gt_boxes"
-    with pytest.raises(ConfigError, match=r"no 'AP@gt_boxes'.* mean 'box_AP"):
+    with pytest.raises(ConfigError, match=r"no metric 'AP@gt_boxes'.* mean 'box_AP"):
         train._check_metric_names(train.setup(config))
 
 
@@ -589,5 +589,5 @@ def test_a_detector_may_be_evaluated_on_people_of_other_keypoints(people, monkey
     config["data"]["eval"]["split"] = "val2017"
     assert train.setup(config).eval_table.keypoints == LSP
     config["method"] = make_config(people)["method"]
-    with pytest.raises(ConfigError, match="must be the same set"):
+    with pytest.raises(ConfigError, match="must have the same keypoint set"):
         train.setup(config)

@@ -13,9 +13,9 @@ from pose_jax.errors import ConfigError, InputError
 from pose_jax.evaluation import evaluate
 from pose_jax.methods import topdown
 from pose_jax.models import ops
-from pose_jax.runs import directory, states
+from pose_jax.runs import model as model_lib
 from pose_jax.trees import flatten
-from pose_jax.weights import convert
+from pose_jax.weights import convert, mapping
 from tests.weights import published, torch_writer
 
 PUBLISHED = {  # Generated shapes, and how many tensors the published files have.
@@ -67,7 +67,7 @@ def _small(name):
 def test_every_published_name_and_shape_is_expected_and_no_other(name):
     shapes, count = PUBLISHED[name]
     assert count in (None, len(shapes))
-    found = convert._expected(name, 17, False, {})
+    found = mapping._expected(name, 17, False, {})
     assert {key: path.published_shape for key, path in found.items()} == (
         _without_counters(shapes)
     )
@@ -86,7 +86,7 @@ def test_a_backbone_expects_torchvision_s_names_without_the_classifier(depth, co
     expected = {k: v for k, v in _without_counters(shapes).items() if k[:3] != "fc."}
     started = [name for name in STARTED if name.endswith(f"_{depth}")]
     for name in (f"simple_baseline_{depth}", *started):
-        found = convert._expected(name, 17, True, {})
+        found = mapping._expected(name, 17, True, {})
         assert {key: path.published_shape for key, path in found.items()} == expected
         assert all(path.names[1] == "backbone" for path in found.values())
 
@@ -98,13 +98,13 @@ def test_a_backbone_expects_torchvision_s_names_without_the_classifier(depth, co
 def test_a_backbone_has_the_same_values_whatever_it_is_for(name):
     state_dict = published.values(published.resnet(18, width=8))
     found, expected = (
-        convert.from_torch(state_dict, model, backbone=True, width=8)
+        mapping.from_torch(state_dict, model, backbone=True, width=8)
         for model in (name, "simple_baseline_18")
     )
     assert found.keys() == {"params", "batch_stats"}
     assert set(found["params"]) == {"backbone"}
     assert jax.tree.all(jax.tree.map(np.array_equal, found, expected))
-    back = convert.to_torch(found)
+    back = mapping.to_torch(found)
     assert back.keys() == {
         key for key in _without_counters(state_dict) if key[:3] != "fc."
     }
@@ -115,7 +115,7 @@ def test_a_backbone_has_the_same_values_whatever_it_is_for(name):
 @pytest.mark.parametrize("name", SMALL)
 def test_values_go_to_their_places_and_back(name):
     state_dict, options = _small(name)
-    variables = convert.from_torch(state_dict, name, **options)
+    variables = mapping.from_torch(state_dict, name, **options)
     k = 17 if name == "simple_baseline_18" else 3
     model = models.build(name, k, **options)
     shapes = jax.eval_shape(
@@ -125,7 +125,7 @@ def test_values_go_to_their_places_and_back(name):
     assert jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), variables) == (
         jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), dict(shapes))
     )
-    back = convert.to_torch(variables)
+    back = mapping.to_torch(variables)
     counted = _without_counters(state_dict)
     assert back.keys() == counted.keys()
     for key, array in counted.items():
@@ -134,7 +134,7 @@ def test_values_go_to_their_places_and_back(name):
 
 def test_layouts_are_pytorch_s():
     state_dict, options = _small("simple_baseline_18")
-    variables = convert.from_torch(state_dict, "simple_baseline_18", **options)
+    variables = mapping.from_torch(state_dict, "simple_baseline_18", **options)
     params, stats = variables["params"], variables["batch_stats"]
     block = params["backbone"]["layer2"]["0"]
     kernel = state_dict["layer2.0.conv1.weight"]
@@ -184,7 +184,7 @@ ACTIVATIONS = {  # Of PyTorch 2.13 on a CPU: deviation, some heatmap values at (
 
 
 def _heatmaps(name, state_dict, images, options):
-    variables = convert.from_torch(state_dict, name, **options)
+    variables = mapping.from_torch(state_dict, name, **options)
     k = flatten(variables["params"])
     k = next(v.shape[-1] for path, v in k.items() if path[-2] in ("head", "score"))
     return jax.jit(models.build(name, k, **options).apply)(variables, images)
@@ -232,8 +232,8 @@ def test_heatmaps_agree_with_pytorch_in_the_published_size(name):
 @pytest.mark.parametrize("name", ["simple_baseline_18", "hrnet_w32", "hourglass_4"])
 def test_a_network_of_bgr_images_is_turned_to_rgb(name):
     state_dict, options = _small(name)
-    variables = convert.from_torch(state_dict, name, **options)
-    turned = convert.to_rgb(variables)
+    variables = mapping.from_torch(state_dict, name, **options)
+    turned = mapping.to_rgb(variables)
     pixels = published.noise((1, 32, 32, 3), 3).astype(np.float32)
 
     def stem(variables, images):
@@ -244,7 +244,7 @@ def test_a_network_of_bgr_images_is_turned_to_rgb(name):
         y = (np.asarray(y) - stats["bn1"]["mean"]) / np.sqrt(stats["bn1"]["var"] + 1e-5)
         return y * params["bn1"]["scale"]
 
-    # As OpenCV reads them, blue first, but normalised by the statistics of red.
+    # As OpenCV reads them, blue first, but normalized by the statistics of red.
     before = stem(variables, (pixels[..., ::-1] - topdown._MEAN) / topdown._STD)
     after = stem(turned, (pixels - topdown._MEAN) / topdown._STD)
     np.testing.assert_allclose(after[:, 2:-2, 2:-2], before[:, 2:-2, 2:-2], atol=1e-4)
@@ -266,7 +266,7 @@ def test_a_network_of_bgr_images_is_turned_to_rgb(name):
 def _error(state_dict, name="simple_baseline_18", **options):
     options = options or SMALL["simple_baseline_18"][1]
     with pytest.raises(InputError) as caught:
-        convert.from_torch(state_dict, name, **options)
+        mapping.from_torch(state_dict, name, **options)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -279,10 +279,10 @@ def test_a_missing_an_unknown_and_a_misshapen_tensor_are_named_with_their_shapes
     changed["conv1.weight"] = np.zeros((8, 3, 3, 3), np.float32)
     message = _error(changed)
     for words in (
-        "not the tensors of simple_baseline_18",
+        "tensors do not match simple_baseline_18",
         "1 missing (layer3.1.bn2.running_var [32])",
         "1 unknown (layer3.1.conv9.weight [2, 3])",
-        "(conv1.weight [8, 3, 3, 3] where [8, 3, 7, 7] is needed)",
+        "(conv1.weight [8, 3, 3, 3], expected [8, 3, 7, 7])",
     ):
         assert words in message
 
@@ -297,8 +297,8 @@ def test_any_one_missing_tensor_is_enough(key):
 def test_counters_of_norms_alone_are_ignored_present_or_absent():
     state_dict, options = _small("simple_baseline_18")
     name = "simple_baseline_18"
-    with_them = convert.from_torch(state_dict, name, **options)
-    without = convert.from_torch(_without_counters(state_dict), name, **options)
+    with_them = mapping.from_torch(state_dict, name, **options)
+    without = mapping.from_torch(_without_counters(state_dict), name, **options)
     assert jax.tree.all(jax.tree.map(np.array_equal, with_them, without))
     state_dict["conv1.num_batches_tracked"] = np.array(1)
     assert "1 unknown (conv1.num_batches_tracked [])" in _error(state_dict)
@@ -314,7 +314,7 @@ def test_numbers_that_are_none_are_refused():
         changed = {**state_dict, "bn1.weight": np.full(8, value)}
         assert words in _error(changed)
     changed = {**state_dict, "bn1.weight": np.ones(8, np.int8)}
-    assert "no floats (bn1.weight (int8))" in _error(changed)
+    assert "not floating point (bn1.weight (int8))" in _error(changed)
 
 
 @pytest.mark.parametrize(
@@ -331,9 +331,9 @@ def test_numbers_that_are_none_are_refused():
         (published.resnet(50), "--model simple_baseline_50 --backbone."),
     ],
 )
-def test_another_architecture_is_refused_and_recognised(shapes, likely):
+def test_another_architecture_is_refused_and_recognized(shapes, likely):
     message = _error(_zeros(shapes), "hrnet_w32", **SMALL["hrnet_w32"][1])
-    assert message.endswith(f"They look like those of {likely}")
+    assert message.endswith(f"They match {likely}")
     assert "more)" in message and len(message) < 1000
 
 
@@ -345,35 +345,39 @@ def test_another_architecture_is_refused_and_recognised(shapes, likely):
         ("multipose_50", 152, "simple_baseline_152 --backbone."),  # There is no other.
     ],
 )
-def test_another_resnet_is_recognised_as_of_the_same_family(name, depth, likely):
+def test_another_resnet_is_recognized_as_of_the_same_family(name, depth, likely):
     state_dict = _zeros(published.resnet(depth))
     with pytest.raises(InputError) as error:
-        convert.from_torch(state_dict, name, backbone=True)
-    assert str(error.value).startswith(f"not the tensors of {name} --backbone: ")
-    assert str(error.value).endswith(f"They look like those of --model {likely}")
+        mapping.from_torch(state_dict, name, backbone=True)
+    assert str(error.value).startswith(f"tensors do not match {name} --backbone: ")
+    assert str(error.value).endswith(f"They match --model {likely}")
 
 
 def test_a_whole_network_is_no_backbone():
     state_dict, _ = _small("simple_baseline_18")
     with pytest.raises(InputError, match=r"unknown \(deconv_layers"):
-        convert.from_torch(state_dict, "multipose_18", backbone=True, width=8)
+        mapping.from_torch(state_dict, "multipose_18", backbone=True, width=8)
 
 
 def test_an_unknown_state_dict_is_not_guessed_at():
     message = _error({"a.weight": np.zeros(3, np.float32)})
-    assert message.endswith("Give the checkpoint of this network, whole.")
+    assert message.endswith("Give a complete checkpoint of this network.")
 
 
 def test_models_without_published_weights_say_so():
     for name, options, words in (
-        ("pocket", {}, "no published weights; there are some of hourglass_4"),
+        ("pocket", {}, "are published; use one of hourglass_4"),
         ("hrnet_w23", {}, "Did you mean 'hrnet_w32'"),
-        ("hourglass_4", {"backbone": True, **SMALL["hourglass_4"][1]}, "no backbone"),
-        ("multipose_pocket", {"backbone": True}, "no published weights"),
-        *((name, {}, "never published whole.*say --backbone") for name in STARTED),
+        (
+            "hourglass_4",
+            {"backbone": True, **SMALL["hourglass_4"][1]},
+            "no ImageNet backbone",
+        ),
+        ("multipose_pocket", {"backbone": True}, "no weights of model"),
+        *((name, {}, "no complete checkpoint.*use --backbone") for name in STARTED),
     ):
         with pytest.raises(ConfigError, match=words):
-            convert.from_torch({}, name, **options)
+            mapping.from_torch({}, name, **options)
 
 
 # ------------------------------------------------------------------------ run directories
@@ -404,7 +408,7 @@ def run(tmp_path_factory):
 def test_eval_takes_a_converted_run_and_wants_data(run, people, capsys):
     assert cli.main(["eval", "--run", str(run)]) == 1
     err = capsys.readouterr().err
-    assert err.count("\n") == 1 and "say by --data where coco is" in err
+    assert err.count("\n") == 1 and "give the folder of coco by --data" in err
     found = evaluate.evaluate_run(run, data=str(people))
     saved = json.loads((run / "eval/gt_boxes/shift/metrics.json").read_text())
     assert (
@@ -433,8 +437,8 @@ def test_a_converted_run_has_the_weights_for_rgb_images(kind, run, tmp_path):
     torch_writer.write(
         tmp_path / "x", wrapped, kind, lambda saved: {"state_dict": saved, "epoch": 1}
     )
-    expected = convert.from_torch(state_dict, "simple_baseline_18", **options)
-    for channels, want in (("rgb", expected), ("bgr", convert.to_rgb(expected))):
+    expected = mapping.from_torch(state_dict, "simple_baseline_18", **options)
+    for channels, want in (("rgb", expected), ("bgr", mapping.to_rgb(expected))):
         convert.convert(
             tmp_path / "x",
             "simple_baseline_18",
@@ -442,9 +446,9 @@ def test_a_converted_run_has_the_weights_for_rgb_images(kind, run, tmp_path):
             channels=channels,
             options=options,
         )
-        found, _ = states.load_model(tmp_path / channels / "model")
+        found, _ = model_lib.load_model(tmp_path / channels / "model")
         assert jax.tree.all(jax.tree.map(np.array_equal, found["pose"], want))
-    published_way, _ = states.load_model(run / "model")
+    published_way, _ = model_lib.load_model(run / "model")
     assert jax.tree.all(jax.tree.map(np.array_equal, published_way["pose"], want))
 
 
@@ -479,7 +483,7 @@ def test_what_the_file_does_not_say_is_as_published(name, k, given, expected, tm
         tmp_path / "x", published.values(build(first, k, **options)), "safetensors"
     )
     convert.convert(tmp_path / "x", name, tmp_path / "run", options=options, **given)
-    loaded = directory.load(tmp_path / "run")
+    loaded = model_lib.load(tmp_path / "run")
     method, converted = loaded.manifest["method"], loaded.manifest["converted"]
     assert expected == (
         loaded.keypoints.name,
@@ -507,14 +511,14 @@ def test_a_backbone_starts_a_network_and_is_none_itself(tmp_path, capsys):
         options=options,
     )
     assert "20 counters (num_batches_tracked), 2 tensors of the classifier" in said
-    loaded, manifest = states.load_model(tmp_path / "run" / "model")
+    loaded, manifest = model_lib.load_model(tmp_path / "run" / "model")
     assert manifest["converted"]["channels"] == "rgb"
     model = models.build("simple_baseline_18", 5, **options)
     shapes = jax.eval_shape(
         lambda key: model.init(key, IMAGES, train=True), jax.random.key(0)
     )
     own = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), dict(shapes))
-    merged, report = states.merge_params(own, loaded["pose"])
+    merged, report = model_lib.merge_params(own, loaded["pose"])
     assert not report.unused
     assert all("backbone" in name.split("/") for name in report.loaded)
     assert {name.split("/")[1] for name in report.new} == {"deconv_layers"}
@@ -526,7 +530,7 @@ def test_a_backbone_starts_a_network_and_is_none_itself(tmp_path, capsys):
     for words in (["eval", "--data", "x"], ["predict", str(tmp_path / "x.png")]):
         assert cli.main([*words, "--run", str(tmp_path / "run")]) == 1
         err = capsys.readouterr().err
-        assert err.count("\n") == 1 and "backbone alone" in err
+        assert err.count("\n") == 1 and "backbone without a head" in err
     assert "published weights" in info.info(tmp_path / "run")["data"]["train"]
 
 
@@ -535,12 +539,12 @@ def test_a_backbone_starts_detectors(name, tmp_path):
     shapes, options = published.resnet(18, width=8, classes=10), {"width": 8}
     torch_writer.write(tmp_path / "resnet18.pth", published.values(shapes), "zip")
     file, out = tmp_path / "resnet18.pth", tmp_path / "run"
-    with pytest.raises(ConfigError, match=r"--input-size: .* is a detector"):
+    with pytest.raises(ConfigError, match=r"--input-size .* is a detector"):
         convert.convert(
             file, name, out, backbone=True, options=options, input_size=(64, 64)
         )
     convert.convert(file, name, out, backbone=True, options=options)
-    loaded, manifest = states.load_model(out / "model")
+    loaded, manifest = model_lib.load_model(out / "model")
     assert manifest["keypoints"] is None and set(loaded) == {"detector"}
     section = manifest["method"]
     method = methods.build(section, None)
@@ -572,8 +576,8 @@ def test_a_backbone_starts_networks_that_were_never_published(
         backbone=True,
         options=options,
     )
-    assert "2 tensors of the classifier" in said and "backbone alone" in said
-    loaded, manifest = states.load_model(tmp_path / "run" / "model")
+    assert "2 tensors of the classifier" in said and "backbone only" in said
+    loaded, manifest = model_lib.load_model(tmp_path / "run" / "model")
     assert manifest["method"] == {
         **method,
         "model": {"name": name, "options": options},
@@ -589,7 +593,7 @@ def test_a_backbone_starts_networks_that_were_never_published(
         lambda key: model.init(key, images, train=True), jax.random.key(0)
     )
     own = jax.tree.map(lambda leaf: np.ones(leaf.shape, leaf.dtype), dict(shapes))
-    merged, report = states.merge_params(own, loaded["pose"])
+    merged, report = model_lib.merge_params(own, loaded["pose"])
     assert not report.unused and not report.new
     assert all("head" in name.split("/") for name in report.skipped)
     outputs = jax.jit(model.apply)(merged, images)
@@ -616,14 +620,14 @@ def test_an_hrnet_that_has_learned_imagenet_starts_one_for_poses(tmp_path):
     said = convert.convert(
         file, "hrnet_w32", tmp_path / "run", backbone=True, options=options
     )
-    assert ", 5 tensors of the classifier" in said and "backbone alone" in said
-    loaded, _ = states.load_model(tmp_path / "run" / "model")
+    assert ", 5 tensors of the classifier" in said and "backbone only" in said
+    loaded, _ = model_lib.load_model(tmp_path / "run" / "model")
     model = models.build("hrnet_w32", 5, **options)
     shapes = jax.eval_shape(
         lambda key: model.init(key, IMAGES, train=True), jax.random.key(0)
     )
     own = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), dict(shapes))
-    merged, report = states.merge_params(own, loaded["pose"])
+    merged, report = model_lib.merge_params(own, loaded["pose"])
     assert not report.unused and not report.new
     assert {name.split("/")[1] for name in report.skipped} == {"head"}
     np.testing.assert_array_equal(
@@ -632,7 +636,7 @@ def test_an_hrnet_that_has_learned_imagenet_starts_one_for_poses(tmp_path):
     )
     with pytest.raises(InputError, match=r"1 missing \(layer1\.0\.conv2\.weight"):
         del state_dict["layer1.0.conv2.weight"]
-        convert.from_torch(state_dict, "hrnet_w32", backbone=True, **options)
+        mapping.from_torch(state_dict, "hrnet_w32", backbone=True, **options)
 
 
 def _convert(capsys, *words):
@@ -652,9 +656,9 @@ def test_the_command_line_converts_with_its_options(tmp_path, capsys):
         tmp_path / "run", "--keypoints", "mpii", "--input-size", "128x160", "--sigma",
         "1.25", "--alignment", "aligned", "--channels", "rgb",
     )  # fmt: skip
-    assert "keypoints mpii, input 160x128, sigma 1.25, trained on rgb" in said
+    assert "keypoints mpii, input 160x128, sigma 1.25, color order rgb" in said
     assert "alignment aligned, decoder dark, flip test plain" in said
-    loaded = directory.load(tmp_path / "run")
+    loaded = model_lib.load(tmp_path / "run")
     assert loaded.keypoints == keypoints.MPII
     assert loaded.method().view.size == (128, 160)
     assert len(loaded.manifest["converted"]["sha256"]) == 64
@@ -664,13 +668,13 @@ def test_the_command_line_refuses_what_is_not_of_a_backbone(tmp_path, capsys):
     torch_writer.write(tmp_path / "x.pth", _zeros(published.resnet(18)), "zip")
     words = [tmp_path / "x.pth", "--out", tmp_path / "run", "--model"]
     for model, more, meant in [
-        ("multipose_18", [], "'multipose_18' was never published whole"),
-        ("resnet_regression_18", [], "from torchvision's ResNet say --backbone."),
-        ("multipose_18", ["--backbone", "--sigma", "2"], "multipose_18 has not"),
+        ("multipose_18", [], "no complete checkpoint of model 'multipose_18'"),
+        ("resnet_regression_18", [], "use --backbone"),
+        ("multipose_18", ["--backbone", "--sigma", "2"], "multipose_18 is not"),
         (
             "resnet_regression_18",
             ["--backbone", "--alignment", "aligned"],
-            "resnet_regression_18 has not",
+            "resnet_regression_18 is not",
         ),
         (
             "multipose_18",
@@ -710,15 +714,15 @@ def test_bad_input_is_one_line_and_nothing_is_written(tmp_path, capsys):
         ("cut", model, 1, "truncated"),
         ("no_bias", model, 1, "missing (final_layer.bias [5])"),
         ("more", model, 1, "unknown (x [64])"),
-        ("code", model, 1, "its entry state_dict is no tensor"),
+        ("code", model, 1, "entry state_dict is not a tensor"),
         ("five", ["--model", "simple_baseline_50"], 1, "--model simple_baseline_18"),
         ("five", ["--model", "hrnet"], 2, "Did you mean"),
-        ("five", model, 2, "without a name: the checkpoint has 5"),
+        ("five", model, 2, "the checkpoint has 5"),
         (
             "five",
             [*model, "--keypoints", "coco"],
             2,
-            "coco: the checkpoint has 5 keypoints; there are coco with 17",
+            "coco: no match; the checkpoint has 5 keypoints; known keypoint sets: coco ",
         ),
         ("five", [*model, "--backbone"], 1, "unknown (deconv_layers.0.weight"),
         ("five", [*model, "--alignment", "udp"], 2, "--alignment"),
@@ -743,5 +747,5 @@ def test_bad_input_is_one_line_and_nothing_is_written(tmp_path, capsys):
     out.mkdir()
     (out / "config.json").write_text("{}")
     found = _convert(capsys, tmp_path / "good", *model, "--out", out)
-    assert found[0] == 2 and "exists already" in found[1]
+    assert found[0] == 2 and "already exists" in found[1]
     assert [path.name for path in out.iterdir()] == ["config.json"]

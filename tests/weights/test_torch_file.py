@@ -227,18 +227,21 @@ def test_what_is_no_state_dict_is_said(tmp_path):
     path, x = tmp_path / "x", rebuilt(STORED, 0, (6,), (1,))
     data = {"0": bytes(24)}
     for saved, words in [
-        ({"weight": x, "epoch": 3}, "entry epoch is no tensor"),
-        ({"weight": {"deep": x}}, "entry weight is no tensor"),
-        ({5: x}, "entry 5 is no tensor"),
+        ({"weight": x, "epoch": 3}, "entry epoch is not a tensor"),
+        ({"weight": {"deep": x}}, "entry weight is not a tensor"),
+        ({5: x}, "entry 5 is not a tensor"),
         ([x], "a list, not a state dict"),
         (Call(Global("a", "Net"), ()), "a a.Net, not a state dict"),
-        ({}, "no tensor in it"),
-        ({"state_dict": Raw(b"}q\x00X\x0a\x00\x00\x00state_dicth\x00s")}, "no tensor"),
+        ({}, "has no tensors"),
+        (
+            {"state_dict": Raw(b"}q\x00X\x0a\x00\x00\x00state_dicth\x00s")},
+            "not a tensor",
+        ),
     ]:
         torch_writer.write_zip(path, saved, data)
         assert words in _error(path), saved
     torch_writer.write_legacy(path, {"a": x}, {"0": bytes(24), "1": b""})
-    assert "not those of its tensors" in _error(path)
+    assert "do not match its tensors" in _error(path)
     view = storage("FloatStorage", "0", 6, ("1", 0, 3))
     torch_writer.write_legacy(path, {"a": rebuilt(view, 0, (6,), (1,))}, data)
     assert "before PyTorch 0.4" in _error(path)
@@ -285,7 +288,7 @@ def test_a_zip_s_checksum_finds_a_flipped_bit_of_the_data(tmp_path):
 def test_safetensors_of_other_types_or_without_the_library(tmp_path, monkeypatch):
     array = np.ones(2, ml_dtypes.float8_e4m3fn)
     safetensors.numpy.save_file({"a": array}, tmp_path / "x")
-    assert "a is of type F8_E4M3" in _error(tmp_path / "x")
+    assert "a has the unsupported type F8_E4M3" in _error(tmp_path / "x")
     monkeypatch.setitem(sys.modules, "safetensors", None)
     with pytest.raises(ConfigError, match="pip install safetensors"):
         torch_file.read(tmp_path / "x")
@@ -298,7 +301,7 @@ def test_other_files_are_told_what_to_do(tmp_path):
     for content, words in [
         (b"", "empty"),
         (b"<html>404 not found</html>", "neither"),
-        (pickle.dumps([1, 2]), "not of torch.save"),
+        (pickle.dumps([1, 2]), "not from torch.save"),
         (pickle.dumps([1, 2], 0), "neither"),
         (torch_writer.pickled(torch_writer.MAGIC), "damaged"),
         (b"\xff" * 7 + b"\0{}", "damaged"),

@@ -1,4 +1,4 @@
-"""`pose-jax data check`: finds everything that is wrong with a data set, and counts it.
+"""`pose-jax data check`: validates a data set and counts its problems.
 
-`run` reads annotations and images and reports each kind of damage with its remedy.
+`run` reads annotations and images and reports each kind of problem with its remedy.
 """

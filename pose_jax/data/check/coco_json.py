@@ -1,7 +1,7 @@
-"""COCO's json as it stands in the file: annotations, detections, names of images.
+"""Checks of COCO JSON files: annotations, detections, names of images.
 
-Rows are read one by one and with care: what cannot be used is told and becomes NaN or is
-left out, so that all else can be looked at.
+Rows are read one by one: unusable values are reported and become NaN or are left out, so
+that everything else can be checked.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Row = Mapping[str, Any]
 
 
 class Listed(NamedTuple):
-    """One image of an annotation file, as far as it can be used."""
+    """The usable fields of an image in an annotation file."""
 
     id: int
     name: str
@@ -34,10 +34,10 @@ class Listed(NamedTuple):
 
 
 class JsonFile(File):
-    """The findings of a json, and careful access to its rows."""
+    """The findings of a JSON file, and validated access to its rows."""
 
     def read(self, kind: type) -> Any:
-        """What the file holds; None, and a finding, if it cannot be used."""
+        """Reads the file; returns None, and adds a finding, if it is unusable."""
         try:
             data = json.loads(self.path.read_bytes())
         except FileNotFoundError:
@@ -55,7 +55,7 @@ class JsonFile(File):
         return None
 
     def rows(self, data: Row, section: str, what: str) -> Iterable[tuple[Row, str]]:
-        """Each row of a section that is an object, and how to point at it."""
+        """Yields each row of a section that is an object, and a description of it."""
         rows = data.get(section)
         if not isinstance(rows, list):
             got = "absent" if section not in data else f"is {short(rows)}"
@@ -71,7 +71,7 @@ class JsonFile(File):
     def field(
         self, row: Row, name: str, kinds: Any, where: str, wrong: str = "field-type"
     ) -> Any:
-        """A required field of one of `kinds`; None, and a finding, if it is not."""
+        """Returns a required field of type `kinds`; else None, and adds a finding."""
         value = row.get(name)
         if value is None:
             self.add("field-missing", f"{where}: {name}")
@@ -82,7 +82,7 @@ class JsonFile(File):
         return None
 
     def id(self, row: Row, name: str, where: str) -> int | None:
-        """A required integer of 64 bits."""
+        """Returns a required integer of 64 bits."""
         value = self.field(row, name, int, where, "id-not-integer")
         if value is None or -(2**63) <= value < 2**63:
             return value
@@ -90,7 +90,7 @@ class JsonFile(File):
         return None
 
     def number(self, row: Row, name: str, where: str) -> float | None:
-        """A required finite number; integers may be too large for a float."""
+        """Returns a required finite number; integers may be too large for a float."""
         value = self.field(row, name, (int, float), where)
         if value is None or abs(value) <= sys.float_info.max:
             return value
@@ -100,7 +100,7 @@ class JsonFile(File):
     def numbers(
         self, values: Any, name: str, where: str, count: int | None = None
     ) -> np.ndarray | None:
-        """A list of `count` numbers as float64; None, and a finding, if it is not."""
+        """Returns `count` numbers as float64; else None, and adds a finding."""
         numeric = isinstance(values, list) and {*map(type, values)} <= {int, float}
         if not numeric or (count is not None and len(values) != count):
             self.add("field-type", f"{where}: {name} is {short(values)}")
@@ -115,7 +115,7 @@ class JsonFile(File):
         return None
 
     def box(self, row: Row, where: str) -> np.ndarray:
-        """[4] x, y, width, height; NaN if it cannot be used."""
+        """Returns [4] x, y, width, height; NaN if unusable."""
         box = self.field(row, "bbox", list, where)
         if box is not None:
             box = self.numbers(box, "bbox", where, 4)
@@ -123,7 +123,7 @@ class JsonFile(File):
 
 
 def images(file: JsonFile, data: Row) -> tuple[list[Listed], set[int]]:
-    """Images that can be looked for, and all ids."""
+    """Returns the images with usable names, and all ids."""
     listed, ids, names, lowered = [], set(), {}, {}
     for row, where in file.rows(data, "images", "image"):
         image_id = file.id(row, "id", where)
@@ -154,7 +154,7 @@ def images(file: JsonFile, data: Row) -> tuple[list[Listed], set[int]]:
 def files_of_images(
     listed: Sequence[Listed], file: File, missing: str
 ) -> list[ImageFile]:
-    """The listed images that are in the folder `file`; the others are told."""
+    """Returns the listed images that are in the folder `file`; reports the others."""
     try:
         present = set(os.listdir(file.path))
     except OSError as error:
@@ -182,14 +182,14 @@ def files_of_images(
 def category(
     file: JsonFile, data: Row, wanted: KeypointSet
 ) -> tuple[int | None, set[int], KeypointSet]:
-    """The category of people, all ids, and the set that the file follows."""
+    """Returns the category of people, all ids, and the keypoint set of the file."""
     ids, candidates = set(), []
     for row, where in file.rows(data, "categories", "category"):
         own_id = file.id(row, "id", where)
         names = row.get("keypoints")
         if names and not isinstance(names, list):
             file.add("field-type", f"{where}: keypoints is {short(names)}")
-            names = list(wanted.names)  # So that all else can be looked at.
+            names = list(wanted.names)  # So that everything else can be checked.
         if own_id is not None:
             ids.add(own_id)
             if names:
@@ -207,14 +207,14 @@ def category(
     if names == list(wanted.names):
         return found, ids, wanted
     _check_names(file, names, wanted, where)
-    if len(set(names)) < len(names):  # No set can have them so.
+    if len(set(names)) < len(names):  # A KeypointSet does not allow that.
         names = [f"{i} {name}" for i, name in enumerate(names)]
     pairs = people_lib.pairs_by_name(names)
     return found, ids, KeypointSet("of the file", tuple(names), pairs, ())
 
 
 def _check_names(file: File, names: list[str], wanted: KeypointSet, where: str) -> None:
-    """The names of the file, which are not those of the set."""
+    """Reports how the names in the file differ from those of the set."""
     if len(names) != len(wanted):
         shown = f"{where}: {len(names)}; set {wanted.name} has {len(wanted)}"
         file.add("keypoint-count", shown)
@@ -238,14 +238,14 @@ def people(
     known_ids: set[int],
     wanted: KeypointSet,
 ) -> tuple[People, int | None]:
-    """The annotations of people as columns, and their category.
+    """Returns the annotations of people as columns, and their category.
 
     Args:
       file: the annotation file.
-      data: what it holds.
+      data: its content.
       listed: its images.
       known_ids: the ids of all its images.
-      wanted: the set that its keypoints should follow.
+      wanted: the keypoint set that it should use.
     """
     of_people, categories, keypoint_set = category(file, data, wanted)
     sizes = {image.id: image.size for image in listed if image.size}
@@ -265,7 +265,7 @@ def people(
                 file.add("unknown-category", f"{where}: category_id {row_category}")
             continue
         image_id = file.id(row, "image_id", where)
-        # Where no image can be used, that has been said already.
+        # If no image is usable, that has been reported already.
         lost = image_id is not None and image_id not in known_ids
         if lost and (known_ids or data.get("images") == []):
             file.add("unknown-image", f"{where}: image_id {image_id}")
@@ -306,7 +306,7 @@ def _crowd(file: File, row: Row, where: str) -> bool:
 
 
 def _keypoints(file: JsonFile, row: Row, where: str, k: int) -> np.ndarray:
-    """[3 k]; zeros where there are none that could be used."""
+    """Returns [3 k]; zeros if they are missing or unusable."""
     triples, none = row.get("keypoints"), np.zeros(3 * k)
     if triples is None:
         return none
@@ -329,14 +329,14 @@ def _keypoints(file: JsonFile, row: Row, where: str, k: int) -> np.ndarray:
 def detections(
     file: JsonFile, listed: Sequence[Listed], known_ids: set[int], of_people: int | None
 ) -> int:
-    """Looks at a results file; returns how many boxes are of use."""
+    """Checks a results file; returns the number of usable boxes."""
     rows = file.read(list)
     if not rows:
         if rows is not None:
             file.add("detections-no-people", "the list is empty")
         return 0
     sizes = {image.id: image.size for image in listed}
-    boxes, their_sizes, names, unknown, others = [], [], [], [], []
+    boxes, image_sizes, names, unknown, others = [], [], [], [], []
     for i, row in enumerate(rows):
         where = f"detection {i}"
         if not isinstance(row, Mapping):
@@ -359,7 +359,7 @@ def detections(
                 continue
             names.append(where)
             boxes.append(box)
-            their_sizes.append(sizes.get(image_id) or (np.nan, np.nan))
+            image_sizes.append(sizes.get(image_id) or (np.nan, np.nan))
     for examples, total, of_all, of_some in (
         (others, len(rows), "detections-no-people", "detection-category"),
         (unknown, len(rows) - len(others), "detections-all-unknown",
@@ -368,6 +368,6 @@ def detections(
         for example in examples:
             file.add(of_all if len(examples) == total else of_some, example)
     xywh = np.array(boxes, np.float64).reshape(-1, 4)
-    if people_lib.looks_xyxy(xywh, np.array(their_sizes, float).reshape(-1, 2)):
+    if people_lib.looks_xyxy(xywh, np.array(image_sizes, float).reshape(-1, 2)):
         file.add("bbox-xyxy", names[0], count=len(names))
     return len(names)

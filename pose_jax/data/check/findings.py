@@ -1,4 +1,4 @@
-"""What `data check` has found: kinds of damage, counted by file, with examples."""
+"""Findings of `data check`: kinds of problems, counted by file, with examples."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ class Finding:
 
     Attributes:
       kind: a key of KINDS.
-      file: where: the annotation file, the detections, the folder of images.
+      file: the annotation file, the detections, or the folder of images.
       severity: "error" or "warning".
-      count: how many cases.
-      examples: the first of them, each with its id.
+      count: number of cases.
+      examples: the first cases, each with its id.
     """
 
     kind: str
@@ -43,13 +43,13 @@ class Finding:
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """What is wrong with one split, and what is in it.
+    """Problems and contents of one split.
 
     Attributes:
-      title: the data set, the split and where they are.
-      notes: how it was looked at.
+      title: the data set, the split and their paths.
+      notes: how the split was checked.
       findings: errors first.
-      counts: what is in it, in words: "people" -> 12.
+      counts: contents, by name: "people" -> 12.
     """
 
     title: str
@@ -59,11 +59,11 @@ class Report:
 
     @property
     def exit_code(self) -> int:
-        """1 where there are errors, else 0."""
+        """1 if there are errors, else 0."""
         return int(any(f.severity == "error" for f in self.findings))
 
     def text(self) -> str:
-        """The report, a line for each finding."""
+        """Returns the report, with a line for each finding."""
         severities = collections.Counter(f.severity for f in self.findings)
         verdict = ", ".join(
             f"{severities[s]} {s}{'s' * (severities[s] != 1)}"
@@ -77,7 +77,7 @@ class Report:
 
 
 class Findings:
-    """All findings of one split; files under `root` are called by their path in it."""
+    """All findings of one split; files under `root` are named by their path in it."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -87,7 +87,7 @@ class Findings:
         return any(kind in kinds for kind, _ in self.cases)
 
     def sorted(self) -> tuple[Finding, ...]:
-        """Errors first, then in the order of KINDS."""
+        """Returns errors first, then in the order of KINDS."""
         order = list(KINDS)
         key = lambda f: (f.severity, order.index(f.kind), f.file)
         return tuple(sorted(self.cases.values(), key=key))
@@ -109,7 +109,7 @@ class File:
         count: int = 1,
         severity: Severity | None = None,
     ) -> None:
-        """Counts cases, and keeps the example if it is one of the first."""
+        """Counts cases, and keeps the first examples."""
         new = Finding(kind, self._name, severity or KINDS[kind].severity)
         case = self.found.cases.setdefault((kind, self._name), new)
         case.count += count
@@ -118,11 +118,11 @@ class File:
 
 
 def printable(text: Any) -> str:
-    """Without line breaks, and without what no terminal can print."""
+    """Returns text without line breaks and unprintable characters."""
     return one_line(text).encode(errors="backslashreplace").decode()
 
 
 def short(value: Any) -> str:
-    """A value of a json, as far as a line has room for it."""
+    """Returns a JSON value, truncated to fit in a line."""
     text = printable(repr(value))
     return text if len(text) <= 60 else f"{text[:57]}..."

@@ -1,4 +1,4 @@
-"""Image files: all by their headers and ends, a sample of them (or all) by decoding."""
+"""Checks of image files: headers and ends of all; a sample (or all) is decoded."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from pose_jax.data.table import ImageRef, encoded
 Depth = Literal["headers", "full"]
 
 SAMPLE = 50
-"""Images that are decoded whole where all others are read by header and end."""
+"""Number of images that are decoded if only headers and ends of the others are read."""
 
 ImageFile = tuple[ImageRef, str, tuple[int, int] | None]
-"""A file or record, what it is called in the annotations, and its size there."""
+"""A file or record, and its name and size in the annotations."""
 
 
 def check_images(files: Sequence[ImageFile], file: File, depth: Depth) -> str:
-    """Looks at all images; returns how it was done."""
+    """Checks all images; returns a note on how it was done."""
     sample = np.linspace(0, len(files) - 1, min(len(files), SAMPLE)).astype(int)
     full = np.full(len(files), depth == "full")
     full[sample] = True
     with warnings.catch_warnings(), ThreadPoolExecutor(8) as pool:
-        warnings.simplefilter("ignore")  # Pillow's, of large images and of broken EXIF.
+        warnings.simplefilter("ignore")  # Pillow's, for large images and broken EXIF.
         seen = pool.map(_look_at, files, full, chunksize=16)
         for (image, where, _), kinds in zip(files, seen, strict=True):
             is_file = isinstance(image, Path)
@@ -46,7 +46,7 @@ def check_images(files: Sequence[ImageFile], file: File, depth: Depth) -> str:
 
 
 def _look_at(file: ImageFile, full: bool) -> list[tuple[str, str]]:
-    """Kinds of findings of one image, each with a detail."""
+    """Returns kinds of findings of one image, each with a detail."""
     source, _, listed = file
     wrong = "image-unreadable"
     try:
@@ -57,7 +57,7 @@ def _look_at(file: ImageFile, full: bool) -> list[tuple[str, str]]:
                 return [("image-empty", "")]
             image = Image.open(data)
             seen = _of_header(image, listed)
-            # A file that does not end as its format does: decoding it must tell.
+            # The file does not end as its format requires: decode it.
             if full or _ENDS.get(image.format or "", b"?") not in end:
                 wrong = "image-truncated"
                 image.load()
@@ -97,17 +97,17 @@ def _kind_of_mode(image: Image.Image) -> str | None:
         return "image-alpha"
     if mode.startswith("I;16"):
         return "image-16-bit"
-    known = {"L": "grey", "1": "grey", "P": "palette", "CMYK": "cmyk"}
+    known = {"L": "gray", "1": "gray", "P": "palette", "CMYK": "cmyk"}
     return f"image-{known.get(mode, 'mode')}"
 
 
 def _orientation(image: Image.Image) -> int:
-    """EXIF's, 1 if there is none. A PNG without EXIF would be decoded for it."""
+    """Returns EXIF's orientation, or 1; does not decode PNG files without EXIF."""
     if "exif" not in image.info:
         return 1
     try:
         return int(image.getexif().get(0x0112, 1))
-    except Exception:  # Broken EXIF: no reader looks at it.
+    except Exception:  # Broken EXIF, which no reader uses.
         return 1
 
 
@@ -115,7 +115,7 @@ _ENDS = {"JPEG": b"\xff\xd9", "MPO": b"\xff\xd9", "PNG": b"IEND"}
 
 
 def _end(data: IO[bytes]) -> bytes:
-    """The last bytes of a file, which is then at its beginning again."""
+    """Returns the last bytes of a file, and seeks to its start."""
     data.seek(0, os.SEEK_END)
     data.seek(max(0, data.tell() - 64))
     end = data.read()

@@ -1,4 +1,4 @@
-"""Every kind of damage that `data check` knows: how bad it is, why, and what to do."""
+"""All kinds of findings of `data check`: severity, reason and remedy."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ Severity = Literal["error", "warning"]
 
 
 class Kind(NamedTuple):
-    """What can be wrong: how bad it is, what it means, what to do."""
+    """A kind of finding: severity, reason and remedy."""
 
     severity: Severity
     reason: str
@@ -19,10 +19,10 @@ class Kind(NamedTuple):
 error, warning = partial(Kind, "error"), partial(Kind, "warning")
 
 _FIX = "fix the annotation file"
-_RENUMBER = "renumber them, in all sections alike"
-_FETCH = "fetch it again, or take it out of the annotations"
-_RGB = "nothing, if the picture is right; else save it as RGB"
-_REORDER = "reorder the names and every annotation's keypoints alike"
+_RENUMBER = "renumber them in all sections"
+_FETCH = "download it again, or remove it from the annotations"
+_RGB = "nothing, if the image is right; else save it as RGB"
+_REORDER = "reorder the names and the keypoints of all annotations"
 _AREA = "write the segment's area, or about half of the box's"
 
 KINDS: dict[str, Kind] = {
@@ -30,7 +30,7 @@ KINDS: dict[str, Kind] = {
     "json-missing": error("there is no such file",
         "unpack it there, or name another file"),
     "json-unreadable": error("the file cannot be opened", "correct its permissions"),
-    "json-broken": error("not JSON, or cut short", "fetch or write it again"),
+    "json-broken": error("not JSON, or truncated", "download or write it again"),
     "json-kind": error("another kind of file",
         "annotations are an object with images, annotations and categories; detections "
         "are a list of boxes"),
@@ -44,9 +44,9 @@ KINDS: dict[str, Kind] = {
     "duplicate-file-name": warning(
         "two images are one file: its people are spread over both",
         "join them under one id"),
-    "size-not-positive": error("width or height is below 1, or absurd", _FIX),
+    "size-not-positive": error("width or height is below 1 or too large", _FIX),
     "unknown-image": error("annotations of images that are not listed",
-        "list the images, or leave the annotations out"),
+        "list the images, or remove the annotations"),
     "unknown-category": warning("annotations of categories that are not listed: left out",
         "list the category, or correct category_id"),
     # -------------------------------------------------------------------- the category
@@ -55,20 +55,20 @@ KINDS: dict[str, Kind] = {
     "several-categories": error("several categories have keypoints",
         'name one of them "person"'),
     "keypoint-count": error("the file has another number of keypoints than the set",
-        "give the set that the file follows (--keypoints)"),
+        "name the keypoint set of the file (--keypoints)"),
     "keypoint-names": error("the file names other keypoints than the set",
-        "give the set that the file follows (--keypoints), or rename them"),
+        "name the keypoint set of the file (--keypoints), or rename them"),
     "keypoint-order": error("the file has the set's keypoints in another order",
         _REORDER),
-    "keypoint-sides": error("the file exchanges left and right against the set",
+    "keypoint-sides": error("left and right in the file are exchanged relative to the set",
         _REORDER),
     "flip-pairs": error("the set's flip pairs do not join the left_ and right_ of its "
-        "names: mirrored inputs would teach nonsense", "correct the keypoint set"),
+        "names: flipped inputs would get wrong labels", "correct the keypoint set"),
     # ------------------------------------------------------------------------- people
     "no-people": warning("no annotation is of the category with keypoints",
         "is it the right file?"),
     "no-labels": warning(
-        "no person has a labelled keypoint: nothing to learn from or to measure",
+        "no person has a labeled keypoint: training and evaluation are impossible",
         "is it the right file?"),
     "keypoints-length": error("keypoints are not (x, y, v) for each name of the category",
         _FIX),
@@ -76,27 +76,27 @@ KINDS: dict[str, Kind] = {
     "visibility-value": error("v is not 0, 1 or 2", _FIX),
     "visibility-binary": warning(
         "v is never 2 in the whole file: 1 may mean visible there, here it is hidden",
-        "write 2 for visible, 1 for labelled and hidden, 0 for not labelled"),
+        "write 2 for visible, 1 for labeled and hidden, 0 for not labeled"),
     "unlabelled-coordinates": warning("people with coordinates where v is 0: not used",
         "if they are labels, give them v 1 or 2"),
     "num-keypoints": warning(
-        "num_keypoints is not the number of v above 0: pycocotools reads it, we count",
-        "write it again from v"),
-    "points-normalised": error("all coordinates lie in [0, 1]: normalised, not pixels",
+        "num_keypoints is not the number of v above 0: only pycocotools uses it",
+        "recompute it from v"),
+    "points-normalized": error("all coordinates lie in [0, 1]: normalized, not pixels",
         "multiply x by the image's width and y by its height"),
     "points-swapped": error("x and y look exchanged in the whole file",
         "write x first, then y"),
     "points-outside": warning(
-        "labelled keypoints outside of the image: learned as they are",
-        "clip them or give them v 0, if they are slips"),
+        "labeled keypoints outside the image: used for training as they are",
+        "clip them or set v to 0, if they are errors"),
     "points-mostly-outside": error(
-        "most labelled keypoints are outside of the image: made for another resolution?",
+        "most labeled keypoints are outside the image: made for another resolution?",
         "scale them to the width and height that are listed"),
     "points-outside-box": warning("people most of whose visible keypoints are outside "
-        "of their own box: the crop misses them",
+        "their own box: the crop misses them",
         "are boxes and keypoints in the same pixels, and [x, y, width, height]?"),
     "torso-degenerate": warning("people whose torso is shorter than 1/50 of their "
-        "extent: PCK and PDJ divide by it", "look at them; nothing, if seen end on"),
+        "extent: PCK and PDJ divide by it", "inspect them; nothing, if seen end on"),
     "pair-swapped": warning(
         "left and right of a pair contradict the other pairs in most people",
         "are the two names exchanged?"),
@@ -104,63 +104,63 @@ KINDS: dict[str, Kind] = {
         "observer's sides, or mirrored images",
         "exchange left and right, if the person's own are meant"),
     "person-unusable": warning(
-        "labelled people with too few joints for a box: neither learned nor measured",
+        "labeled people with too few joints for a box: not used in training and evaluation",
         "nothing, or another source of boxes"),
     # -------------------------------------------------------------------------- boxes
     "bbox-not-finite": error("bbox is not finite", _FIX),
-    "bbox-empty": error("labelled people whose bbox has no width or height: never "
-        "predicted, yet AP counts them as missed", "write their real bbox"),
-    "bbox-empty-unlabelled": warning("unlabelled boxes without width or height: left out",
+    "bbox-empty": error("labeled people whose bbox has no width or height: never "
+        "predicted, but false negatives in AP", "write their real bbox"),
+    "bbox-empty-unlabelled": warning("unlabeled boxes without width or height: left out",
         _FIX),
-    "bbox-outside": error("boxes that lie wholly outside of their image",
+    "bbox-outside": error("boxes that lie completely outside their image",
         "write the real bbox"),
     "bbox-beyond": warning(
-        "boxes that go beyond their image: what is there is filled with zeros",
-        "clip them, if they are slips"),
+        "boxes that extend beyond their image: crops are filled with zeros there",
+        "clip them, if they are errors"),
     "bbox-xyxy": error(
         "boxes look like [x1, y1, x2, y2]; COCO's are [x, y, width, height]",
         "subtract x1 from x2 and y1 from y2"),
-    "bbox-normalised": error("all boxes lie in [0, 1]: normalised, not pixels",
+    "bbox-normalized": error("all boxes lie in [0, 1]: normalized, not pixels",
         "multiply by the image's width and height"),
     "area-not-finite": error("area is not finite", _FIX),
     "area-not-positive": error(
-        "labelled people without a positive area: OKS divides by it, AP ignores them",
+        "labeled people without a positive area: OKS divides by it, AP ignores them",
         _AREA),
     "area-exceeds-box": warning(
-        "people whose area is more than 1.5 times their box: OKS becomes too kind",
+        "people whose area is more than 1.5 times their box: OKS becomes too high",
         _AREA),
     "iscrowd-value": error("iscrowd is not 0 or 1", _FIX),
     # ------------------------------------------------------------------------- images
     "no-image-folder": error("there is no folder of images",
-        "unpack them there, or give the folder that holds it as ROOT"),
+        "unpack them there, or pass the folder that holds it as ROOT"),
     "image-missing": error("listed images are not in the folder",
-        'complete it, or go without them (missing="skip")'),
+        'complete it, or skip them (missing="skip")'),
     "image-name-case": error("listed names and files differ in upper and lower case",
         "rename the files"),
     "image-name-folder": error(
-        "listed names carry a folder that is not there; the files are without it",
+        "listed names include a folder that does not exist; the files are without it",
         "write the names relative to the folder of images"),
-    "image-names-collide": warning("two listed names differ in upper and lower case "
-        "alone: one file on other machines", "rename one"),
+    "image-names-collide": warning("two listed names differ only in upper and lower case: "
+        "one file on other machines", "rename one"),
     "image-empty": error("image files of 0 bytes", _FETCH),
-    "image-unreadable": error("files that are no image", _FETCH),
-    "image-truncated": error("image files that are cut short or damaged", _FETCH),
-    "image-size": error("images of another size than the annotations say",
+    "image-unreadable": error("files that are not images", _FETCH),
+    "image-truncated": error("image files that are truncated or damaged", _FETCH),
+    "image-size": error("images whose size differs from the annotations",
         "use the original files"),
-    "image-grey": warning("grey images: the value is repeated in all three channels",
+    "image-gray": warning("gray images: the value is repeated in all three channels",
         _RGB),
     "image-palette": warning("images with a palette: turned into RGB by it", _RGB),
     "image-alpha": warning(
-        "images with transparency: it is dropped, the colours below show", _RGB),
-    "image-cmyk": warning("CMYK images: turned into RGB without a colour profile", _RGB),
-    "image-16-bit": warning("images of 16 bits: the upper 8 are kept, as grey", _RGB),
+        "images with transparency: it is dropped, the colors below show", _RGB),
+    "image-cmyk": warning("CMYK images: turned into RGB without a color profile", _RGB),
+    "image-16-bit": warning("images of 16 bits: the upper 8 are kept, as gray", _RGB),
     "image-mode": warning("images that are not RGB: clipped to 8 bits and converted",
         _RGB),
     "image-turned": warning(
         "images with an EXIF orientation: not applied, labels must fit the stored pixels",
-        "if they were made on the turned picture, save it turned, without the tag"),
-    "image-animated": warning("files of several pictures: the first is used",
-        "save that one alone"),
+        "if they were made on the rotated image, save it rotated, without the tag"),
+    "image-animated": warning("files with several frames: the first is used",
+        "save that frame only"),
     # --------------------------------------------------------------------- detections
     "detection-unknown-image": warning(
         "detections in images that are not listed: left out",
@@ -168,16 +168,16 @@ KINDS: dict[str, Kind] = {
     "detections-all-unknown": error("no detection is in a listed image",
         "name the detections of this split"),
     "detection-category": warning("detections of other categories than people: left out",
-        "nothing, if the detector finds more than people"),
+        "nothing, if the detector detects more than people"),
     "detections-no-people": error("no detection is of the category of people",
         "write the category_id of the annotation file"),
     "score-not-finite": error("scores are not finite", _FIX),
     "score-range": warning(
-        "scores outside of [0, 1]: thresholds of boxes mean something else there",
+        "scores outside [0, 1]: score thresholds have another meaning",
         "are they logits?"),
     # ------------------------------------------------------------------------ readers
-    "reader-refuses": error("the reader does not accept it", "as the message says"),
+    "reader-refuses": error("the reader raised an error", "see the message"),
     "reader-fails": error("the reader crashed: this is a bug in pose_jax",
         "please report it"),
 }  # fmt: skip
-"""All kinds of findings. A kind has one line in a report, for each file it is in."""
+"""All kinds of findings. A report has one line per kind and file."""

@@ -1,6 +1,6 @@
-"""Checks of people as columns, whatever file they came from.
+"""Checks of people as columns, independent of the file format.
 
-Annotations in COCO's json and Tables of readers both become `People`.
+Annotations in COCO JSON files and Tables of readers are both converted to `People`.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ from pose_jax.data.check.findings import EXAMPLES, File
 from pose_jax.keypoints import KeypointSet
 
 _MIN_PEOPLE = 20
-"""Fewer people with both joints of a pair labelled say nothing about left and right."""
+"""Minimum number of people with both joints of a pair for checks of left and right."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class People:
-    """n people with k keypoints, from a json or a Table; NaN where nothing was usable.
+    """n people with k keypoints, from a JSON file or a Table; NaN for unusable values.
 
     Attributes:
-      names: [n] how to point at each.
-      keypoints: the set that they follow.
-      images: [n] image id of each.
-      sizes: [n, 2] (width, height) of its image.
+      names: [n] description of each person.
+      keypoints: the keypoint set.
+      images: [n] image id of each person.
+      sizes: [n, 2] (width, height) of the image.
       points_xy, visibility, boxes_xyxy, areas, crowd: as in a Table.
-      annotated_boxes: whether the boxes are labels; else they were made of the joints or
-        the image, and say nothing new.
+      annotated_boxes: whether the boxes are annotations; else they are derived from the
+        joints or the image, and not checked.
     """
 
     names: list[str]
@@ -45,11 +45,11 @@ class People:
 
     @property
     def labelled(self) -> np.ndarray:
-        """[n, k] bool."""
+        """[n, k] bool: visible or hidden, and finite."""
         return (self.visibility > 0) & np.isfinite(self.points_xy).all(-1)
 
     def add(self, file: File, kind: str, which: np.ndarray, **options: Any) -> None:
-        """A finding of the people [n], or their keypoints [n, k], where `which` is."""
+        """Adds a finding of the people [n], or keypoints [n, k], selected by `which`."""
         cases = np.argwhere(which)
         for case in cases[:EXAMPLES]:
             where = self.names[case[0]]
@@ -62,7 +62,7 @@ class People:
 
 
 def check_people(people: People, file: File) -> None:
-    """Looks at scale, extent, boxes, left and right."""
+    """Checks scale, extent, boxes, left and right."""
     if not people.names:
         return
     labelled = people.labelled
@@ -90,7 +90,7 @@ def _extent(boxes_xyxy: np.ndarray) -> np.ndarray:
 def _check_boxes(people: People, file: File) -> None:
     boxes, sizes = people.boxes_xyxy, people.sizes
     labelled = people.labelled.any(1) & ~people.crowd
-    extent = _extent(boxes)  # NaN compares False: what is unknown is not blamed.
+    extent = _extent(boxes)  # NaN compares False: unknown is not an error.
     empty = (extent <= 0).any(1)
     people.add(file, "bbox-empty", empty & labelled)
     people.add(file, "bbox-empty-unlabelled", empty & ~labelled)
@@ -98,8 +98,8 @@ def _check_boxes(people: People, file: File) -> None:
     people.add(file, "area-not-positive", (area <= 0) & labelled)
 
     known = np.isfinite(boxes).all(1) & np.isfinite(sizes).all(1)
-    if _normalised(boxes[known & ~empty], sizes[known & ~empty]):
-        people.add(file, "bbox-normalised", known & ~empty)
+    if _normalized(boxes[known & ~empty], sizes[known & ~empty]):
+        people.add(file, "bbox-normalized", known & ~empty)
         return
     xywh = np.concatenate([boxes[:, :2], extent], -1)
     sure = known & labelled & ~empty
@@ -112,13 +112,13 @@ def _check_boxes(people: People, file: File) -> None:
     low, high = boxes[:, :2], boxes[:, 2:]
     outside = ((high <= 0) | (low >= sizes)).any(1) & ~empty
     people.add(file, "bbox-outside", outside)
-    # Annotation tools round; a pixel or two are no mistake.
+    # Annotation tools round, so a pixel or two are not an error.
     beyond = ((low < -2) | (high > sizes + 2)).any(1)
     people.add(file, "bbox-beyond", beyond & ~outside & ~empty)
 
 
-def _normalised(values: np.ndarray, sizes: np.ndarray) -> bool:
-    """Whether coordinates [n, ...] of images [n, 2] are fractions of these."""
+def _normalized(values: np.ndarray, sizes: np.ndarray) -> bool:
+    """Returns whether coordinates [n, ...] are fractions of image sizes [n, 2]."""
     telling = values.size >= 4 and sizes.min() > 4
     return bool(telling and values.min() >= -0.5 and values.max() <= 1.5)
 
@@ -129,11 +129,11 @@ def looks_xyxy(
     points_xy: np.ndarray | None = None,
     labelled: np.ndarray | None = None,
 ) -> bool:
-    """Whether boxes [n, 4], taken as (x, y, w, h), are rather (x1, y1, x2, y2).
+    """Returns whether boxes [n, 4], given as (x, y, w, h), look like (x1, y1, x2, y2).
 
-    As corners they must be boxes, hold their keypoints (where there are any), and many
-    must leave the image if taken as they should be. Boxes at the origin say nothing: both
-    readings agree there.
+    As corners they must be valid and contain their keypoints (if any), and as (x, y, w, h)
+    many must extend beyond the image. Boxes at the origin are not used, since both formats
+    agree there.
     """
     telling = (xywh[:, :2] > 2).any(1) & np.isfinite(sizes).all(1)
     if telling.sum() < 3:
@@ -148,7 +148,7 @@ def looks_xyxy(
 
 
 def _inside(points_xy: np.ndarray, boxes_xyxy: np.ndarray) -> np.ndarray:
-    """[n, k] bool: points [n, k, 2] in boxes [n, 4], a tenth of it and 2 pixels beyond."""
+    """Returns [n, k] bool: points [n, k, 2] in boxes [n, 4], with 10% + 2 px tolerance."""
     slack = 2 + 0.1 * np.maximum(_extent(boxes_xyxy), 0)
     low, high = boxes_xyxy[:, None, :2], boxes_xyxy[:, None, 2:]
     slack = slack[:, None]
@@ -161,8 +161,8 @@ def _check_points(people: People, file: File) -> None:
     known = labelled & np.isfinite(sizes).all(-1)
     if not known.any():
         return
-    if _normalised(points[known], sizes[known]):
-        people.add(file, "points-normalised", known.any(1))
+    if _normalized(points[known], sizes[known]):
+        people.add(file, "points-normalized", known.any(1))
         return
     outside = known & _outside(points, sizes)
     swapped = points[..., ::-1]
@@ -175,10 +175,10 @@ def _check_points(people: People, file: File) -> None:
         people.add(file, "points-mostly-outside", outside)
         return
     people.add(file, "points-outside", outside)
-    if not people.annotated_boxes or file.found.has("bbox-xyxy", "bbox-normalised"):
+    if not people.annotated_boxes or file.found.has("bbox-xyxy", "bbox-normalized"):
         return
     real = (_extent(people.boxes_xyxy) > 0).all(1) & ~people.crowd
-    # A box is round what is seen: hidden joints may well be outside of it.
+    # Boxes contain the visible parts: hidden joints may be outside.
     seen = people.visibility == 2
     in_box = labelled & (seen if seen.any() else labelled) & real[:, None]
     total = in_box.sum(1)
@@ -191,7 +191,7 @@ def _check_points(people: People, file: File) -> None:
 
 
 def _outside(points_xy: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    """Pixel centres are integers; a pixel beyond the border is rounding."""
+    """Returns which points are outside the image, with a tolerance of a pixel."""
     return ((points_xy < -1) | (points_xy > sizes)).any(-1)
 
 
@@ -209,10 +209,10 @@ def _check_torsos(people: People, file: File) -> None:
 
 
 def _check_sides(people: People, file: File) -> None:
-    """Left and right of each pair against the majority of the other pairs.
+    """Compares left and right of each pair with the majority of the other pairs.
 
-    Who is seen from behind turns all of his pairs; who crosses his arms turns one. A pair
-    that stands against the others in most people is exchanged in the file.
+    People seen from behind swap all pairs; people with crossed arms swap one. A pair that
+    contradicts the others in most people is exchanged in the file.
     """
     labelled, all_names = people.labelled, people.keypoints.names
     pairs = [
@@ -250,16 +250,16 @@ def counts(
         "of them with people": int(np.isin(image_ids, people.images).sum()),
         "people": len(people.names),
         "crowd regions among them": int(people.crowd.sum()),
-        "with labelled keypoints": int(labelled.sum()),
+        "with labeled keypoints": int(labelled.sum()),
         "keypoints visible": int((v == 2).sum()),
         "hidden": int((v == 1).sum()),
-        "not labelled": int((v == 0).sum()),
+        "not labeled": int((v == 0).sum()),
         **{f"boxes from {name}": count for name, count in sources.items()},
     }
 
 
 def check_set(file: File, keypoint_set: KeypointSet) -> None:
-    """Do the flip pairs join left_x and right_x, all of them?"""
+    """Checks that the flip pairs are exactly the pairs of left_x and right_x."""
     names = keypoint_set.names
     by_name = pairs_by_name(names)
     stated = [frozenset(pair) for pair in keypoint_set.flip_pairs]
@@ -279,7 +279,7 @@ def _other_side(name: str) -> str | None:
 
 
 def pairs_by_name(names: Sequence[str]) -> tuple[tuple[int, int], ...]:
-    """(left, right) keypoints whose names say that they are a pair."""
+    """Returns the (left, right) keypoints that are pairs by their names."""
     at = {name: i for i, name in enumerate(names)}
     pairs = ((at[n], at.get(_other_side(n) or "")) for n in names if "left" in n)
     return tuple((i, j) for i, j in pairs if j is not None)

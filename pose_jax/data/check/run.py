@@ -1,13 +1,13 @@
-"""`pose-jax data check`: everything that is wrong with a data set, counted, in one go.
+"""`pose-jax data check`: reports and counts all problems of a data set in one pass.
 
-The readers stop at the first error; this goes on. COCO json is looked at as it stands in
-the file (`coco_json`), the other formats through their readers. Both become columns
-(`people`), which share their checks. `images` looks at image files.
+The readers stop at the first error; this continues. COCO JSON files are checked directly
+(`coco_json`), other formats through their readers. Both are converted to columns
+(`people`), which share their checks. `images` checks image files.
 
-An error is what a reader refuses, or what silently makes scores or labels wrong; a
-warning is what may be meant. Nothing is changed. Host code: NumPy and Pillow.
+An error is something that a reader rejects, or that silently makes scores or labels wrong;
+a warning may be intended. Nothing is modified. Host code: NumPy and Pillow.
 
-To add a check: a line in `kinds.KINDS`, and `file.add(kind, example)` where it is seen.
+To add a check: a line in `kinds.KINDS`, and `file.add(kind, example)` where it is detected.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from pose_jax.data.table import Table
 from pose_jax.errors import ConfigError, InputError
 from pose_jax.keypoints import COCO, MPII
 
-# ------------------------------------------------------------------- what to look at
+# ------------------------------------------------------------------- what to check
 
 
 def sources(
@@ -44,19 +44,19 @@ def sources(
     annotations: str | Path | None = None,
     detections: str | Path | None = None,
 ) -> list[data_lib.SourceConfig]:
-    """What is in a folder, or what is said to be.
+    """Returns the data sets in a folder, detected or as given by options.
 
     Args:
-      root: the user's folder.
-      format: a data set, as a config names it; None: by the files that are there.
-      split: None: all that are there.
-      keypoint_set: a key of `keypoints.SETS` that a COCO json follows.
+      root: the folder.
+      format: name of a data set, as in a config; None: detect it by its files.
+      split: a split; None: all splits in the folder.
+      keypoint_set: keypoint set of a COCO JSON file, a key of `keypoints.SETS`.
       annotations: the annotation file, if it has another name.
-      detections: a COCO results json to check with it.
+      detections: a COCO results file to check with it.
 
     Raises:
-      InputError: the folder is absent, or nothing in it is known.
-      ConfigError: the options do not go together.
+      InputError: the folder does not exist, or holds no known data set.
+      ConfigError: the options exclude each other.
     """
     root = Path(root)
     known = {format: data_lib.data_set(format, "--format")} if format else {}
@@ -67,8 +67,8 @@ def sources(
     }
     options = {name: given for name, given in options.items() if given is not None}
     if not root.is_dir():
-        raise InputError(f"{root} is not a folder; give the one that holds the data.")
-    known = known or _recognised(root)
+        raise InputError(f"{root} is not a folder; pass the one that holds the data.")
+    known = known or _recognized(root)
     if not known and annotations is not None:
         known = {name: it for name, it in data_lib.DATASETS.items() if it.json}
     if not known:
@@ -76,52 +76,53 @@ def sources(
     is_json = all(data_set.json for data_set in known.values())
     if options.keys() - {"annotations"} and not is_json:
         raise ConfigError(
-            "--keypoints and --detections go with COCO json; "
+            "--keypoints and --detections require COCO JSON; "
             f"this is {' and '.join(known)}."
         )
     if annotations is not None and split is None and is_json:
         match = re.fullmatch(r"person_keypoints_(.+)", Path(annotations).stem)
         if match is None:
             raise ConfigError(
-                f"--annotations {annotations}: say with --split which folder holds its "
-                "images."
+                f"--annotations {annotations}: name the folder of its images with --split."
             )
         split = match[1]
     found = []
     for name, data_set in known.items():
         if not split and data_set.splits is None:
-            raise ConfigError(f"say with --split which split of {name} to look at.")
+            raise ConfigError(f"name the split of {name} to check with --split.")
         splits = [split] if split else data_set.splits(root)
         found += [data_lib.SourceConfig(name, str(root), s, options) for s in splits]
     if len(found) > 1 and not {"annotations", "detections"}.isdisjoint(options):
         which = ", ".join(f"{source.name} {source.split}" for source in found)
-        raise ConfigError(f"say with --split or --format whose file that is: {which}.")
+        raise ConfigError(
+            f"name the split of that file with --split or --format: {which}."
+        )
     return found
 
 
-def _recognised(root: Path) -> dict[str, data_lib.DataSet]:
-    """The data sets that a folder looks like."""
+def _recognized(root: Path) -> dict[str, data_lib.DataSet]:
+    """Returns the data sets that a folder looks like."""
     known = data_lib.DATASETS.items()
-    return {name: it for name, it in known if it.recognise and it.recognise(root)}
+    return {name: it for name, it in known if it.recognize and it.recognize(root)}
 
 
 def _nothing_known(root: Path) -> str:
-    inside = {p: _recognised(p) for p in sorted(root.iterdir()) if p.is_dir()}
+    inside = {p: _recognized(p) for p in sorted(root.iterdir()) if p.is_dir()}
     if any(inside.values()):
         names = ", ".join(f"{p} ({' and '.join(it)})" for p, it in inside.items() if it)
-        return f"{root} is no data set, but holds some: {names}. Give one of them."
+        return f"{root} is no data set, but holds some: {names}. Pass one of them."
     files = ", ".join(it.files for it in data_lib.DATASETS.values() if it.files)
     return (
         f"{root} looks like no data set that is known: no {files}. "
-        "Say with --format what it is."
+        "Name its format with --format."
     )
 
 
 def config_sources(config: Mapping[str, Any]) -> list[data_lib.SourceConfig]:
-    """What a config trains on and evaluates on; once, where that is the same.
+    """Returns the training and evaluation data of a config, once if they are the same.
 
     Raises:
-      ConfigError: the config has no such section, or it is wrong.
+      ConfigError: the config has no such section, or it is invalid.
     """
     found = []
     for use in ("train", "eval"):
@@ -141,21 +142,21 @@ def check(
     images: images_lib.Depth = "headers",
     need_images: bool = True,
 ) -> Report:
-    """Looks for everything that is wrong with one split.
+    """Checks one split for all kinds of problems.
 
     Args:
-      source: as a config names it.
+      source: the split, as in a config.
       images: "headers" reads headers and ends of all images and decodes
         `images.SAMPLE` of them; "full" decodes all.
-      need_images: whether it is an error that there is no folder of images (COCO json).
+      need_images: whether a missing folder of images is an error (COCO JSON files).
 
     Returns:
-      The report; what is wrong with the data is in it and not raised.
+      The report; problems of the data are in it and not raised.
 
     Raises:
-      ConfigError: no such data set, or an option is wrong.
+      ConfigError: no such data set, or an option is invalid.
     """
-    with np.errstate(over="ignore", invalid="ignore"):  # Of absurd numbers.
+    with np.errstate(over="ignore", invalid="ignore"):  # For extreme numbers.
         if data_lib.data_set(source.name).json:
             return _check_json(source, images, need_images)
         return _check_table(source, images)
@@ -195,14 +196,14 @@ def _check_json(
             notes.append(images_lib.check_images(files, pictures, depth))
         counts = people_lib.counts([image.id for image in listed], people, boxes)
     if folder is not None and not any(f.severity == "error" for f in found.sorted()):
-        # What is clean here must be readable, whatever was not thought of above.
+        # Data without findings must be readable, including cases not checked above.
         _read(source, file)
     title = f"COCO {source.split}: {path}, images in {folder or 'no folder'}"
     return Report(title, tuple(notes), found.sorted(), counts)
 
 
 def _read(source: data_lib.SourceConfig, file: File) -> Table | None:
-    """The reader's Table; None, and a finding, if it refuses."""
+    """Returns the reader's Table; None, and adds a finding, if it raises an error."""
     read = data_lib.reader(source)
     try:
         return read()
@@ -210,27 +211,27 @@ def _read(source: data_lib.SourceConfig, file: File) -> Table | None:
         raise
     except InputError as error:
         file.add("reader-refuses", str(error))
-    except Exception as error:  # To be told in one line with all the rest.
+    except Exception as error:  # Reported in one line, like other findings.
         if source.name not in data_lib.DATASETS:
-            raise  # The user's own reader: the traceback tells where it crashed.
+            raise  # The user's own reader: the traceback shows where it crashed.
         file.add("reader-fails", f"{type(error).__name__}: {error}")
     return None
 
 
 def _check_table(source: data_lib.SourceConfig, depth: images_lib.Depth) -> Report:
-    """A format that has no checks of its own: its reader, then its columns."""
+    """Checks a format without its own checks: by its reader, then its columns."""
     root = Path(source.root)
     found = Findings(root)
     file = File(found, root)
     title, notes = f"{source.name} {source.split}: {root}", []
     table = _read(source, file)
     if table is None and "missing" not in source.options:
-        # Perhaps only images are absent: then the rest can be looked at.
+        # If only images are missing, the rest can be checked.
         options = {**source.options, "missing": "skip"}
         with contextlib.suppress(ConfigError):  # A reader without this option.
             again = dataclasses.replace(source, options=options)
             table = _read(again, File(Findings(root), root))
-            notes = ["looked at without what is missing"]
+            notes = ["checked without missing images"]
     if table is None:
         # One of the images may be what stopped the reader.
         paths = sorted(p for p in root.glob("images/*") if p.is_file())
@@ -266,6 +267,6 @@ def _people_of(table: Table) -> people_lib.People:
         boxes_xyxy=table.boxes_xyxy,
         areas=table.areas,
         crowd=table.crowd,
-        # MPII's are squares about a centre, and leave the image on purpose.
+        # MPII's are squares about a center, and may extend beyond the image.
         annotated_boxes=table.box_source == "gt_boxes" and table.keypoints != MPII,
     )

@@ -1,6 +1,6 @@
-"""Bodies for `synthetic`: skeletons with joint limits, looks, and the solids they are.
+"""Bodies for `synthetic`: skeletons with joint limits, appearance, and their solids.
 
-Body frame, metres: x to the person's left, y up, z forward. An `Actor` stands in the
+Body frame, meters: x to the person's left, y up, z forward. An `Actor` stands in the
 camera frame: x right, y down, z ahead.
 """
 
@@ -22,7 +22,7 @@ _DOWN, AHEAD = np.array([0, -1.0, 0]), np.array([0, 0, 1.0])
 # Nose, eyes and ears on the unit sphere of the head, in COCO's order.
 FACE = np.array([(0, -0.12, 1.12), (0.36, 0.1, 0.93), (-0.36, 0.1, 0.93),
                   (1, -0.05, -0.08), (-1, -0.05, -0.08)])  # fmt: skip
-# Centre and radii on the head's unit sphere.
+# Center and radii on the head's unit sphere.
 _HEADWEAR = {"long": ((0, -0.3, -0.42), (1.05, 1.25, 0.75)),
              "bun": ((0, 0.5, -1.1), (0.45, 0.45, 0.45)),
              "cap": ((0, 0.45, 0.9), (0.75, 0.08, 0.8))}  # fmt: skip
@@ -50,7 +50,7 @@ POSE_SHARES = (0.36, 0.24, 0.11, 0.07, 0.11, 0.06, 0.05)
 
 @dataclasses.dataclass(frozen=True)
 class Skeleton:
-    """A posed body in the body frame: joints in metres, a rotation per bone."""
+    """A posed body in the body frame: joints in meters, a rotation per bone."""
 
     height: float
     head_radii: np.ndarray
@@ -60,7 +60,7 @@ class Skeleton:
 
 @dataclasses.dataclass(frozen=True)
 class Actor:
-    """A dressed skeleton before the camera: camera = rotation @ body + position."""
+    """A skeleton with clothes in the camera frame: camera = rotation @ body + position."""
 
     skeleton: Skeleton
     look: SimpleNamespace
@@ -78,7 +78,7 @@ def turn(x: float = 0, y: float = 0, z: float = 0) -> np.ndarray:
 
 
 def pick(rng: np.random.Generator, options: Sequence, shares: Sequence[float]):
-    """One of the options, with these shares; Generator.choice is far slower."""
+    """Samples one of the options with probabilities `shares`, faster than rng.choice."""
     return options[bisect.bisect(list(itertools.accumulate(shares[:-1])), rng.random())]
 
 
@@ -100,7 +100,7 @@ def _sample_angles(
         arms=[some(*arm) for arm in arms],
         legs=[some(*_LEGS.get(kind, _LEGS["stand"])) for _ in range(2)],
     )
-    if kind == "walk":  # From a stroll to a run, arms against legs.
+    if kind == "walk":  # From slow walking to running; arms swing opposite to legs.
         stride, run = rng.uniform(15, 55) * rng.choice([-1, 1]), rng.random()
         for side, swing in enumerate((stride, -stride)):
             bend = some((5, 25)) if swing > 0 else some((5, 75))
@@ -122,7 +122,7 @@ def _sample_angles(
 def sample_skeleton(
     rng: np.random.Generator, pose_shares: Sequence[float] = POSE_SHARES
 ) -> Skeleton:
-    """A body of random age and build in a random pose of POSES within joint limits.
+    """Samples a body of random age and build in a pose of POSES within joint limits.
 
     Elbows bend forward and knees backward, by 0 to 145 degrees; left and right bones
     are equally long.
@@ -170,7 +170,7 @@ def sample_skeleton(
 
 
 def sample_look(rng: np.random.Generator) -> SimpleNamespace:
-    """Build, clothes, skin and hair; the same on both sides of the body."""
+    """Samples build, clothes, skin and hair; the same on both sides of the body."""
     hair = [(25, 20, 18), (70, 45, 28), (150, 110, 60), (120, 60, 30), (190, 190, 190)]
     return SimpleNamespace(
         stout=rng.uniform(0.85, 1.25), loose=rng.uniform(0.9, 1.25),
@@ -188,7 +188,7 @@ def sample_look(rng: np.random.Generator) -> SimpleNamespace:
 
 
 def _shirt(look: SimpleNamespace, x, y, front) -> np.ndarray:
-    """Colours of shirt points; x, y from the waist, in statures."""
+    """Returns colors of shirt points; x, y from the waist, in units of body height."""
     rows, columns = np.floor(y / look.stripe) % 2, np.floor(x / look.stripe + 0.5) % 2
     dark = {"rows": rows, "columns": columns, "checks": rows * columns}
     dark = dark.get(look.pattern, np.zeros_like(x))[:, None]
@@ -228,15 +228,15 @@ def _face(look: SimpleNamespace, unit: np.ndarray) -> np.ndarray:
 
 
 def shapes_of(actor: Actor, number: int) -> list[raster.Limb | raster.Ball]:
-    """One person's shapes; the head has an owner of its own."""
+    """Returns the shapes of a person; the head has its own owner number."""
     look, body, h, shapes = actor.look, actor.skeleton, actor.skeleton.height, []
     at = np.stack(list(body.joints.values())) @ actor.rotation.T + actor.position
     at = dict(zip(body.joints, at, strict=True))
     bones = ("chest", "pelvis", "head")
     torso, pelvis, head = (actor.rotation @ body.frames[bone] for bone in bones)
 
-    def ball(centre, frame, radii, paint, owner=2 * number):
-        shapes.append(raster.Ball(owner, centre, frame, radii, paint))
+    def ball(center, frame, radii, paint, owner=2 * number):
+        shapes.append(raster.Ball(owner, center, frame, radii, paint))
 
     def limb(a, b, ra, rb, first, second=None, split=2.0):
         if split < 1:
@@ -257,8 +257,8 @@ def shapes_of(actor: Actor, number: int) -> list[raster.Limb | raster.Ball]:
     limb("left_shoulder", "right_shoulder", 0.035, 0.035, look.shirt)
     limb("neck", "head", 0.032, 0.03, look.skin)
     if look.backpack:
-        centre = at["neck"] + torso @ [0, -0.13 * h, -0.1 * h]
-        ball(centre, torso, np.array([0.09, 0.13, 0.06]) * h, look.hat)
+        center = at["neck"] + torso @ [0, -0.13 * h, -0.1 * h]
+        ball(center, torso, np.array([0.09, 0.13, 0.06]) * h, look.hat)
     parts = [
         ((0, 0, 0), (1, 1, 1), lambda unit: _face(look, unit)),
         ((0, -0.1, 0.98), (0.17, 0.2, 0.24), look.skin * 0.93),
@@ -268,8 +268,8 @@ def shapes_of(actor: Actor, number: int) -> list[raster.Limb | raster.Ball]:
         place, radii = _HEADWEAR[look.style]
         parts.append((place, radii, look.hat if look.style == "cap" else look.hair))
     for place, radii, paint in parts:
-        centre = at["head"] + head @ (place * body.head_radii)
-        ball(centre, head, radii * body.head_radii, paint, 2 * number + 1)
+        center = at["head"] + head @ (place * body.head_radii)
+        ball(center, head, radii * body.head_radii, paint, 2 * number + 1)
     cuff = look.shirt if look.sleeve > 1 else look.skin
     shank = look.trousers if look.trouser_leg > 1 else look.skin
     for s in ("left_", "right_"):

@@ -1,10 +1,10 @@
-"""A small software rasteriser: shaded limbs and balls, backgrounds, outlines of masks.
+"""A small software rasterizer: shaded limbs and balls, backgrounds, outlines of masks.
 
-Camera frame: x right, y down, z ahead, metres. Image frame: (x, y) with integer pixel
-centres. Colours are 0..255.
+Camera frame: x right, y down, z ahead, meters. Image frame: (x, y) with integer pixel
+centers. Colors are 0..255.
 
-All shapes of a picture are evaluated together, on one list of the pixels they may
-cover: at this size NumPy's calls cost more than its arithmetic.
+All shapes of an image are evaluated together, on one list of the pixels they may cover:
+at this size NumPy's call overhead dominates.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
 Paint = np.ndarray | Callable[[np.ndarray], np.ndarray]
-"""A colour [3], or a function of places on the shape that gives colours [n, 3]."""
+"""A color [3], or a function from positions on the shape to colors [n, 3]."""
 
 
 class Limb(NamedTuple):
-    """A tapered capsule; places [n] run from a (0) to b (1)."""
+    """A tapered capsule; positions [n] run from a (0) to b (1)."""
 
     owner: int
     a: np.ndarray
@@ -32,24 +32,24 @@ class Limb(NamedTuple):
 
 
 class Ball(NamedTuple):
-    """An ellipsoid, axes in the columns; places [3, n] are on the unit sphere."""
+    """An ellipsoid, axes in the columns; positions [3, n] are on the unit sphere."""
 
     owner: int
-    centre: np.ndarray
+    center: np.ndarray
     axes: np.ndarray
     radii: np.ndarray
     paint: Paint
 
 
 def _runs(first: np.ndarray, stop: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """All of range(first, stop) in a row, and which of them each number is from."""
+    """Concatenates range(first, stop) of all; also returns the index of each range."""
     counts = np.maximum(stop - first, 0)
     which = np.repeat(np.arange(counts.size), counts)
     return which, np.arange(which.size) + (first - np.cumsum(counts) + counts)[which]
 
 
 class Canvas:
-    """Colour [h * w, 3], depth [h, w] and owner [h, w] of what each pixel shows."""
+    """Color [h * w, 3], depth [h, w] and owner [h, w] of each pixel."""
 
     def __init__(self, background: np.ndarray, focal: float, light: np.ndarray):
         h, w = self.shape = background.shape[:2]
@@ -57,11 +57,11 @@ class Canvas:
         self.depth = np.full((h, w), np.inf, np.float32)
         self.owner = np.zeros((h, w), np.uint8)
         self.focal, self.light = float(focal), light
-        self.centre = np.array([(w - 1) / 2, (h - 1) / 2])
+        self.center = np.array([(w - 1) / 2, (h - 1) / 2])
 
     def project(self, points: np.ndarray) -> np.ndarray:
-        """Camera frame [..., 3] to image frame [..., 2]."""
-        return points[..., :2] * (self.focal / points[..., 2:]) + self.centre
+        """Projects the camera frame [..., 3] to the image frame [..., 2]."""
+        return points[..., :2] * (self.focal / points[..., 2:]) + self.center
 
     def draw(self, shapes: list[Limb | Ball]) -> None:
         """Draws far to near, so that soft edges blend with what is behind them."""
@@ -85,9 +85,9 @@ class Canvas:
         self.owner.reshape(-1)[at[solid]] = shape.owner
 
     def _pixels(self, low: np.ndarray, high: np.ndarray, span: Callable):
-        """Shape, x and y of the pixels in rows low..high [n] of n shapes.
+        """Returns shape, x and y of the pixels in rows low..high [n] of n shapes.
 
-        `span`: shapes and rows [r] -> the first and the last column there.
+        `span` maps shapes and rows [r] to the first and last columns.
         """
         h, w = self.shape
         clip = lambda v, size: np.minimum(np.maximum(v, 0), size).astype(int)
@@ -97,7 +97,7 @@ class Canvas:
         return which[row], x, y[row]
 
     def _layers(self, shapes, far, which, x, y, alpha, depth, shade, place) -> Iterator:
-        """Per shape: its distance, itself, and its pixels with what it puts there."""
+        """Yields for each shape its distance, the shape, its pixels and their values."""
         at = y * self.shape[1] + x
         alpha = np.minimum(np.maximum(alpha, 0), 1)
         shade = 0.52 + 0.55 * np.maximum(shade, 0)
@@ -118,7 +118,7 @@ class Canvas:
         high = (xy + wide[..., None]).max(1) + 1
         ax, ay, (dx, dy) = xy[:, 0, 0], xy[:, 0, 1], (xy[:, 1] - xy[:, 0]).T
         square = np.maximum(dx * dx + dy * dy, 1e-6)
-        # In a row: the box, and a band along the axis as wide as the thicker end.
+        # Columns of a row: the box, and a band along the axis as wide as the thicker end.
         steep = np.where(np.abs(dy) < 1e-3, 1e-3, dy)
         half = (wide.max(1) + 1) * np.sqrt(square) / np.abs(steep)
 
@@ -144,17 +144,17 @@ class Canvas:
         yield from self._layers(limbs, z.mean(1), *seen)
 
     def _balls(self, balls: list[Ball]) -> Iterator:
-        """Ray-traced: in units of the ball the ray is base + x * right + y * down."""
+        """Ray tracing: in units of the ball the ray is base + x * right + y * down."""
         if not balls:
             return
-        centre = np.array([s.centre for s in balls])
+        center = np.array([s.center for s in balls])
         radii = np.array([s.radii for s in balls])
         to_unit = np.array([s.axes for s in balls]).swapaxes(1, 2) / radii[..., None]
-        goal, z = (to_unit @ centre[..., None])[..., 0], centre[:, 2]
-        base, xy = goal / z[:, None], self.project(centre)
+        goal, z = (to_unit @ center[..., None])[..., 0], center[:, 2]
+        base, xy = goal / z[:, None], self.project(center)
         right, down = to_unit[..., 0] / self.focal, to_unit[..., 1] / self.focal
         dot = lambda a, b: (a * b).sum(-1)
-        # |goal x ray|^2 / |ray|^2 is how near the ray comes: seen where it is below 1.
+        # |goal x ray|^2 / |ray|^2 is the squared distance of the ray: visible below 1.
         over, under = np.cross(goal, right), np.cross(goal, down)
         form = xx, xy_, yy = dot(over, over), 2 * dot(over, under), dot(under, under)
         a, b = xx - dot(right, right), xy_ / 2 - dot(right, down)
@@ -192,17 +192,17 @@ class Canvas:
 
 
 def outline(mask: np.ndarray) -> list[np.ndarray]:
-    """Polygons [p, 2] (pixel edges) round the pieces of a mask [h, w].
+    """Returns polygons [p, 2] (pixel edges) around the components of a mask [h, w].
 
-    Every fourth pixel edge gives a vertex. COCO's polygons have no holes: a hole is
-    opened by a slit one pixel wide.
+    Every fourth pixel edge is a vertex. COCO's polygons have no holes, so a slit of one
+    pixel opens them.
     """
     mask = np.pad(mask, 1)
     wide, flat = mask.shape[1], mask.reshape(-1)
     # Edges are 4 * corner + direction: east, south, west, north, the mask on the right.
     step, inside = np.array([1, wide, -1, -wide]), flat[wide:-wide]
     end = flat.size - wide
-    sides = ((-wide, 0), (1, 1), (wide, 1 + wide), (-1, wide))  # Neighbour, corner.
+    sides = ((-wide, 0), (1, 1), (wide, 1 + wide), (-1, wide))  # Neighbor, corner.
     edges = np.concatenate([
         4 * np.flatnonzero(inside > flat[wide + side : end + side])
         + 4 * (wide + corner) + direction
@@ -225,7 +225,7 @@ def outline(mask: np.ndarray) -> list[np.ndarray]:
         loop = np.array(loop)
         corners, d = loop >> 2, loop & 3
         (y, x), half = np.divmod(corners, wide), 0.5 * np.array([1, 0, -1, 0])
-        # Twice the area enclosed, negative round a hole.
+        # Twice the enclosed area, negative for a hole.
         size = 2 * (x * half[d - 1] - y * half[d]).sum()
         if size <= -40:
             holes.append(int(corners.min()) - wide)
@@ -240,14 +240,14 @@ def outline(mask: np.ndarray) -> list[np.ndarray]:
 
 
 def colour(rng: np.random.Generator, dull: float = 0.0) -> np.ndarray:
-    """Any colour; `dull` 1 is grey."""
+    """Samples any color; `dull` 1 is gray."""
     hue, saturation, value = rng.random(3).tolist()
     rgb = colorsys.hsv_to_rgb(hue, saturation * (1 - dull), 0.12 + 0.88 * value)
     return np.float32(255) * np.array(rgb, np.float32)
 
 
 def skin(rng: np.random.Generator) -> np.ndarray:
-    """A colour of human skin."""
+    """Samples a color of human skin."""
     light, dark = np.float32([245, 208, 180]), np.float32([88, 56, 40])
     return light + np.float32(rng.beta(1, 1.4)) * (dark - light)
 
@@ -259,7 +259,7 @@ _SCENERY = ((150, 185, 215), (205, 210, 212), (200, 190, 172), (190, 165, 130),
 
 
 def _muted(rng: np.random.Generator) -> np.ndarray:
-    """Mostly a colour of scenery or something dull; seldom skin or a bright thing."""
+    """Samples mostly colors of scenery or dull ones; rarely skin or bright colors."""
     kind = rng.random()
     if kind < 0.25:
         return skin(rng) if kind < 0.13 else colour(rng, 0.2)
@@ -289,7 +289,7 @@ def _scatter(rng: np.random.Generator, image: Image.Image, count: int) -> None:
 
 
 def background(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
-    """Wall and ground with uneven light, things out of focus, and a few sharp ones."""
+    """Draws wall and ground with uneven light, blurred objects, and a few sharp ones."""
     w, h = size[0] // 4, size[1] // 4
     horizon = int(h * rng.uniform(0.2, 1.1))
     coarse = np.empty((h, w, 3), np.float32)
@@ -309,7 +309,7 @@ def background(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
 
 
 def clutter(rng: np.random.Generator, ray: np.ndarray, depth: float) -> list[tuple]:
-    """A pole, a bulky thing or a plant where the ray reaches that depth."""
+    """Samples a pole, a bulky object or a plant on a ray at a depth."""
     kind, at, hue = rng.integers(3), ray * depth, _muted(rng)
     if kind == 0:
         lean, radius = rng.normal(0, 0.06) * depth, rng.uniform(0.008, 0.03) * depth
@@ -325,7 +325,7 @@ def clutter(rng: np.random.Generator, ray: np.ndarray, depth: float) -> list[tup
 
 
 def photograph(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
-    """Exposure, noise and some blur: float32 [h, w, 3], which it spoils, to uint8."""
+    """Adds exposure, noise and blur to float32 [h, w, 3] (modified); returns uint8."""
     gain, lift = rng.uniform((0.7, -15), (1.15, 25)).astype(np.float32)
     noise = np.frombuffer(rng.bytes(image.size), np.uint8).reshape(image.shape)
     image *= gain

@@ -1,16 +1,16 @@
 """Synthetic people: COCO-style images and exact labels, from a seed.
 
-Articulated 3D bodies (metres) seen by a perspective camera, drawn into a depth buffer.
-Labels are in the image frame: points (x, y) with integer pixel centres, projections of
-the joint centres; boxes and polygons in pixel edges: pixel i covers [i, i + 1].
+Articulated 3D bodies (meters) seen by a perspective camera, drawn into a depth buffer.
+Labels are in the image frame: points (x, y) with integer pixel centers, projections of
+the joint centers; boxes and polygons in pixel edges: pixel i covers [i, i + 1].
 
-Visibility is COCO's: 2 where the joint's own surface is what its pixel shows, 1 where
+Visibility is COCO's: 2 where the joint's own surface is visible at its pixel, 1 where
 something is in front of it (another limb, another person, clutter), 0 with x = y = 0
-outside the frame. Two habits of COCO's annotators are kept: an eye, ear or nose behind
-its own head is 0, and so is everything of a person of whom hardly anything is seen.
+outside the frame. As in COCO's annotations, an eye, ear or nose behind its own head is 0,
+and so are all joints of a person who is hardly visible.
 
-Left and right wear the same, so only front and back tell them apart: face, hair, shirt
-front, belt buckle, trouser pockets, backpack, and the way shoes and joints bend.
+Left and right look the same, so only front and back distinguish them: face, hair, shirt
+front, belt buckle, trouser pockets, backpack, and the direction of shoes and joints.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ from pose_jax.errors import ConfigError, InputError, one_line
 from pose_jax.keypoints import COCO
 
 VERSION = 2
-"""Changes with the pictures: within one version a seed always gives the same bytes."""
+"""Version of the images: within a version a seed always gives the same bytes."""
 
 _TO_CAMERA = np.diag([1.0, -1, -1])
-# How far, in statures, a joint lies below its own skin or clothes at most.
+# Maximum depth of a joint below its skin or clothes, in units of body height.
 _DEPTH = {"nose": 0.03, "eye": 0.02, "ear": 0.035, "shoulder": 0.06, "elbow": 0.045,
           "wrist": 0.04, "hip": 0.1, "knee": 0.06, "ankle": 0.055}  # fmt: skip
 _TOLERANCE = np.array([_DEPTH[name.split("_")[-1]] for name in COCO.names])
@@ -42,16 +42,16 @@ _TOLERANCE = np.array([_DEPTH[name.split("_")[-1]] for name in COCO.names])
 
 @dataclasses.dataclass(frozen=True)
 class Person:
-    """What the annotation file says of one person, and two facts for statistics.
+    """Annotation of one person, and two values for statistics.
 
     Attributes:
-      points_xy: [17, 2] image frame; (0, 0) where not labelled.
+      points_xy: [17, 2] image frame; (0, 0) where not labeled.
       visibility: [17] 0, 1, 2.
-      polygons: outlines [p, 2] of the pieces seen, in pixel edges.
-      area: pixels seen.
+      polygons: outlines [p, 2] of the visible parts, in pixel edges.
+      area: number of visible pixels.
       box_xywh: tight box of these pixels.
-      facing_deg: between chest and camera: 0 from the front, 180 from behind.
-      cut: some joint is outside the frame.
+      facing_deg: angle between chest and camera: 0 from the front, 180 from behind.
+      cut: whether any joint is outside the frame.
     """
 
     points_xy: np.ndarray
@@ -65,18 +65,18 @@ class Person:
 
 @dataclasses.dataclass(frozen=True)
 class Scenes:
-    """What pictures are made of: shares of alternatives, and ranges.
+    """Distributions of image contents: probabilities of alternatives, and ranges.
 
     Attributes:
-      people: shares of one, two, three and four people.
-      poses: shares of `bodies.POSES`.
-      pitches: shares of a camera that is level, above, below.
-      turn_deg: how far people turn away from the camera at most, either way.
-      stature: of the picture's height, at least and at most.
-      across, down: where their middles are: a range of the width, and the standard
+      people: probabilities of one, two, three and four people.
+      poses: probabilities of `bodies.POSES`.
+      pitches: probabilities of a camera that is level, above, below.
+      turn_deg: maximum angle by which people turn away from the camera, either way.
+      stature: minimum and maximum height of people, relative to the image height.
+      across, down: positions of people's centers: a range of the width, and the standard
         deviation about half of the height.
-      joints_seen: so many of a person's joints lie inside of the picture at least.
-      clutter: shares of none, one, two and three things.
+      joints_seen: minimum number of a person's joints inside the image.
+      clutter: probabilities of none, one, two and three objects.
     """
 
     people: tuple[float, ...]
@@ -90,8 +90,8 @@ class Scenes:
     clutter: tuple[float, ...]
 
 
-# One person, upright, whole and seen from the front: what a small network learns to place
-# within a pixel or two in minutes.
+# One upright, fully visible, front-facing person: a small network learns to localize the
+# joints to a pixel or two in minutes.
 _EASY = Scenes(
     people=(1, 0, 0, 0),
     poses=(0.6, 0.4, 0, 0, 0, 0, 0),
@@ -116,8 +116,8 @@ DIFFICULTIES = {
         clutter=(0.25, 0.35, 0.25, 0.15),
     ),
     "easy": _EASY,
-    # Such people, mostly several, who stand before one another: what two CPU cores learn to
-    # find and to tell apart in minutes.
+    # Several such people who occlude each other: a small network learns to detect and to
+    # separate them in minutes on two CPU cores.
     "crowd": dataclasses.replace(
         _EASY,
         people=(0.15, 0.3, 0.3, 0.25),
@@ -126,21 +126,21 @@ DIFFICULTIES = {
         clutter=(0.7, 0.3, 0, 0),
     ),
 }
-"""Kinds of pictures, by name."""
+"""Kinds of images, by name."""
 
 
 def draw(
     background: np.ndarray, actors: list[bodies.Actor], clutter: list[tuple], *,
     focal: float, light: np.ndarray,
 ) -> tuple[np.ndarray, list[Person]]:  # fmt: skip
-    """Draws a scene and labels everybody of whom a pixel is seen.
+    """Renders a scene and labels all people with a visible pixel.
 
     Args:
       background: uint8 [h, w, 3].
       actors: at Z > 0.
-      clutter: capsules (a, b, radius at a, radius at b, colour), camera frame, metres.
+      clutter: capsules (a, b, radius at a, radius at b, color), camera frame, meters.
       focal: pixels.
-      light: [3] unit vector towards the light, camera frame.
+      light: [3] unit vector toward the light, camera frame.
 
     Returns:
       image float32 [h, w, 3] in 0..255, and people in the order of `actors`.
@@ -166,7 +166,7 @@ def _label(canvas: raster.Canvas, actor: bodies.Actor, number: int) -> Person | 
     inside = ((xy >= 0) & (xy <= limit)).all(1)
     column, row = np.clip(np.rint(xy), 0, limit).astype(int).T
     covered = canvas.depth[row, column] < joints[:, 2] - _TOLERANCE * body.height
-    # Behind the own head: the way to the camera meets the skull, shrunk a little.
+    # Behind its own head: the line to the camera meets the slightly shrunk skull.
     way = -joints[:5] @ (actor.rotation @ body.frames["head"] / body.head_radii)
     along = (bodies.FACE * way).sum(1) / np.linalg.norm(way, axis=1)
     behind = (along < 0) & ((bodies.FACE**2).sum(1) - along**2 < 0.8)
@@ -192,7 +192,7 @@ def render(
     rng: np.random.Generator, *, size: tuple[int, int] = (320, 256),
     max_people: int = 4, difficulty: str = "hard",
 ) -> tuple[np.ndarray, list[Person]]:  # fmt: skip
-    """A picture, uint8 [h, w, 3], of one to `max_people` people, and who is in it."""
+    """Renders an image, uint8 [h, w, 3], of one to `max_people` people; returns both."""
     scenes = DIFFICULTIES[difficulty]
     (w, h), focal = size, (1.0, 1.4, 2.0)[rng.integers(3)] * size[1]
 
@@ -217,9 +217,11 @@ def render(
             yaw = rng.uniform(-scenes.turn_deg, scenes.turn_deg)
             rotation = view @ bodies.turn(y=yaw)
             across, down = rng.uniform(*scenes.across), rng.normal(0.5, scenes.down)
-            centre = depth * ray(across, down)
-            joints = points @ rotation.T + centre
-            xy = joints[:, :2] * (focal / joints[:, 2:]) / size  # -1/2 to 1/2 is seen.
+            center = depth * ray(across, down)
+            joints = points @ rotation.T + center
+            xy = (
+                joints[:, :2] * (focal / joints[:, 2:]) / size
+            )  # -1/2 to 1/2 is inside.
             seen = (np.abs(xy) < 0.49).all(1).sum()
             good = joints[:, 2].min() > 0.25 and seen >= scenes.joints_seen
             low, high = xy.min(0), xy.max(0)
@@ -229,7 +231,7 @@ def render(
                 good &= shared.prod() < 0.6 * farther.prod()
                 good &= shared.prod() == 0 or abs(depth - z) > 0.5
             if good:
-                at = centre - rotation @ middle
+                at = center - rotation @ middle
                 actors.append(bodies.Actor(body, look, rotation, at))
                 boxes.append((depth, low, high))
                 break
@@ -241,7 +243,7 @@ def render(
     light = np.array([rng.normal(0, 0.6), -0.7, rng.uniform(-0.9, -0.2)])
     light /= np.linalg.norm(light)
     background = raster.background(rng, size)
-    for things in (clutter, []):  # Somebody must be seen.
+    for things in (clutter, []):  # At least one person must be visible.
         image, people = draw(background, actors, things, focal=focal, light=light)
         if people:
             break
@@ -249,7 +251,7 @@ def render(
 
 
 def _write_image(job: tuple[Path, int, list[int], dict]) -> list[dict]:
-    """Writes one picture; returns its annotations."""
+    """Writes one image; returns its annotations."""
     path, image_id, seed, options = job
     image, people = render(np.random.default_rng(seed), **options)
     Image.fromarray(image).save(path, "JPEG", quality=90)
@@ -277,13 +279,13 @@ def write_coco(
     out: Path, *, split: str, count: int, seed: int, size: tuple[int, int] = (320, 256),
     first_id: int = 1, workers: int = 1, difficulty: str = "hard",
 ) -> Path:  # fmt: skip
-    """Writes a split as COCO does: `out/train2017/*.jpg` and its keypoint file.
+    """Writes a split in COCO's layout: `out/train2017/*.jpg` and its keypoint file.
 
-    Picture i depends on (seed, split, i, size, difficulty) alone: not on the count or the
+    Image i depends on (seed, split, i, size, difficulty) only, not on the count or the
     workers.
 
     Returns:
-      the keypoint file, which is written last.
+      The keypoint file, which is written last.
     """
     folder = Path(out) / f"{split}2017"
     path = Path(out) / "annotations" / f"person_keypoints_{split}2017.json"
@@ -323,10 +325,10 @@ def write_dataset(
     out: Path, *, n: int, seed: int, val: int | None = None,
     size: tuple[int, int] = (320, 256), workers: int = 1, difficulty: str = "hard",
 ) -> str:  # fmt: skip
-    """Writes train2017 of n pictures and val2017 of `val` (default: an eighth of n).
+    """Writes train2017 with n images and val2017 with `val` (default: an eighth of n).
 
     Returns:
-      one line saying what was done: nothing, where `out` holds this set already.
+      One line that says what was done: nothing, if `out` holds this data set already.
 
     Raises:
       InputError: `out` holds something else.

@@ -1,0 +1,353 @@
+"""RUN/model: final weights and manifest; and initialization from other weights.
+
+Weights are stored as host arrays under their path in the tree, independent of the devices
+used. Paths and patterns are those of `trees`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+import zipfile
+import zlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import flax
+import jax
+import numpy as np
+from flax.traverse_util import empty_node, flatten_dict, unflatten_dict
+
+from pose_jax import config as config_lib
+from pose_jax import data as data_lib
+from pose_jax import methods
+from pose_jax._version import __version__
+from pose_jax.data.plan import InputConfig
+from pose_jax.data.table import Table
+from pose_jax.errors import ConfigError, InputError, one_line
+from pose_jax.keypoints import KeypointSet
+from pose_jax.trees import first, flatten, nearest, path_matches
+from pose_jax.types import Method, Variables
+
+VERSIONS = {"pose_jax": __version__, "jax": jax.__version__, "flax": flax.__version__}
+"""Package versions that are recorded in a manifest."""
+
+
+def write_model(
+    run: Path,
+    *,
+    config: Mapping[str, Any],
+    method: Method,
+    train_table: Table,
+    variables: Variables,
+    scores: Mapping[str, float],
+) -> None:
+    """Writes RUN/model: the final weights and their manifest."""
+    plain = json.loads(config_lib.to_json(config))
+    manifest = {
+        "method": plain["method"],
+        "keypoints": method.keypoints.to_json() if method.keypoints else None,
+        "input": plain["input"],
+        "data": plain["data"]["eval"],
+        "evaluation": plain.get("evaluation", {}),
+        "scores": dict(scores),
+        "train_data": {
+            "name": train_table.name,
+            "fingerprint": train_table.fingerprint(),
+        },
+        "versions": VERSIONS,
+    }
+    if jax.process_index() == 0:
+        save_model(run / "model", jax.device_get(variables), manifest)
+
+
+@dataclasses.dataclass(frozen=True)
+class LoadedRun:
+    """A loaded RUN/model.
+
+    Attributes:
+      variables: the weights.
+      manifest: the content of manifest.json.
+      keypoints: the keypoint set of the method; None for a detector.
+      input: the input config.
+    """
+
+    variables: Variables
+    manifest: dict[str, Any]
+    keypoints: KeypointSet | None
+    input: InputConfig
+
+    @property
+    def decoder(self) -> str:
+        """The decoder of the run, or the name of the method if it has no choice."""
+        section = self.manifest["method"]
+        _, config = methods.parse(section)
+        return getattr(config, "decoder", "") or section["name"]
+
+    def method(self, decoder: str | None = None, flip: str | None = None) -> Method:
+        """Builds the run's method, optionally with another decoder or flip test."""
+        self._check_complete()
+        section = dict(self.manifest["method"])
+        if flip is not None:
+            section["flip_test"] = flip
+        return methods.build(section, self.keypoints, decoder=decoder)
+
+    def eval_table(
+        self, *, data: str | None = None, split: str | None = None, boxes: str = "gt"
+    ) -> Table:
+        """Loads the run's evaluation data.
+
+        Args:
+          data, split: another root or split; None: from the config.
+          boxes: "gt" for ground-truth boxes, or a COCO detections JSON file.
+
+        Raises:
+          InputError: the data are missing or have another keypoint set.
+        """
+        self._check_complete()
+        section = dict(self.manifest["data"])
+        if data is not None:
+            section["root"] = data
+        if not section["root"]:
+            raise InputError(
+                "the model was converted from published weights and has no data folder: "
+                f"give the folder of {section['name']} by --data."
+            )
+        if split is not None:
+            section["split"] = split
+        if boxes != "gt":
+            if not data_lib.data_set(section["name"]).takes_detections:
+                known = data_lib.DATASETS.items()
+                takers = ", ".join(repr(k) for k, it in known if it.takes_detections)
+                raise ConfigError(
+                    f"--boxes FILE is only supported for data sets {takers}; this run's is "
+                    f"{section['name']!r}."
+                )
+            section["options"] = {**section.get("options", {}), "detections": boxes}
+        source = config_lib.build(data_lib.SourceConfig, section, "manifest.data")
+        table = data_lib.load(source)
+        if self.keypoints is not None and table.keypoints != self.keypoints:
+            raise InputError(
+                f"the model has keypoint set {self.keypoints.name!r}, but {table.name} has "
+                f"{table.keypoints.name!r}: evaluate on data with the set of the model."
+            )
+        return table
+
+    def _check_complete(self) -> None:
+        if self.manifest.get("converted", {}).get("part") == "backbone":
+            raise InputError(
+                "the model is a backbone without a head: train a model that is "
+                "initialized from it by config.train.init_from."
+            )
+
+
+def load(run: Path | str) -> LoadedRun:
+    """Loads RUN/model.
+
+    Raises:
+      InputError: there is no finished model.
+    """
+    variables, manifest = load_model(Path(run) / "model")
+    keypoints = manifest["keypoints"]
+    return LoadedRun(
+        variables=variables,
+        manifest=manifest,
+        keypoints=keypoints and KeypointSet.from_json(keypoints),
+        input=config_lib.build(InputConfig, manifest["input"], "manifest.input"),
+    )
+
+
+def save_model(
+    path: str | Path, variables: Mapping[str, Any], manifest: Mapping[str, Any]
+) -> None:
+    """Writes a finished model; an existing one is replaced after the write is complete.
+
+    Args:
+      path: directory of `variables.npz`, with one array per path, and `manifest.json`.
+      variables: nested mappings of arrays.
+      manifest: description of the model as plain values.
+    """
+    if jax.process_index() != 0:
+        return
+    path = Path(path).absolute()
+    _recover(path)
+    new, old = _siblings(path)
+    shutil.rmtree(new, ignore_errors=True)
+    new.mkdir(parents=True)
+    np.savez(new / _VARIABLES, **_to_members(variables))  # pyright: ignore
+    text = json.dumps(dict(manifest), indent=2, sort_keys=True)
+    (new / _MANIFEST).write_text(text + "\n", encoding="utf-8")
+    if path.exists():
+        path.rename(old)
+    new.rename(path)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def load_model(path: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Reads the variables of a finished model, as NumPy arrays, and its manifest.
+
+    Raises:
+      InputError: the model is missing or damaged.
+    """
+    manifest = load_manifest(path)
+    file = Path(path) / _VARIABLES
+    try:
+        with np.load(file, allow_pickle=False) as members:
+            return _from_members(members), manifest
+    except _UNREADABLE as error:
+        raise _unusable(file, error) from error
+
+
+def load_manifest(path: str | Path) -> dict[str, Any]:
+    """Reads the manifest of a finished model.
+
+    Raises:
+      InputError: the model is missing or damaged.
+    """
+    path = Path(path).absolute()
+    _recover(path)
+    file = path / _MANIFEST
+    if not path.is_dir():
+        raise InputError(
+            f"{path}: no model found. RUN/model is written at the end of training, or by "
+            "`pose-jax weights convert`."
+        )
+    try:
+        manifest = json.loads(file.read_text(encoding="utf-8"))
+    except _UNREADABLE as error:
+        raise _unusable(file, error) from error
+    if not isinstance(manifest, dict):
+        raise _unusable(file, ValueError("not a JSON object"))
+    return manifest
+
+
+_VARIABLES, _MANIFEST = "variables.npz", "manifest.json"
+_UNREADABLE = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)
+
+
+def _unusable(file: Path, error: Exception) -> InputError:
+    return InputError(
+        f"{file} cannot be read ({one_line(error, 200)}): the model is incomplete or "
+        "damaged. Copy it again, or run the training again to rewrite it."
+    )
+
+
+def _siblings(path: Path) -> tuple[Path, Path]:
+    return path.with_name(path.name + ".new"), path.with_name(path.name + ".old")
+
+
+def _recover(path: Path) -> None:
+    """Restores the old model if a writer was killed between its two renames."""
+    _, old = _siblings(path)
+    if old.exists() and not path.exists():
+        old.rename(path)
+
+
+def _to_members(variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Flattens to {"a/b": array}; an empty mapping is stored as the member "a/"."""
+    members = {}
+    for path, leaf in flatten_dict(variables, keep_empty_nodes=True).items():
+        for name in path:
+            if "/" in name:
+                raise ValueError(f"variable name {name!r} must not contain '/'.")
+        name = "/".join(path)
+        if leaf is empty_node:
+            members[name + "/"] = np.zeros(0)
+            continue
+        members[name] = np.asarray(jax.device_get(leaf))
+        if members[name].dtype.kind not in "biufc":
+            dtype = members[name].dtype
+            raise ValueError(f"{name}: dtype {dtype} cannot be stored in a model.")
+    return members
+
+
+def _from_members(members: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    nodes = {
+        key.removesuffix("/"): empty_node if key.endswith("/") else members[key]
+        for key in members
+    }
+    return unflatten_dict(nodes, sep="/")
+
+
+@dataclasses.dataclass(frozen=True)
+class MergeReport:
+    """The paths ("params/head/kernel") that `merge_params` has treated in each way.
+
+    Attributes:
+      loaded: loaded from the other variables.
+      skipped: not loaded because a pattern matches.
+      new: not loaded because the other variables do not have them.
+      unused: in the other variables only.
+    """
+
+    loaded: tuple[str, ...]
+    skipped: tuple[str, ...]
+    new: tuple[str, ...]
+    unused: tuple[str, ...]
+
+    def __str__(self) -> str:
+        parts = [f"loaded {len(self.loaded)} arrays"]
+        for word in ("skipped", "new", "unused"):
+            names = getattr(self, word)
+            if names:
+                parts.append(f"{word} {len(names)} ({first(names)})")
+        return ", ".join(parts)
+
+
+def merge_params(
+    own: Mapping[str, Any], loaded: Mapping[str, Any], skip: Sequence[str] = ("head",)
+) -> tuple[Any, MergeReport]:
+    """Initializes from other weights: replaces the leaves of `own` that `loaded` has.
+
+    Args:
+      own: initialized variables; their structure, shapes and dtypes are kept.
+      loaded: variables of another model.
+      skip: patterns (`path_matches`) of leaves to keep.
+
+    Returns:
+      The merged variables and a report.
+
+    Raises:
+      ConfigError: a pattern matches nothing, no leaf can be loaded, or a leaf that is not
+        skipped has another shape.
+    """
+    own_leaves, other_leaves = flatten(own), flatten(loaded)
+    paths = [*own_leaves, *other_leaves]
+    for pattern in skip:
+        if not any(path_matches(pattern, path) for path in paths):
+            raise ConfigError(
+                f"init_skip: {pattern!r} matches no variable. {nearest(pattern, paths)}"
+            )
+    leaves, wrong = [], []
+    groups: dict[str, list[str]] = {"loaded": [], "skipped": [], "new": []}
+    for path, leaf in own_leaves.items():
+        name = "/".join(path)
+        if any(path_matches(pattern, path) for pattern in skip):
+            group = "skipped"
+        elif path not in other_leaves:
+            group = "new"
+        else:
+            group = "loaded"
+            value = other_leaves[path]
+            if value.shape != leaf.shape:
+                wrong.append(f"{name}: {list(value.shape)} for {list(leaf.shape)}")
+            leaf = value.astype(leaf.dtype)
+        groups[group].append(name)
+        leaves.append(leaf)
+    if wrong:
+        raise ConfigError(
+            f"init_from has other shapes: {first(wrong)}. Add these to init_skip."
+        )
+    if not groups["loaded"]:
+        raise ConfigError(
+            "init_from has no variable of this model outside of init_skip: check that it "
+            "is a run of the same network. It has "
+            f"{first(['/'.join(path) for path in other_leaves])}."
+        )
+    report = MergeReport(
+        **{group: tuple(names) for group, names in groups.items()},
+        unused=tuple("/".join(path) for path in other_leaves if path not in own_leaves),
+    )
+    return jax.tree.unflatten(jax.tree.structure(own), leaves), report
