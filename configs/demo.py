@@ -56,7 +56,7 @@ def get_config(variant: str = "") -> ConfigDict:
         }
     )
     c.train = ConfigDict(
-        {"steps": 700, "log_every_steps": 100, "eval_every_steps": 350}
+        {"steps": 800, "log_every_steps": 100, "eval_every_steps": 400}
     )
     if variant == "smoke":
         c.data.train.root = c.data.eval.root = "data/smoke"
