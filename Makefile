@@ -84,8 +84,8 @@ define DEMO_END
 @echo "AP@gt_boxes is the average precision as COCO measures it, from 0 to 1: the mean"
 @echo "over ten thresholds of OKS, the similarity of predicted and true keypoints, on"
 @echo "images that were not trained on, with the box of each person given. The columns"
-@echo "are one network, whose heatmaps are read out by three decoders: the highest"
-@echo "pixel, that moved by a quarter of a pixel, and DARK."
+@echo "are one network, whose heatmaps are decoded in three ways: the highest pixel,"
+@echo "that moved by a quarter of a pixel, and DARK."
 @echo
 @echo "formulas, table by keypoint: $(DEMO_RUN)/eval.txt"
 @echo "report:                      $(DEMO_RUN)/report.html"
