@@ -131,6 +131,15 @@ CASES: dict[str, dict[str, Any]] = {
     "deeppose_resnet": _deeppose(
         "resnet_regression_18", (64, 64), stages=1, loss="smooth_l1"
     ),
+    "simcc_pocket": {
+        "name": "simcc",
+        "model": {"name": "simcc_pocket"},
+        "input_size": (48, 64),
+        "sigma": 1.5,
+        "decoder": "expectation",
+        "flip_test": "plain",
+        "augment": _AUGMENT,
+    },
     "multipose_pocket": _multipose("multipose_pocket", flip_test="plain"),
     "multipose_resnet": _multipose(
         "multipose_18", others="both", reduction="pixel", rescoring="product"

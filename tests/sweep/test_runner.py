@@ -87,7 +87,9 @@ def test_a_grid_of_trainings_is_trained_and_told_of(start, tmp_path, capsys):
 
 def test_a_study_of_failures_is_an_error_and_says_why(start, capsys):
     space = {"optimizer.lr": grid(2.0, 3.0)}
-    with pytest.raises(InputError, match=r"no trial was completed \(trial 1: exit code"):
+    with pytest.raises(
+        InputError, match=r"no trial was completed \(trial 1: exit code"
+    ):
         start(Sweep(space=space, metric="AP", sampler="grid"), here=True)
     assert "failed: exit code 1: the loss of step 3 is nan" in capsys.readouterr().out
 
