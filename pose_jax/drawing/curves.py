@@ -69,8 +69,8 @@ def pdj_curves(
     With up to five lines, their values at 0.2 are printed in their colors and order.
 
     Args:
-      found: results of `measure.pdj_curve` by line label: fractions [t] by joint. A joint
-        that is missing in one of them is plotted for the others.
+      found: results of `evaluation.poses.pdj_curve` by line label: fractions [t] by
+        joint. A joint that is missing in one of them is plotted for the others.
       out: the PNG to write; its folder is created.
       thresholds: [t] fractions of the torso's diameter, ascending.
       title: title of the figure.

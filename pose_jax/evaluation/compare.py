@@ -19,6 +19,7 @@ from pose_jax import sharding as sharding_lib
 from pose_jax.data.table import Table
 from pose_jax.errors import InputError
 from pose_jax.evaluation import evaluate, lengths, poses
+from pose_jax.evaluation.predictor import Predictor
 from pose_jax.keypoints import LIMBS
 from pose_jax.metrics.coco import MatchedImages, match_keypoints
 from pose_jax.runs import model as model_lib
@@ -80,7 +81,7 @@ def compare(
     mesh = sharding_lib.make_mesh()
 
     def predict(loaded, decoder):
-        predictor = evaluate.Predictor(loaded.method(decoder), mesh)
+        predictor = Predictor(loaded.method(decoder), mesh)
         return evaluate.evaluate(
             predictor, loaded.variables, table, loaded.input
         ).predictions

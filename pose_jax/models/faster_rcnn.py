@@ -115,7 +115,8 @@ class _Detector(nn.Module):
         return self.box_head(self.crop(features, boxes_xyxy))
 
     def extract(self, images, train):
-        raise NotImplementedError
+        """Returns the feature maps of the backbone; defined by each subclass."""
+        raise NotImplementedError(f"{type(self).__name__} defines no extract.")
 
     def crop(self, features, boxes_xyxy):
         """Returns the features in boxes, [b, n, h, w, c]."""
