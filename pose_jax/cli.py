@@ -40,7 +40,7 @@ class _Parser(argparse.ArgumentParser):
         self.add_argument(name, help=words, type=kind, default=default, **rest)
 
     def error(self, message: str) -> NoReturn:
-        raise ConfigError(f"{message}; see `{self.prog} --help`.")
+        raise ConfigError(f"{message.rstrip('.')}. See `{self.prog} --help`.")
 
     def parse(self, words: Sequence[str]) -> argparse.Namespace:
         """Like `parse_args`; config overrides are stored in `overrides`."""

@@ -441,7 +441,7 @@ def worst(table: Table, poses: Poses, count: int = 12) -> np.ndarray | None:
         labeled = table.visibility[row] > 0
         cells += person(table, poses, i, side=160)
         error = distance[i][labeled].mean() if labeled.any() else np.nan
-        titles += [f"id {table.ids[row]}: ground truth", f"error {error:.1f} px"]
+        titles += [f"id {table.ids[row]}: labels", f"error {error:.1f} px"]
     return sheet_lib.sheet(cells, columns=8, titles=titles)
 
 
