@@ -61,7 +61,7 @@ help:
 	@echo "make test-slow    the tests that take minutes"
 	@echo "make test-fuzz    the property tests, with random examples"
 	@echo "make test-latest  the tests with the newest of all dependencies"
-	@echo "make lint         formatting and lint"
+	@echo "make lint         formatting, lint and types"
 	@echo "make venv         .venv with everything that the tests need"
 	@echo "make clean        remove caches, build leftovers, and data and runs of the demos"
 
@@ -135,13 +135,14 @@ test-latest:
 	$(call PYTEST,$(VENV)-latest)
 
 lint: $(VENV)/.full
-	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/ruff format --check pose_jax tests configs experiments setup.py
 	$(VENV)/bin/ruff check .
+	$(VENV)/bin/pyright
 
 venv: $(VENV)/.full
 
 # TensorFlow is in the full set only: training, evaluating and predicting do without it.
-$(VENV)/.base: setup.py requirements.txt | $(VENV)/bin/python
+$(VENV)/.base: pyproject.toml requirements.txt | $(VENV)/bin/python
 	$(VENV)/bin/python -m pip install -q -c requirements.txt -e . $(GPU_REQUIREMENT)
 	touch $@
 

@@ -1,10 +1,11 @@
-"""setup.py, requirements.txt and the package agree, and name nothing of one machine."""
+"""pyproject.toml, requirements.txt and the package agree; no machine is named."""
 
 import ast
 import os
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -12,9 +13,10 @@ import pytest
 import pose_jax
 
 ROOT = Path(__file__).resolve().parent.parent
-SETUP = (ROOT / "setup.py").read_text()
+PYPROJECT = (ROOT / "pyproject.toml").read_text()
+PROJECT = tomllib.loads(PYPROJECT)["project"]
 REQUIREMENTS = (ROOT / "requirements.txt").read_text()
-PINS = dict(re.findall(r"^([\w.-]+)==([\w.]+)", REQUIREMENTS, re.MULTILINE))
+LINES = [li for li in REQUIREMENTS.splitlines() if li and not li.startswith("#")]
 
 
 def _key(name):
@@ -25,30 +27,51 @@ def _numbers(version):
     return [int(n) for n in re.findall(r"\d+", version)]
 
 
+def _pins():
+    """{name: versions}: one version, or one for each marker."""
+    pins = {}
+    for line in LINES:
+        name, version = re.match(r"([\w.-]+)==([\w.]+)", line).groups()
+        pins.setdefault(_key(name), []).append(version)
+    return pins
+
+
 def _floors():
-    """(name, floor) of every requirement in setup.py, extras included."""
-    found = re.findall(r'"([\w.-]+)>=([\d.]+)[";]', SETUP)
-    assert len(found) >= 20
-    return found
+    """(name, floor) of every requirement in pyproject.toml, extras included."""
+    lists = [PROJECT["dependencies"], *PROJECT["optional-dependencies"].values()]
+    floors = {re.match(r"([\w.-]+)(?:\[\w+\])?>=([\d.]+)", r).groups()
+              for requirements in lists for r in requirements}  # fmt: skip
+    assert len(floors) >= 20
+    return sorted(floors)
 
 
 @pytest.mark.parametrize(("name", "floor"), _floors())
 def test_requirements_satisfy_the_floors(name, floor):
-    pins = {_key(pin): version for pin, version in PINS.items()}
+    pins = _pins()
     assert _key(name) in pins, f"{name} has no version in requirements.txt"
-    assert _numbers(pins[_key(name)]) >= _numbers(floor)
+    for version in pins[_key(name)]:
+        assert _numbers(version) >= _numbers(floor)
 
 
-def test_every_requirement_is_an_exact_version_and_stands_once():
-    lines = [li for li in REQUIREMENTS.splitlines() if li and not li.startswith("#")]
-    for line in lines:
-        assert re.fullmatch(r"[\w.-]+==[\w.]+(; .+)?", line), line
-    assert len(lines) == len(PINS)
-    assert [_key(name) for name in PINS] == sorted(_key(name) for name in PINS)
+def test_every_requirement_is_an_exact_version_for_every_python():
+    markers = {}
+    for line in LINES:
+        match = re.fullmatch(r"([\w.-]+)==[\w.]+(?:; (.+))?", line)
+        assert match, line
+        markers.setdefault(_key(match[1]), []).append(match[2])
+    assert list(markers) == sorted(markers)
+    older, newer = 'python_version < "3.12"', 'python_version >= "3.12"'
+    for name, conditions in markers.items():
+        by_python = [c for c in conditions if c and "python_version" in c]
+        if by_python:
+            assert [older in c for c in conditions] == [True, False], name
+            assert conditions[1].replace(newer, older) == conditions[0], name
+        else:
+            assert len(conditions) == 1, name
 
 
 def test_no_registry_and_no_path_is_named():
-    for text in (REQUIREMENTS, SETUP, (ROOT / "Makefile").read_text()):
+    for text in (REQUIREMENTS, PYPROJECT, (ROOT / "Makefile").read_text()):
         assert not re.search(
             r"https?://|--(extra-)?index-url|find-links|file://|@ ", text
         )
@@ -56,13 +79,13 @@ def test_no_registry_and_no_path_is_named():
 
 
 def test_torch_is_never_required():
-    assert "torch" not in SETUP and "torch" not in PINS
+    assert "torch" not in dict(_floors()) and "torch" not in _pins()
 
 
 def test_the_version_stands_in_one_place():
     assert re.fullmatch(r"\d+\.\d+\.\d+", pose_jax.__version__)
     pytest.importorskip("setuptools")
-    assert pose_jax.__version__ not in re.sub(r">=[\d.]+", "", SETUP)
+    assert pose_jax.__version__ not in re.sub(r">=[\d.]+", "", PYPROJECT)
     answer = subprocess.run(
         [sys.executable, "setup.py", "--version"],
         cwd=ROOT, capture_output=True, text=True, check=True,
@@ -73,7 +96,7 @@ def test_the_version_stands_in_one_place():
 def test_every_folder_of_the_package_is_a_package():
     folders = {path.parent for path in (ROOT / "pose_jax").rglob("*.py")}
     missing = [f.name for f in folders if not (f / "__init__.py").exists()]
-    assert not missing, f"setup.py would not install {missing}"
+    assert not missing, f"they would not be installed: {missing}"
 
 
 def _imports_at_module_level(path):
@@ -86,8 +109,7 @@ def _imports_at_module_level(path):
 
 def test_everything_imported_is_required():
     """Each third-party module at module level belongs to a base requirement."""
-    base = SETUP[SETUP.index("install_requires") : SETUP.index("extras_require")]
-    required = {_key(name) for name in re.findall(r'"([\w.-]+)>=', base)}
+    required = {_key(re.split("[>[]", r)[0]) for r in PROJECT["dependencies"]}
     named = {"PIL": "pillow", "absl": "absl-py", "orbax": "orbax-checkpoint"}
     for path in (ROOT / "pose_jax").rglob("*.py"):
         for module in _imports_at_module_level(path):
