@@ -94,7 +94,7 @@ def offset_huber(
     mask: Shaped[Array, "*b h w k"],
     delta: float,
 ) -> Float[Array, "*b k"]:
-    """Huber loss of the length of the offset error, summed over a mask: eq. (5).
+    """Huber loss of the length of the offset error, summed over a mask: MultiPose, eq. (5).
 
     H(u) = u^2 / 2 up to delta and delta (u - delta / 2) beyond, with u the norm of the
     2-vector, not each coordinate by itself (MultiPose, arXiv:1701.01779).
@@ -128,7 +128,7 @@ def keypoint_squared_error(
     *,
     weight: Shaped[Array, "*b k"],
 ) -> Float[Array, "*b k"]:
-    """Squared distance of each keypoint, times its weight: eqs. (2) and (3).
+    """Squared distance of each keypoint, times its weight: DeepPose, eqs. (2), (3).
 
     DeepPose (Toshev & Szegedy, CVPR 2014) sums it over the labeled keypoints, in
     coordinates normalized by the box.

@@ -138,8 +138,8 @@ def decode_shift(
     Args:
       heatmaps: any values; NaN counts as minus infinity.
       rule: "sign", HRNet's code: on each axis toward the larger of the two neighbors,
-        where 1 < x < w - 1 and 1 < y < h - 1 for the peak. "second", equation (8) as
-        printed: toward the second largest value of the map, wherever that is.
+        where 1 < x < w - 1 and 1 < y < h - 1 for the peak. "second", eq. (8) of DARK
+        as printed: toward the second largest value of the map, wherever that is.
 
     Returns:
       Points, always inside the map, and scores, the values of the peaks.
@@ -160,10 +160,11 @@ def decode_dark(
     kernel_size: int | None = None,
     variant: Literal["robust", "paper"] = "robust",
 ) -> tuple[Float[Array, "*b k 2"], Float[Array, "*b k"]]:
-    """Decodes sub-pixel peaks: a Newton step on the log of the blurred map, (10) to (15).
+    """Decodes sub-pixel peaks by DARK (arXiv:1910.06278), eqs. (10) to (15).
 
-    Both variants blur with a Gaussian (that of training, to remove secondary peaks) and
-    use 13 values of the blurred map. They differ near the border and on invalid maps:
+    The map is blurred with a Gaussian as wide as that of training, which removes
+    secondary peaks; from its highest pixel one Newton step is taken on the log of the
+    blurred map. The variants differ near the border and on maps without a proper peak:
 
     "paper" is the published code: the blur sees zeros outside the map, which pushes
     points within its reach inwards, by half a pixel and more; peaks at 0, 1, size - 2
@@ -204,7 +205,7 @@ def decode_dark(
 def modulate(
     heatmaps: Float[Array, "*b h w k"], *, kernel_size: int
 ) -> Float[Array, "*b h w k"]:
-    """Blurs each map and rescales it to [0, its former maximum], (15) and (16).
+    """Blurs each map and rescales it to [0, its former maximum]: DARK, eqs. (15), (16).
 
     The published code, and so `decode_dark`, does not subtract the minimum.
 

@@ -74,11 +74,12 @@ def fuse(
     *,
     radius: float | int,
 ) -> Float[Array, "*b h w k"]:
-    """Hough voting: f(x_i) = sum_j h(x_j) G(x_j + F(x_j) - x_i) / (pi R^2), eq. (4).
+    """Hough voting: f(x_i) = sum_j h(x_j) G(x_j + F(x_j) - x_i) / (pi R^2).
 
-    G is the bilinear kernel: a vote is split among its four neighboring pixels, and parts
-    that fall off the map are lost. Votes a pixel or more outside the map, or with an
-    offset that is not finite, are ignored, whatever their heatmap value.
+    MultiPose, eq. (4). G is the bilinear kernel: a vote is split among its four
+    neighboring pixels, and parts that fall off the map are lost. Votes a pixel or more
+    outside the map, or with an offset that is not finite, are ignored, whatever their
+    heatmap value.
 
     Differentiable in both: piecewise in an offset (from the right at whole pixels), and 0
     for ignored votes. A heatmap value that is not finite makes the four pixels it votes
@@ -114,10 +115,10 @@ def decode(
     radius: float | int,
     subpixel: bool = False,
 ) -> tuple[Float[Array, "*b k 2"], Float[Array, "*b k"]]:
-    """Decodes each keypoint at the maximum of its fused map f_k, and scores it: eq. (7).
+    """Decodes each keypoint at the maximum of its fused map f_k, and scores it by eq. (7).
 
-    The peak is the largest value of `fuse`, of ties the first in raster order; NaN counts
-    as minus infinity.
+    The equations are those of MultiPose. The peak is the largest value of `fuse`, of
+    ties the first in raster order; NaN counts as minus infinity.
 
     Args:
       heatmaps: probabilities in [0, 1] (not logits).

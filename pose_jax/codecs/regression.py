@@ -25,7 +25,7 @@ from jaxtyping import Array, Float, Shaped
 def normalize(
     points_xy: Float[Array, "*b k 2"], box_xyxy: Float[Array, "*b 4"]
 ) -> Float[Array, "*b k 2"]:
-    """N(y; b) of eq. (1): (y - center) / (width, height) of the box.
+    """N(y; b) of DeepPose, eq. (1): (y - center) / (width, height) of the box.
 
     Each axis has its own length, so the matching crop N(x; b) does not keep the aspect.
 
