@@ -90,14 +90,15 @@ def decode_expectation(
     """The mean of the bins of each axis; differentiable, but biased towards the middle of
     the crop by probability far from the peak.
 
-    Arguments, returned values and errors are those of `decode`. Where all probabilities of
-    an axis are 0, the point is 0 there.
+    Arguments, returned values and errors are those of `decode`. What is not positive
+    and finite counts as 0; where all probabilities of an axis do, the point is 0 there.
     """
     x, y = _pair(x, y)
 
     def mean(values):
         bins = jnp.arange(values.shape[-1], dtype=values.dtype)
         bins = bins.reshape((1,) * (values.ndim - 1) + bins.shape)
+        values = jnp.where((values > 0) & jnp.isfinite(values), values, 0)
         total = values.sum(-1)
         return jnp.sum(values * bins, -1) / jnp.where(total > 0, total, 1)
 

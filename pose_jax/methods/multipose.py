@@ -85,12 +85,13 @@ class Config:
 
 
 def _argmax_offset(heatmaps, offset_maps):
-    """Decodes the argmax of each heatmap, moved by its offset."""
+    """Decodes the argmax of each heatmap, moved by its offset if that is finite."""
     points_xy, scores = gaussian.decode_argmax(heatmaps)
     x, y = points_xy[..., 0].astype(jnp.int32), points_xy[..., 1].astype(jnp.int32)
     b, k = scores.shape
     person, keypoint = jnp.arange(b)[:, None], jnp.arange(k)[None]
-    return points_xy + offset_maps[person, y, x, keypoint], scores
+    offset = offset_maps[person, y, x, keypoint]
+    return points_xy + jnp.where(jnp.isfinite(offset), offset, 0), scores
 
 
 def _decoder(fn, *uses: str) -> Decoder:
