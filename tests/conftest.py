@@ -15,6 +15,13 @@ os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "") + " --xla_backend_optimization_level=0"
 )
 
+# Many tests train the same small network: compiled once for the whole session, by
+# whichever of its processes is the first.
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    _CACHE = tempfile.TemporaryDirectory(prefix="pose_jax_compiled_")
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = _CACHE.name
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.05"
+
 import hypothesis
 import jax
 import pytest
@@ -23,10 +30,6 @@ from jaxtyping import install_import_hook
 jax.config.update("jax_num_cpu_devices", 4)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_debug_key_reuse", True)
-# Many tests train the same small network: compiled once for the whole session.
-_CACHE = tempfile.TemporaryDirectory(prefix="pose_jax_compiled_")
-jax.config.update("jax_compilation_cache_dir", _CACHE.name)
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 
 # The same examples in every run; `make test-fuzz` draws others.
 hypothesis.settings.register_profile("fixed", derandomize=True, database=None)

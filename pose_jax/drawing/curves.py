@@ -12,11 +12,16 @@ import numpy as np
 HEADLINE = 0.2
 """The threshold reported in tables and marked in curves."""
 
+_FAMILY = re.compile(
+    "(box_)?A[PR]|PCK_people|PCKh?|PDJ|PCP_(loose|sticks)|PCP|flipped_people"
+)
+"""Beginnings of names; metrics with the same one have one unit and share a panel."""
+
 
 def curves(metrics_path: Path | str, out: Path | str) -> None:
     """Plots every number of a run's metrics.jsonl over its steps.
 
-    A line per phase; kinds of AP share a panel, and so do kinds of AR, and of box_AP.
+    A line per phase; the kinds of a metric (AP50, APm; PCP of each limb) share a panel.
 
     Args:
       metrics_path: one JSON object per line, with "step", "phase" and numbers.
@@ -30,10 +35,12 @@ def curves(metrics_path: Path | str, out: Path | str) -> None:
         for name, value in line.items():
             if name in ("step", "phase", "time") or not _is_number(value):
                 continue
-            kind, at, source = name.partition("@")
             panel, label = name, line.get("phase", "")
-            if family := re.match("(box_)?A[PR]", kind):
-                panel, label = family[0] + at + source, f"{kind} {label}".strip()
+            if family := _FAMILY.match(name):
+                kind, _, source = name.rpartition("@")
+                panel, label = f"{family[0]}@{source}", f"{kind} {label}".strip()
+                if value < 0:  # AP of a size that the data do not have.
+                    continue
             lines = panels.setdefault(panel, {})
             lines.setdefault(label, []).append((line["step"], value))
     columns = min(3, max(1, len(panels)))
@@ -48,7 +55,7 @@ def curves(metrics_path: Path | str, out: Path | str) -> None:
         axes.tick_params(labelsize=7)
         axes.grid(alpha=0.3)
         if len(lines) > 1:
-            axes.legend(fontsize=7)
+            axes.legend(fontsize=5 if len(lines) > 6 else 7)
     Path(out).parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(out, dpi=100)
 
