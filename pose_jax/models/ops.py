@@ -134,7 +134,7 @@ _MIN_TAP_CHANNELS = 96
 _MIN_TAP_PIXELS = 48
 
 
-def _conv_form(x, kernel, stride, padding):
+def _conv_form(x, kernel, stride, padding) -> Callable[..., Array]:
     """Returns the fastest form of a convolution on the CPU for the given shapes."""
     if kernel.shape[:2] == (1, 1) and padding == 0:
         return _pointwise_conv

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import operator
 import json
 from collections.abc import Sequence
 from typing import Any
@@ -44,9 +45,7 @@ def check(file: str, sweep: Sweep, config: str, overrides: Sequence[str]) -> dic
         try:
             loaded = config_lib.load(config, [*overrides, *words(point)])
             for key, value in point.items():
-                got = functools.reduce(
-                    lambda at, part: at[part], key.split("."), loaded
-                )
+                got = functools.reduce(operator.getitem, key.split("."), loaded)
                 if as_tuples(got) != as_tuples(value):
                     raise ConfigError(
                         f"config.{key}: {value!r} would be parsed as {got!r}."

@@ -175,7 +175,7 @@ def sample_look(rng: np.random.Generator) -> SimpleNamespace:
     return SimpleNamespace(
         stout=rng.uniform(0.85, 1.25), loose=rng.uniform(0.9, 1.25),
         skin=raster.skin(rng),
-        hair=np.float32(hair[rng.integers(5)]) * np.float32(rng.uniform(0.8, 1.2)),
+        hair=np.array(hair[rng.integers(5)], np.float32) * np.float32(rng.uniform(0.8, 1.2)),
         hair_line=pick(rng, (0.05, 0.17, 0.8), (0.6, 0.3, 0.1)),
         beard=rng.random() < 0.15, backpack=rng.random() < 0.15,
         style=pick(rng, ("short", "long", "bun", "cap"), (0.42, 0.26, 0.1, 0.22)),
