@@ -181,7 +181,7 @@ def _builder(
             del dl_manager
             count = len(table.images)
             # A thousand images suffice for the mean size.
-            some = table.images[:: -(-count // 1000)]
+            some: tuple[Any, ...] = table.images[:: -(-count // 1000)]
             sizes = [
                 i.stat().st_size if isinstance(i, Path) else len(i.read()) for i in some
             ]

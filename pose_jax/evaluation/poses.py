@@ -459,7 +459,7 @@ def person(table: Table, poses: Poses, i: int, side: int) -> list[np.ndarray]:
     """
     row = poses.row[i]
     visibility, points = table.visibility[row], table.points_xy[row]
-    image = canvas.decode(table, table.image[row])
+    image = canvas.decode(table, int(table.image[row]))
     window, low = crop(image, table.boxes_xyxy[row], points[visibility > 0])
     scale = side / max(window.shape[:2])
     shown = [(poses.points_xy[i], {"scores": poses.keypoint_scores[i]})]

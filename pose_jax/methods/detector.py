@@ -42,6 +42,7 @@ from pose_jax.types import (
     Batch,
     Boxes,
     Decoder,
+    ImageLabels,
     ImageView,
     Inputs,
     Key,
@@ -349,7 +350,7 @@ class Detector:
             )
         return features, anchors_xyxy, objectness, deltas, updates
 
-    def _second_half(self, variables, features, proposals_xyxy, train: bool):
+    def _second_half(self, variables, features, proposals_xyxy, train: bool) -> Any:
         return self.model.apply(
             variables, features, proposals_xyxy, train=train, method="classify"
         )
@@ -379,7 +380,7 @@ class Detector:
         after = config.post_nms if train else config.test_post_nms
         ends = [0, *itertools.accumulate(map(len, self._anchors(images)))]
 
-        def of_map(objectness, deltas, region_xyxy, start, end):
+        def of_map(start, end, objectness, deltas, region_xyxy):
             scores, best = jax.lax.top_k(
                 objectness[start:end], min(before, end - start)
             )
@@ -394,7 +395,7 @@ class Detector:
             return box, scores, keep
 
         def of_image(*values):
-            maps = [of_map(*values, a, b) for a, b in itertools.pairwise(ends)]
+            maps = [of_map(*span, *values) for span in itertools.pairwise(ends)]
             box, scores, keep = map(jnp.concatenate, zip(*maps, strict=True))
             scores = jnp.where(keep, scores, -jnp.inf)
             scores, best = jax.lax.top_k(scores, min(after, len(scores)))

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import operator
 import json
+import operator
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 from pose_jax import config as config_lib
 from pose_jax.errors import ConfigError, did_you_mean
@@ -45,7 +45,9 @@ def check(file: str, sweep: Sweep, config: str, overrides: Sequence[str]) -> dic
         try:
             loaded = config_lib.load(config, [*overrides, *words(point)])
             for key, value in point.items():
-                got = functools.reduce(operator.getitem, key.split("."), loaded)
+                got = functools.reduce(
+                    operator.getitem, key.split("."), cast(Any, loaded)
+                )
                 if as_tuples(got) != as_tuples(value):
                     raise ConfigError(
                         f"config.{key}: {value!r} would be parsed as {got!r}."

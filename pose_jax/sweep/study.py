@@ -136,7 +136,8 @@ def _journal(out: Path):
     out.mkdir(parents=True, exist_ok=True)
     path = str(out / "journal.log")
     lock = Lock() if locks_work(out) else JournalFileOpenLock(path)
-    return optuna.storages.JournalStorage(JournalFileBackend(path, lock_obj=lock))
+    backend = JournalFileBackend(path, lock_obj=lock)  # pyright: ignore[reportArgumentType]
+    return optuna.storages.JournalStorage(backend)
 
 
 def _drop_truncated_line(path: Path) -> None:

@@ -14,14 +14,14 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from pose_jax.data.check.findings import File
-from pose_jax.data.table import ImageRef
+from pose_jax.data.table import Record
 
 Depth = Literal["headers", "full"]
 
 SAMPLE = 50
 """Number of images that are decoded if only headers and ends of the others are read."""
 
-ImageFile = tuple[ImageRef, str, tuple[int, int] | None]
+ImageFile = tuple[Path | Record, str, tuple[int, int] | None]
 """A file or record, and its name and size in the annotations."""
 
 
