@@ -9,9 +9,12 @@ Importing the package loads nothing else, so that one decoder costs one decoder:
     people = pose_jax.load("runs/demo")(images)
 """
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pose_jax._version import __version__
+
+if TYPE_CHECKING:
+    from pose_jax.predict import load
 
 __all__ = ["__version__", "load"]
 

@@ -107,9 +107,9 @@ def _convert(hint: Any, value: Any, path: str, default: Any = None) -> Any:
         )
     if origin in (Union, types.UnionType):
         return _convert_union(args, value, path, default)
-    if dataclasses.is_dataclass(hint):
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
         default = default if isinstance(default, hint) else None
-        return build(typing.cast(type, hint), value, path, default)
+        return build(hint, value, path, default)
     if hint is tuple or origin is tuple:
         return _convert_tuple(args, value, path, _name_of(hint))
     if hint is list or origin in (list, Sequence):

@@ -21,7 +21,7 @@ from pose_jax.keypoints import KeypointSet
 from pose_jax.models import cost
 from pose_jax.runs import model as model_lib
 from pose_jax.training import config as training_config
-from pose_jax.types import ImageView, Inputs, Method, Phase
+from pose_jax.types import Inputs, Method, Phase
 
 
 def _cost(phase: Phase) -> dict[str, Any]:
@@ -63,7 +63,7 @@ def _network(
     }
 
 
-def _detector(method: Method, view: ImageView) -> dict[str, Any]:
+def _detector(method: Method, view: Any) -> dict[str, Any]:
     """Returns the parameters per phase, and input size and cost per canvas bucket.
 
     The cost is that of `predict`: a detector's init does not depend on the input size.

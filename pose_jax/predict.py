@@ -113,8 +113,8 @@ class Estimator:
     ) -> None:
         mesh = sharding_lib.make_mesh()
         self._loaded = loaded
-        self.keypoints: KeypointSet = loaded.keypoints
         self.predictor = Predictor(loaded.method(), mesh)
+        self.keypoints: KeypointSet = self.predictor.method.keypoints
         self.system = None
         if detector is not None:
             self.system = System(
@@ -149,7 +149,7 @@ class Estimator:
             keypoints=self.keypoints,
         )
         if self.system is not None and boxes is None:
-            return self._people_of(table)
+            return self._people_of(self.system, table)
         people = [People() for _ in images]
         rows = np.arange(len(table), dtype=np.int32)
         if len(rows) == 0:
@@ -166,8 +166,8 @@ class Estimator:
             )
         return people
 
-    def _people_of(self, table: table_lib.Table) -> list[People]:
-        people, found = self.system(table), []
+    def _people_of(self, system: System, table: table_lib.Table) -> list[People]:
+        people, found = system(table), []
         for i in range(len(table.images)):
             found.append(
                 People(

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, Literal, Protocol, TypeAlias
+from typing import Any, ClassVar, Generic, Literal, Protocol, TypeAlias, TypeVar
 
 import jax
 import numpy as np
@@ -35,6 +35,10 @@ Example: TypeAlias = Any
 """Output of a phase's `prepare` for a batch: a registered dataclass of the method."""
 Sums: TypeAlias = Any
 """A pytree of arrays that may be added, leaf by leaf, over batches and devices."""
+Leaf: TypeAlias = Any
+"""A jax.Array inside of functions, a NumPy array on the host, or only its shape."""
+Labels = TypeVar("Labels")
+"""`PersonLabels` or `ImageLabels`, as the view; None for data without labels."""
 
 
 @jax.tree_util.register_dataclass
@@ -62,12 +66,12 @@ class Mean:
 class Inputs:
     """Inputs at prediction time. Rows with `valid` False are padding."""
 
-    images: UInt8[Array, "b H W 3"]
-    canvas_to_image: Float[Array, "b 2 3"]
-    box_xyxy: Float[Array, "b 4"]
-    box_score: Float[Array, " b"]
-    valid: Bool[Array, " b"]
-    row: Int32[Array, " b"]
+    images: UInt8[Leaf, "b H W 3"]
+    canvas_to_image: Float[Leaf, "b 2 3"]
+    box_xyxy: Float[Leaf, "b 4"]
+    box_score: Float[Leaf, " b"]
+    valid: Bool[Leaf, " b"]
+    row: Int32[Leaf, " b"]
 
 
 @jax.tree_util.register_dataclass
@@ -83,11 +87,11 @@ class PersonLabels:
       others_visibility: visibility of `others_xy`; 0 for padding.
     """
 
-    points_xy: Float[Array, "b k 2"]
-    visibility: Int32[Array, "b k"]
-    area: Float[Array, " b"]
-    others_xy: Float[Array, "b m k 2"]
-    others_visibility: Int32[Array, "b m k"]
+    points_xy: Float[Leaf, "b k 2"]
+    visibility: Int32[Leaf, "b k"]
+    area: Float[Leaf, " b"]
+    others_xy: Float[Leaf, "b m k 2"]
+    others_visibility: Int32[Leaf, "b m k"]
 
 
 @jax.tree_util.register_dataclass
@@ -100,18 +104,18 @@ class ImageLabels:
       people_kind: 0 none (padding), 1 person, 2 crowd region.
     """
 
-    people_xyxy: Float[Array, "b n 4"]
-    people_kind: Int32[Array, "b n"]
+    people_xyxy: Float[Leaf, "b n 4"]
+    people_kind: Int32[Leaf, "b n"]
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class Batch:
+class Batch(Generic[Labels]):
     """Rows of one epoch. Randomness may depend on `epoch` and `row` only."""
 
     inputs: Inputs
-    labels: PersonLabels | ImageLabels | None
-    epoch: Int32[Array, ""]
+    labels: Labels
+    epoch: Int32[Leaf, ""]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,7 +157,7 @@ class ImageView:
     size: tuple[int, int]
     buckets: tuple[tuple[int, int], ...]
     max_people: int
-    alignment: ClassVar = "stride"
+    alignment: ClassVar[Literal["stride"]] = "stride"
 
 
 View: TypeAlias = PersonView | ImageView
@@ -164,11 +168,11 @@ View: TypeAlias = PersonView | ImageView
 class Poses:
     """A pose per row, in the image frame. `row` is the row of the Table."""
 
-    points_xy: Float[Array, "b k 2"]
-    keypoint_scores: Float[Array, "b k"]
-    score: Float[Array, " b"]
-    valid: Bool[Array, " b"]
-    row: Int32[Array, " b"]
+    points_xy: Float[Leaf, "b k 2"]
+    keypoint_scores: Float[Leaf, "b k"]
+    score: Float[Leaf, " b"]
+    valid: Bool[Leaf, " b"]
+    row: Int32[Leaf, " b"]
 
 
 @jax.tree_util.register_dataclass
@@ -176,10 +180,10 @@ class Poses:
 class Boxes:
     """Boxes per image, in the image frame; `valid` marks the slots in use."""
 
-    boxes_xyxy: Float[Array, "b n 4"]
-    scores: Float[Array, "b n"]
-    valid: Bool[Array, "b n"]
-    row: Int32[Array, " b"]
+    boxes_xyxy: Float[Leaf, "b n 4"]
+    scores: Float[Leaf, "b n"]
+    valid: Bool[Leaf, "b n"]
+    row: Int32[Leaf, " b"]
 
 
 @dataclasses.dataclass(frozen=True)

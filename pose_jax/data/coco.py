@@ -256,7 +256,7 @@ def _field(row: Any, name: str, kind: Any, where: Any) -> Any:
     """
     value = row.get(name) if isinstance(row, Mapping) else None
     right = isinstance(value, kind) and not isinstance(value, bool)
-    if right and kind is int:
+    if right and kind is int and isinstance(value, int):
         right = abs(value) < (2**31 if name in ("width", "height") else 2**63)
     if not right:
         got = "is missing" if value is None else f"cannot be {_short(value)}"

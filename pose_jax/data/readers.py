@@ -16,6 +16,7 @@ import os
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 from absl import logging
@@ -163,10 +164,10 @@ def tf_batches(plan: Plan, start: int = 0, stop: int | None = None) -> Iterator[
 
 def _tf_canvas_of(tf, plan: Plan):
     """Returns a tf.data function: [6] int64, image (-1: padding) and window, to canvas."""
-    paths = tf.constant(
-        [os.fspath(i) if isinstance(i, os.PathLike) else "" for i in plan.table.images]
-    )
-    packed = tf.constant([isinstance(i, Record) for i in plan.table.images])
+    images: tuple[Any, ...] = plan.table.images
+    paths = [os.fspath(i) if isinstance(i, os.PathLike) else "" for i in images]
+    paths = tf.constant(paths)
+    packed = tf.constant([isinstance(i, Record) for i in images])
 
     def in_numpy(function, values, kind, shape):
         result = tf.numpy_function(function, values, kind, stateful=False)
@@ -207,7 +208,7 @@ def _tf_canvas_of(tf, plan: Plan):
 
     def contents_of(image):
         if packed[image]:
-            read = lambda i: plan.table.images[int(i)].read()
+            read = lambda i: images[int(i)].read()
             contents = in_numpy(read, [image], tf.string, [])
         else:
             contents = tf.io.read_file(paths[image])

@@ -129,7 +129,9 @@ def _builder(
 ) -> Any:
     """Returns the TFDS builder of a Table."""
     tfds = import_tfds()
-    columns = {k: v for k, v in vars(table).items() if isinstance(v, np.ndarray)}
+    columns: dict[str, Any] = {
+        k: v for k, v in vars(table).items() if isinstance(v, np.ndarray)
+    }
     metadata = {
         "pose_jax": VERSION,
         "split": split,
@@ -150,10 +152,14 @@ def _builder(
     class Metadata(tfds.core.MetadataDict):
         def save_metadata(self, data_dir: Any) -> None:
             super().save_metadata(data_dir)
-            np.savez(Path(data_dir) / "columns.npz", **columns)  # pyright: ignore
+            np.savez(Path(data_dir) / "columns.npz", **columns)
 
     # Shard by shard: GeneratorBasedBuilder would load all images into memory to sort.
-    class Builder(tfds.core.ShardBasedBuilder, skip_registration=True):  # pyright: ignore
+    # (The base is unknown to pyright, so it checks the keyword against `object`.)
+    class Builder(  # pyright: ignore[reportGeneralTypeIssues]
+        tfds.core.ShardBasedBuilder,
+        skip_registration=True,  # pyright: ignore[reportCallIssue]
+    ):
         name = dataset
         url_infos = None  # Otherwise TFDS looks for a list of downloads here.
         VERSION = tfds.core.Version(VERSION)
@@ -181,7 +187,7 @@ def _builder(
             del dl_manager
             count = len(table.images)
             # A thousand images suffice for the mean size.
-            some = table.images[:: -(-count // 1000)]
+            some: tuple[Any, ...] = table.images[:: -(-count // 1000)]
             sizes = [
                 i.stat().st_size if isinstance(i, Path) else len(i.read()) for i in some
             ]

@@ -52,7 +52,9 @@ def cascade_panel(inspected, keypoint_set: KeypointSet, alignment):
     del alignment  # There are no maps.
 
     values = (inspected[key] for key in ("input", "stages_xy", "squares"))
-    drawn = (refinement(*row, keypoint_set) for row in zip(*values, strict=True))
+    drawn = (
+        refinement(*row, keypoint_set=keypoint_set) for row in zip(*values, strict=True)
+    )
     return [list(zip(titles, pictures, strict=True)) for pictures, titles in drawn]
 
 

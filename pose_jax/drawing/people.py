@@ -11,6 +11,7 @@ k keypoints, n people, b images.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -241,6 +242,8 @@ def draw_pose(
 ) -> np.ndarray:
     """Draws one person: `draw_people` without the leading axis n."""
     given = {"visibility": visibility, "scores": scores}
-    marks = {name: np.asarray(v)[None] for name, v in given.items() if v is not None}
+    marks: dict[str, Any] = {
+        name: np.asarray(v)[None] for name, v in given.items() if v is not None
+    }
     points_xy = np.asarray(points_xy)[None]
     return draw_people(image, points_xy, keypoint_set, scale=scale, **marks)

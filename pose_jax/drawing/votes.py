@@ -91,7 +91,9 @@ def votes_panel(inspected, keypoint_set: KeypointSet, alignment):
     del alignment  # Maps are as large as the input.
     keys = ("input", "heatmaps", "offsets", "fused", "points_xy")
     values = (inspected[key] for key in keys)
-    drawn = (hough(*row, keypoint_set) for row in zip(*values, strict=True))
+    drawn = (
+        hough(*row, keypoint_set=keypoint_set) for row in zip(*values, strict=True)
+    )
     return [list(zip(titles, pictures, strict=True)) for pictures, titles in drawn]
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -67,20 +68,22 @@ def compare(
     """
     (path_a, decoder_a), (path_b, decoder_b) = map(_parse, (run_a, run_b))
     first, second = model_lib.load(path_a), model_lib.load(path_b)
+    names = []
     for path, loaded in ((path_a, first), (path_b, second)):
         if loaded.keypoints is None:
             raise InputError(
                 f"{path} is a detector: --compare only supports pose runs."
             )
+        names.append(loaded.keypoints.name)
     if first.keypoints != second.keypoints:
         raise InputError(
-            f"{path_a} has keypoint set {first.keypoints.name!r}, {path_b} has "
-            f"{second.keypoints.name!r}: give two runs with the same set."
+            f"{path_a} has keypoint set {names[0]!r}, {path_b} has "
+            f"{names[1]!r}: give two runs with the same set."
         )
     table = first.eval_table(data=data, split=split, boxes=boxes)
     mesh = sharding_lib.make_mesh()
 
-    def predict(loaded, decoder):
+    def predict(loaded, decoder) -> Any:
         predictor = Predictor(loaded.method(decoder), mesh)
         return evaluate.evaluate(
             predictor, loaded.variables, table, loaded.input

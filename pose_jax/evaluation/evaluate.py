@@ -154,7 +154,7 @@ def described(run: Path | str, found: Mapping[str, Evaluation]) -> str:
     for name, each in found.items():
         of = f" {name}:" if len(found) > 1 else ""
         lines += [f"note:{of} {note}" for note in each.notes]
-    last = next(reversed(found.values()))
+    *_, last = found.values()
     return "\n".join([*lines, last.kind.written(Path(run), last.table, last.results)])
 
 

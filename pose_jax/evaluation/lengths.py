@@ -63,6 +63,7 @@ def length(table: Table, rows: np.ndarray, metric: str = "") -> Length:
         counts = np.array([name not in _NOT_IN_PCKH for name in names])
         thresholds = PCKH_THRESHOLDS
     elif metric == "PCK":
+        assert table.keypoints.torso is not None
         i, j = table.keypoints.torso
         words = f"the torso, from {names[i]} to {names[j]}"
         ends = table.points_xy[rows][:, [i, j]].astype(np.float32)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import numpy as np
@@ -26,6 +26,9 @@ from pose_jax.evaluation.suppress import suppress as suppress
 from pose_jax.keypoints import LIMBS
 from pose_jax.metrics.coco import why_no_ap
 from pose_jax.types import Poses
+
+_Labeled: TypeAlias = tuple[Any, Any, Any]
+"""Predicted points, true points and visibility of people, as `metrics` takes them."""
 
 FORMULAS = {
     "AP": "mean precision over OKS thresholds 0.50:0.05:0.95 and 101 recalls, at most 20 "
@@ -192,7 +195,7 @@ def _measured(
     yield from _flips(table, *data)
 
 
-def _by_length(table: Table, poses: Poses, data, metric: str):
+def _by_length(table: Table, poses: Poses, data: _Labeled, metric: str):
     """Yields PCK or PCKh, the area under its curve, and the counts of excluded people."""
     length, grid = lengths.length(table, poses.row, metric), _AUC[metric]
     correct, counted = map(
@@ -218,7 +221,7 @@ def _by_length(table: Table, poses: Poses, data, metric: str):
         yield name, None, people.sum()
 
 
-def _by_stick(data, sticks):
+def _by_stick(data: _Labeled, sticks):
     """Yields PCP in both definitions: for all sticks, for the limbs, for each kind."""
     kinds = [name for name, _, _ in sticks]
     for strict, name in ((True, "PCP"), (False, "PCP_loose")):
@@ -243,7 +246,7 @@ def _by_stick(data, sticks):
 
 def _flip_pairs(table: Table) -> dict[str, tuple[tuple[int, int], ...]]:
     """Returns the keypoint pairs of each metric of flipped people."""
-    pairs = tuple(map(tuple, table.keypoints.flip_pairs))
+    pairs = tuple((i, j) for i, j in table.keypoints.flip_pairs)
     if len(pairs) < 2:  # The metrics require at least four keypoints.
         return {}
     upper = set(table.keypoints.upper_body)
@@ -456,7 +459,7 @@ def person(table: Table, poses: Poses, i: int, side: int) -> list[np.ndarray]:
     """
     row = poses.row[i]
     visibility, points = table.visibility[row], table.points_xy[row]
-    image = canvas.decode(table, table.image[row])
+    image = canvas.decode(table, int(table.image[row]))
     window, low = crop(image, table.boxes_xyxy[row], points[visibility > 0])
     scale = side / max(window.shape[:2])
     shown = [(poses.points_xy[i], {"scores": poses.keypoint_scores[i]})]

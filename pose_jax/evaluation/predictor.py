@@ -18,7 +18,7 @@ from pose_jax.data import readers
 from pose_jax.data.plan import InputConfig, Plan
 from pose_jax.data.table import Table
 from pose_jax.methods.system import People, find_people
-from pose_jax.types import Boxes, Inputs, Method, Poses, Variables
+from pose_jax.types import Inputs, Method, Variables
 
 
 def over_batches(
@@ -68,7 +68,9 @@ class Predictor:
             return method.predict(variables, inputs), inputs.valid
 
         # Replicated, so that every process has all rows of a batch.
-        self._predict = jax.jit(predict, out_shardings=sharding_lib.replicated(mesh))
+        self._predict: Any = jax.jit(
+            predict, out_shardings=sharding_lib.replicated(mesh)
+        )
 
     @property
     def traces(self) -> int:
@@ -82,8 +84,8 @@ class Predictor:
         config: InputConfig,
         rows: np.ndarray | None = None,
         between_batches: Callable[[], None] | None = None,
-    ) -> Poses | Boxes:
-        """Predicts rows of a table.
+    ) -> Any:
+        """Predicts `Poses` or `Boxes` of rows of a table.
 
         Args:
           variables: the weights.
@@ -130,7 +132,7 @@ class System:
         """
         self.detector, self.pose, self.mesh = detector, pose, mesh
         self.config = dataclasses.replace(config, batch_size=mesh.size)
-        self._variables = sharding_lib.put_replicated(
+        self._variables: tuple[Variables, Variables] = sharding_lib.put_replicated(
             (detector_variables, pose_variables), mesh
         )
         self._people = find_people(detector, pose, **options)

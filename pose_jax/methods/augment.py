@@ -86,7 +86,7 @@ def draw(
             translation=c.translation * jax.random.uniform(keys[4], (2,), minval=-1),
             half_body=jax.random.bernoulli(keys[5], c.half_body),
             upper=jax.random.bernoulli(keys[6], 0.5),
-            colour=1 + limits * jax.random.uniform(keys[7], (3,), minval=-1),
+            colour=1 + jax.random.uniform(keys[7], (3,), minval=-1) * limits,
         )
 
     epoch_key = jax.random.fold_in(key, epoch)

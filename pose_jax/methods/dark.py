@@ -122,6 +122,7 @@ class Dark(Heatmaps):
         """(width, height) of the network's maps."""
         stride = models.entry(self.config.model.name).stride
         w, h = self.view.size
+        assert stride is not None  # Networks of heatmaps have one.
         return w // stride, h // stride
 
     def targets(self, example: PersonExample):
@@ -160,9 +161,10 @@ class Dark(Heatmaps):
 
     def _joint_weights(self) -> np.ndarray:
         """Returns [1, k]; squared, as published losses multiply output and target by it."""
-        if not self.config.joint_weights:
+        weights = self.keypoints.joint_weights
+        if not self.config.joint_weights or weights is None:
             return np.ones((1, len(self.keypoints)), np.float32)
-        return np.square([self.keypoints.joint_weights]).astype(np.float32)
+        return np.square([weights]).astype(np.float32)
 
     def _distance(self, output, maps, weight) -> Float[Array, "b k"]:
         """Returns half of the MSE, as in publications, or cross entropy per pixel."""

@@ -243,9 +243,14 @@ class DeepPose(TopDown):
 
     # ---------------------------------------------------------------- the cascade
 
+    @property
+    def _torso(self) -> tuple[int, int]:
+        assert self.keypoints.torso is not None  # `__post_init__` requires it.
+        return self.keypoints.torso
+
     def _diameter(self, points_xy, box_xyxy) -> Float[Array, " b"]:
         """Returns diam of poses, image pixels; at least `min_diameter`."""
-        torso = regression.diameter(points_xy, self.keypoints.torso)
+        torso = regression.diameter(points_xy, self._torso)
         extent = (box_xyxy[:, 2:] - box_xyxy[:, :2]).max(-1)
         return jnp.maximum(torso, self.config.min_diameter * jnp.maximum(extent, 1))
 
@@ -301,7 +306,7 @@ class DeepPose(TopDown):
         return inputs.valid & (inputs.row % HELD_OUT != HELD_OUT - 1)
 
     def prepare(
-        self, variables: Variables, batch: Batch, key: Key | None
+        self, variables: Variables, batch: Batch[PersonLabels], key: Key | None
     ) -> CropExample:
         """Prepares examples of the first stage: crops of the whole person."""
         del variables  # No earlier phase, no constants.
@@ -319,12 +324,16 @@ class DeepPose(TopDown):
 
     def _true_diameter(self, labels: PersonLabels, box_xyxy):
         """Returns diam of the labeled poses, and where it is known."""
-        i, j = self.keypoints.torso
+        i, j = self._torso
         known = (labels.visibility[:, i] > 0) & (labels.visibility[:, j] > 0)
         return self._diameter(labelled_points(labels), box_xyxy), known
 
     def prepare_later(
-        self, stage: str, variables: Variables, batch: Batch, key: Key | None
+        self,
+        stage: str,
+        variables: Variables,
+        batch: Batch[PersonLabels],
+        key: Key | None,
     ) -> CropExample:
         """Crops around one joint per row, displaced like errors of the previous stage."""
         inputs, labels = batch.inputs, batch.labels
@@ -360,7 +369,7 @@ class DeepPose(TopDown):
             valid=valid & known & labelled.any(-1),
         )
 
-    def _moved(self, constants, batch: Batch, labelled, key: Key | None):
+    def _moved(self, constants, batch: Batch[PersonLabels], labelled, key: Key | None):
         """Returns the joint of each crop [b], its displacement [b, 2] in diameters, and the
         augmentation; without a key, a labeled joint displaced by the mean error."""
         if key is None:
@@ -395,10 +404,12 @@ class DeepPose(TopDown):
             error(output, example.labels, weight=example.weight).sum(-1)
             for output in outputs
         )
-        return losses.masked_mean(rows, example.valid, normalize_by="mask"), {}
+        return losses.masked_mean(
+            jnp.asarray(rows), example.valid, normalize_by="mask"
+        ), {}
 
     def measure(
-        self, stage: str, variables: Variables, batch: Batch
+        self, stage: str, variables: Variables, batch: Batch[PersonLabels]
     ) -> dict[str, Array]:
         """Returns sums over rows for each joint of the previous stage: counts, errors in
         diameters, and their outer products."""

@@ -42,6 +42,7 @@ from pose_jax.types import (
     Batch,
     Boxes,
     Decoder,
+    ImageLabels,
     ImageView,
     Inputs,
     Key,
@@ -188,12 +189,12 @@ class Detector:
     # ------------------------------------------------------------------- training
 
     def prepare(
-        self, variables: Variables, batch: Batch, key: Key | None
+        self, variables: Variables, batch: Batch[ImageLabels], key: Key | None
     ) -> ImageExample:
         """Returns images, augmented if there is a key, and people in their frame."""
         del variables  # No earlier phase, no constants.
         inputs, labels = batch.inputs, batch.labels
-        draw = key
+        draw = None
         if key is not None:
             draw = augment.draw(key, batch.epoch, inputs.row, self.config.augment)
         images, to_input, region_xyxy = _network_inputs(
@@ -252,7 +253,8 @@ class Detector:
             name: Mean(total, jnp.asarray(weight, jnp.float32))
             for name, (total, weight) in means.items()
         }
-        total = sum(mean.total / jnp.maximum(mean.weight, 1) for mean in means.values())
+        parts = [mean.total / jnp.maximum(mean.weight, 1) for mean in means.values()]
+        total = jnp.asarray(sum(parts))
         count = jnp.sum(example.valid).astype(jnp.float32)
         batch_stats = updates.get("batch_stats", model_state["batch_stats"])
         sums = {"loss": Mean(total * count, count), **means}
@@ -332,7 +334,7 @@ class Detector:
 
     def _first_half(self, variables, images, train: bool):
         """Returns features, anchors, logits, deltas; in training new statistics."""
-        outputs = self.model.apply(
+        outputs: Any = self.model.apply(
             variables,
             images,
             train=train,
@@ -348,7 +350,7 @@ class Detector:
             )
         return features, anchors_xyxy, objectness, deltas, updates
 
-    def _second_half(self, variables, features, proposals_xyxy, train: bool):
+    def _second_half(self, variables, features, proposals_xyxy, train: bool) -> Any:
         return self.model.apply(
             variables, features, proposals_xyxy, train=train, method="classify"
         )
@@ -378,7 +380,7 @@ class Detector:
         after = config.post_nms if train else config.test_post_nms
         ends = [0, *itertools.accumulate(map(len, self._anchors(images)))]
 
-        def of_map(objectness, deltas, region_xyxy, start, end):
+        def of_map(start, end, objectness, deltas, region_xyxy):
             scores, best = jax.lax.top_k(
                 objectness[start:end], min(before, end - start)
             )
@@ -393,7 +395,7 @@ class Detector:
             return box, scores, keep
 
         def of_image(*values):
-            maps = [of_map(*values, *span) for span in itertools.pairwise(ends)]
+            maps = [of_map(*span, *values) for span in itertools.pairwise(ends)]
             box, scores, keep = map(jnp.concatenate, zip(*maps, strict=True))
             scores = jnp.where(keep, scores, -jnp.inf)
             scores, best = jax.lax.top_k(scores, min(after, len(scores)))

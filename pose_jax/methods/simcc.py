@@ -98,7 +98,7 @@ class SimCC(TopDown):
             losses.bins_divergence(logits, bins, weight=counted)
             for logits, bins in zip(outputs[-1], target, strict=True)
         )
-        return losses.masked_mean(values, counted, normalize_by="mask"), {}
+        return losses.masked_mean(jnp.asarray(values), counted, normalize_by="mask"), {}
 
     def activate(self, output):
         """Probabilities."""

@@ -24,7 +24,7 @@ from jaxtyping import Array, Bool, Float, Int32
 
 from pose_jax import nms
 from pose_jax.errors import ConfigError
-from pose_jax.types import Inputs, Method, Poses, Variables
+from pose_jax.types import Inputs, Leaf, Method, Poses, Variables
 
 Rescoring: TypeAlias = Literal["pose", "box", "product"]
 
@@ -45,14 +45,14 @@ class People:
       row: number of the image.
     """
 
-    points_xy: Float[Array, "b n k 2"]
-    keypoint_scores: Float[Array, "b n k"]
-    score: Float[Array, "b n"]
-    boxes_xyxy: Float[Array, "b n 4"]
-    box_scores: Float[Array, "b n"]
-    valid: Bool[Array, "b n"]
-    overflow: Int32[Array, " b"]
-    row: Int32[Array, " b"]
+    points_xy: Float[Leaf, "b n k 2"]
+    keypoint_scores: Float[Leaf, "b n k"]
+    score: Float[Leaf, "b n"]
+    boxes_xyxy: Float[Leaf, "b n 4"]
+    box_scores: Float[Leaf, "b n"]
+    valid: Bool[Leaf, "b n"]
+    overflow: Int32[Leaf, " b"]
+    row: Int32[Leaf, " b"]
 
 
 def find_people(

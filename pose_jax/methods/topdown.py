@@ -213,13 +213,13 @@ class TopDown(abc.ABC):
     # ------------------------------------------------------------------- training
 
     def prepare(
-        self, variables: Variables, batch: Batch, key: Key | None
+        self, variables: Variables, batch: Batch[PersonLabels], key: Key | None
     ) -> PersonExample:
         """Crops the whole person, augmented if there is a key; see `types.Phase`."""
         del variables  # No earlier phase, no constants.
         return self.example(batch, key)
 
-    def example(self, batch: Batch, key: Key | None) -> PersonExample:
+    def example(self, batch: Batch[PersonLabels], key: Key | None) -> PersonExample:
         """Returns the crop of each person, augmented if there is a key, and its labels."""
         inputs, labels, view = batch.inputs, batch.labels, self.view
         config = self.config.augment
@@ -344,7 +344,12 @@ def denormalise(images: Float[Array, "b h w 3"]) -> Float[Array, "b h w 3"]:
 
 
 def crop(
-    view: PersonView, inputs: Inputs, center_xy, size, rotation_deg=0.0, flip=False
+    view: PersonView,
+    inputs: Inputs,
+    center_xy: Array,
+    size: Array,
+    rotation_deg: float | Array = 0.0,
+    flip: bool | Array = False,
 ):
     """Crops boxes, given in the image frame, to network inputs.
 

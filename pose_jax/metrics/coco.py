@@ -268,7 +268,7 @@ def coco_box_ap(ground_truth: GroundTruth, results: Results) -> dict[str, float]
     }
 
 
-def _evaluator(truth, annotations, detections, kind):
+def _evaluator(truth, annotations, detections, kind) -> Any:
     """Builds a COCOeval over copies, since pycocotools modifies its inputs."""
     try:
         from pycocotools.coco import COCO
@@ -528,7 +528,6 @@ def _inside_boxes(people) -> tuple[float, float]:
         low, size = np.asarray(person["bbox"], np.float64).reshape(2, 2)
         for hits, high in ((inside, low + size), (swapped, size)):
             slack = 0.1 * np.abs(high - low) + 1
-            hits += (
-                ((points >= low - slack) & (points <= high + slack)).all(-1).tolist()
-            )
+            within = (points >= low - slack) & (points <= high + slack)
+            hits += np.all(within, axis=-1).tolist()
     return float(np.mean(inside)), float(np.mean(swapped))

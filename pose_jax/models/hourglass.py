@@ -88,6 +88,7 @@ class Levels(nn.Module):
         inner = None
         for i in range(self.depth):
             inner = partial(Level(self.residual, name=str(i)), inner=inner)
+        assert inner is not None  # `depth` is at least 1.
         return inner(x)
 
 

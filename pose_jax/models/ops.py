@@ -14,7 +14,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias, get_args
 
 import flax.linen as nn
 import jax
@@ -134,7 +134,7 @@ _MIN_TAP_CHANNELS = 96
 _MIN_TAP_PIXELS = 48
 
 
-def _conv_form(x, kernel, stride, padding):
+def _conv_form(x, kernel, stride, padding) -> Callable[..., Any]:
     """Returns the fastest form of a convolution on the CPU for the given shapes."""
     if kernel.shape[:2] == (1, 1) and padding == 0:
         return _pointwise_conv

@@ -85,7 +85,7 @@ class Encoder(nn.Module):
             x = Block(conv, norm, name=f"{stage}_block")(before)
         return x, before
 
-    def _doubled(self, x, size: tuple[int, int]):
+    def _doubled(self, x, size: tuple[int, ...]):
         """Upsamples features by two, cropped or padded to `size` [h, w]."""
         h, w = size
         if not self.aligned:  # The size is odd where 32 does not divide the image.

@@ -14,6 +14,7 @@ ones between them.
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -111,7 +112,7 @@ class Stage(nn.Module):
     dilations: tuple[int, int] = (1, 1)
 
     @nn.compact
-    def __call__(self, x, keep: int | None = None):
+    def __call__(self, x, keep: int | None = None) -> Any:
         """Returns the features; with `keep` also those after this number of blocks."""
         kept = None
         for i in range(self.blocks):
@@ -163,7 +164,7 @@ class ResNet(nn.Module):
         *,
         keep: tuple[int, int] | None = None,
         all_stages: bool = False,
-    ):
+    ) -> Any:
         """Returns the features.
 
         With `keep` = (stage, n) also those of the n-th block of layerSTAGE; with

@@ -76,10 +76,10 @@ class MetricWriter:
         self._file.write(json.dumps(line, allow_nan=False) + "\n")
         self._file.flush()
         if self._tensorboard:
-            from tensorboardX.proto.summary_pb2 import Summary  # pyright: ignore
+            from tensorboardX.proto import summary_pb2
 
-            # Not by add_scalar, which replaces "@" by "_".
-            summary = Summary()
+            # Not by add_scalar, which replaces "@" by "_". Protobuf makes the class later.
+            summary = summary_pb2.Summary()  # pyright: ignore[reportAttributeAccessIssue]
             for name, value in values.items():
                 summary.value.add(tag=name, simple_value=value)
             self._writer(phase).file_writer.add_summary(summary, step)

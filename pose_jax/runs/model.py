@@ -176,7 +176,7 @@ def save_model(
     new, old = _siblings(path)
     shutil.rmtree(new, ignore_errors=True)
     new.mkdir(parents=True)
-    np.savez(new / _VARIABLES, **_to_members(variables))  # pyright: ignore
+    np.savez(new / _VARIABLES, **_to_members(variables))
     text = json.dumps(dict(manifest), indent=2, sort_keys=True)
     (new / _MANIFEST).write_text(text + "\n", encoding="utf-8")
     if path.exists():
@@ -245,7 +245,7 @@ def _recover(path: Path) -> None:
         old.rename(path)
 
 
-def _to_members(variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
+def _to_members(variables: Mapping[str, Any]) -> dict[str, Any]:
     """Flattens to {"a/b": array}; an empty mapping is stored as the member "a/"."""
     members = {}
     for path, leaf in flatten_dict(variables, keep_empty_nodes=True).items():

@@ -65,9 +65,10 @@ class Checkpoints(contextlib.AbstractContextManager):
             )
             keep.append(best)
         logging.get_absl_logger().addFilter(_raised_anyway)
+        any_of: Any = policies.AnyPreservationPolicy(keep)
         self._checkpointer = ocp.training.Checkpointer(
             str(self._directory),
-            preservation_policy=policies.AnyPreservationPolicy(keep),  # pyright: ignore
+            preservation_policy=any_of,
             cleanup_tmp_directories=not read_only,
         )
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
+import operator
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 from pose_jax import config as config_lib
 from pose_jax.errors import ConfigError, did_you_mean
@@ -45,7 +46,7 @@ def check(file: str, sweep: Sweep, config: str, overrides: Sequence[str]) -> dic
             loaded = config_lib.load(config, [*overrides, *words(point)])
             for key, value in point.items():
                 got = functools.reduce(
-                    lambda at, part: at[part], key.split("."), loaded
+                    operator.getitem, key.split("."), cast(Any, loaded)
                 )
                 if as_tuples(got) != as_tuples(value):
                     raise ConfigError(

@@ -219,7 +219,9 @@ class _Watch:
             if trial.state.is_finished() and trial.number not in self._told:
                 self._told.add(trial.number)
                 self._progress.say(self._line(trial))
-        counts = dict.fromkeys(("complete", "pruned", "fail", "running"), 0)
+        counts: dict[str, int] = dict.fromkeys(
+            ("complete", "pruned", "fail", "running"), 0
+        )
         for trial in trials:
             counts[trial.state.name.lower()] += 1
         failed = [t for t in trials if "reason" in t.user_attrs]

@@ -109,8 +109,9 @@ def _storage(where: Place):
                     host=host, port=int(port or 13000)
                 )
         if url.startswith("redis://"):
-            backend = optuna.storages.journal.JournalRedisBackend(url)
-            return optuna.storages.JournalStorage(backend)
+            from optuna.storages.journal import JournalRedisBackend
+
+            return optuna.storages.JournalStorage(JournalRedisBackend(url))
         # SQLite writes block each other across processes.
         options = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {}
         return optuna.storages.RDBStorage(url, engine_kwargs=options)
@@ -135,7 +136,8 @@ def _journal(out: Path):
     out.mkdir(parents=True, exist_ok=True)
     path = str(out / "journal.log")
     lock = Lock() if locks_work(out) else JournalFileOpenLock(path)
-    return optuna.storages.JournalStorage(JournalFileBackend(path, lock_obj=lock))
+    backend = JournalFileBackend(path, lock_obj=lock)  # pyright: ignore[reportArgumentType]
+    return optuna.storages.JournalStorage(backend)
 
 
 def _drop_truncated_line(path: Path) -> None:
@@ -265,20 +267,18 @@ def open_study(where: Place, spec: Mapping[str, Any] | None = None):
             raise InputError(f"{at}: no study {where.name!r} found.") from None
         if "sweep" not in kept:
             raise InputError(f"{at}: study {where.name!r} is not a pose-jax sweep.")
-        spec = kept["sweep"]
+        spec = dict(kept["sweep"])
     study = optuna.create_study(
         study_name=where.name, storage=storage, direction=spec["direction"],
         load_if_exists=True, sampler=_sampler(optuna, spec, lambda: study),
         pruner=_pruner(optuna, spec),
     )  # fmt: skip
     # The storage keeps JSON, which has no tuples.
-    spec = json.loads(json.dumps(spec))
+    spec = dict(json.loads(json.dumps(spec)))
     kept = study.user_attrs.get("sweep")
     if kept is None:
-        study.set_user_attr("sweep", spec)
-    changed = [
-        key for key in spec if key != "config" and (kept or spec).get(key) != spec[key]
-    ]
+        study.set_user_attr("sweep", kept := spec)
+    changed = [k for k in spec if k != "config" and kept.get(k) != spec[k]]
     if changed:
         if changed == ["base"]:
             differences = config_lib.differences(spec["base"], kept["base"])

@@ -280,10 +280,10 @@ def _curves(trials, rows: Sequence[Row], spec) -> list[html.Html]:
         labeled = set()
         for trial in sorted(known, key=lambda t: t.number in best):
             steps, values = zip(*sorted(trial.intermediate_values.items()), strict=True)
-            place, row = best.get(trial.number, (None, None))
-            if row is None:
+            if trial.number not in best:
                 axes.plot(steps, values, color=html.INK, alpha=0.2, lw=1)
                 continue
+            place, row = best[trial.number]
             label = (
                 None if place in labeled else f"{place + 1}: {_label(row.point, keys)}"
             )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+from typing import Any
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -22,7 +23,7 @@ class StopRequest:
     def __init__(self, enabled: bool = True) -> None:
         self._enabled = enabled
         self._received: signal.Signals | None = None
-        self._before: dict[signal.Signals, object] = {}
+        self._before: dict[signal.Signals, Any] = {}
 
     @property
     def requested(self) -> bool:
@@ -51,7 +52,7 @@ class StopRequest:
 
     def _restore(self) -> None:
         for number, handler in self._before.items():
-            signal.signal(number, handler)  # pyright: ignore
+            signal.signal(number, handler)
         self._before = {}
 
     def __enter__(self) -> StopRequest:

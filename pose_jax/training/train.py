@@ -376,15 +376,13 @@ class Trainer:
 
     def statistics(self, phase: Phase, *, shapes_only: bool = False):
         """Computes a phase's constants in a pass over the training rows, not augmented."""
-        if phase.statistics is None:
+        if (statistics := phase.statistics) is None:
             return {}
         plan, earlier = self.setup.plan, self.variables
         batches = readers.batches(plan, 0, plan.steps_per_epoch)
         if shapes_only:  # The values are restored from the checkpoint.
             return jax.eval_shape(
-                lambda batch: phase.statistics.finish(
-                    phase.statistics.measure(earlier, batch)
-                ),
+                lambda batch: statistics.finish(statistics.measure(earlier, batch)),
                 next(batches),
             )
         measure = jax.jit(
@@ -433,7 +431,8 @@ class _Log:
         self._trainer, self._phase, self._schedule = trainer, phase.name, schedule
         self._train = trainer.setup.sections[phase.name].train
         self.progress = log.Progress(self._train.steps, start, label=phase.name)
-        self.window, self.pending = _Window(), None
+        self.window = _Window()
+        self.pending: tuple[int, Any, Any] | None = None
 
     def settle(self) -> None:
         """Fetches the scalars of the previous step and logs them if due."""

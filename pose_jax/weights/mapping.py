@@ -298,7 +298,7 @@ def to_rgb(variables: Mapping[str, Any]) -> dict[str, Any]:
     Args:
       variables: variables of a network whose first layers are conv1 and bn1.
     """
-    leaves = flatten_dict(variables)
+    leaves: dict[Any, Any] = flatten_dict(variables)
     root = ["backbone"] if "backbone" in variables["params"] else []
     kernel_at = ("params", *root, "conv1", "kernel")
     mean_at = ("batch_stats", *root, "bn1", "mean")

@@ -146,7 +146,8 @@ def images(file: JsonFile, data: Row) -> tuple[list[Listed], set[int]]:
             other = lowered[name.lower()]
             file.add("image-names-collide", f"{where} and {other}: {name}")
         names[name] = lowered[name.lower()] = where
-        size = None if None in sides else (sides[0], sides[1])
+        width, height = sides
+        size = None if width is None or height is None else (width, height)
         listed.append(Listed(image_id, name, size))
     return listed, ids
 
@@ -335,7 +336,7 @@ def detections(
         if rows is not None:
             file.add("detections-no-people", "the list is empty")
         return 0
-    sizes = {image.id: image.size for image in listed}
+    sizes: dict[int | None, Any] = {image.id: image.size for image in listed}
     boxes, image_sizes, names, unknown, others = [], [], [], [], []
     for i, row in enumerate(rows):
         where = f"detection {i}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import warnings
 from collections.abc import Sequence
@@ -13,14 +14,14 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from pose_jax.data.check.findings import File
-from pose_jax.data.table import ImageRef, encoded
+from pose_jax.data.table import Record
 
 Depth = Literal["headers", "full"]
 
 SAMPLE = 50
 """Number of images that are decoded if only headers and ends of the others are read."""
 
-ImageFile = tuple[ImageRef, str, tuple[int, int] | None]
+ImageFile = tuple[Path | Record, str, tuple[int, int] | None]
 """A file or record, and its name and size in the annotations."""
 
 
@@ -50,7 +51,11 @@ def _look_at(file: ImageFile, full: bool) -> list[tuple[str, str]]:
     source, _, listed = file
     wrong = "image-unreadable"
     try:
-        opened = open(source, "rb") if isinstance(source, Path) else encoded(source)
+        opened = (
+            open(source, "rb")
+            if isinstance(source, Path)
+            else io.BytesIO(source.read())
+        )
         with opened as data:
             end = _end(data)
             if not end:

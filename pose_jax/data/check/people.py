@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from pose_jax.data.check.findings import EXAMPLES, File
 from pose_jax.keypoints import KeypointSet
@@ -48,7 +49,7 @@ class People:
         """[n, k] bool: visible or hidden, and finite."""
         return (self.visibility > 0) & np.isfinite(self.points_xy).all(-1)
 
-    def add(self, file: File, kind: str, which: np.ndarray, **options: Any) -> None:
+    def add(self, file: File, kind: str, which: npt.ArrayLike, **options: Any) -> None:
         """Adds a finding of the people [n], or keypoints [n, k], selected by `which`."""
         cases = np.argwhere(which)
         for case in cases[:EXAMPLES]:
@@ -152,7 +153,7 @@ def _inside(points_xy: np.ndarray, boxes_xyxy: np.ndarray) -> np.ndarray:
     slack = 2 + 0.1 * np.maximum(_extent(boxes_xyxy), 0)
     low, high = boxes_xyxy[:, None, :2], boxes_xyxy[:, None, 2:]
     slack = slack[:, None]
-    return ((points_xy >= low - slack) & (points_xy <= high + slack)).all(-1)
+    return np.all((points_xy >= low - slack) & (points_xy <= high + slack), axis=-1)
 
 
 def _check_points(people: People, file: File) -> None:
@@ -192,7 +193,7 @@ def _check_points(people: People, file: File) -> None:
 
 def _outside(points_xy: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     """Returns which points are outside the image, with a tolerance of a pixel."""
-    return ((points_xy < -1) | (points_xy > sizes)).any(-1)
+    return np.any((points_xy < -1) | (points_xy > sizes), axis=-1)
 
 
 def _check_torsos(people: People, file: File) -> None:

@@ -88,9 +88,9 @@ def sources(
         split = match[1]
     found = []
     for name, data_set in known.items():
-        if not split and data_set.splits is None:
+        splits = [split] if split else data_set.splits and data_set.splits(root)
+        if splits is None:
             raise ConfigError(f"name the split of {name} to check with --split.")
-        splits = [split] if split else data_set.splits(root)
         found += [data_lib.SourceConfig(name, str(root), s, options) for s in splits]
     if len(found) > 1 and not {"annotations", "detections"}.isdisjoint(options):
         which = ", ".join(f"{source.name} {source.split}" for source in found)

@@ -12,6 +12,7 @@ import itertools
 import math
 from collections.abc import Sequence
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 
@@ -171,11 +172,12 @@ def sample_skeleton(
 
 def sample_look(rng: np.random.Generator) -> SimpleNamespace:
     """Samples build, clothes, skin and hair; the same on both sides of the body."""
-    hair = [(25, 20, 18), (70, 45, 28), (150, 110, 60), (120, 60, 30), (190, 190, 190)]
+    hair = (25, 20, 18), (70, 45, 28), (150, 110, 60), (120, 60, 30), (190, 190, 190)
+    hair = np.array(hair, np.float32)
     return SimpleNamespace(
         stout=rng.uniform(0.85, 1.25), loose=rng.uniform(0.9, 1.25),
         skin=raster.skin(rng),
-        hair=np.float32(hair[rng.integers(5)]) * np.float32(rng.uniform(0.8, 1.2)),
+        hair=hair[rng.integers(5)] * np.float32(rng.uniform(0.8, 1.2)),
         hair_line=pick(rng, (0.05, 0.17, 0.8), (0.6, 0.3, 0.1)),
         beard=rng.random() < 0.15, backpack=rng.random() < 0.15,
         style=pick(rng, ("short", "long", "bun", "cap"), (0.42, 0.26, 0.1, 0.22)),
@@ -238,7 +240,7 @@ def shapes_of(actor: Actor, number: int) -> list[raster.Limb | raster.Ball]:
     def ball(center, frame, radii, paint, owner=2 * number):
         shapes.append(raster.Ball(owner, center, frame, radii, paint))
 
-    def limb(a, b, ra, rb, first, second=None, split=2.0):
+    def limb(a, b, ra, rb, first, second: Any = None, split=2.0):
         if split < 1:
             paint = lambda t: np.where(t[:, None] < split, first, second)
         else:

@@ -10,8 +10,8 @@ at this size NumPy's call overhead dominates.
 from __future__ import annotations
 
 import colorsys
-from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple, SupportsIndex
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
@@ -63,7 +63,7 @@ class Canvas:
         """Projects the camera frame [..., 3] to the image frame [..., 2]."""
         return points[..., :2] * (self.focal / points[..., 2:]) + self.center
 
-    def draw(self, shapes: list[Limb | Ball]) -> None:
+    def draw(self, shapes: Sequence[Limb | Ball]) -> None:
         """Draws far to near, so that soft edges blend with what is behind them."""
         limbs = [shape for shape in shapes if isinstance(shape, Limb)]
         balls = [shape for shape in shapes if isinstance(shape, Ball)]
@@ -137,7 +137,7 @@ class Canvas:
         inside = 1 - (x * x + y * y) / (radius * radius)
         bulge = np.sqrt(np.maximum(inside, 0))
         depth = depth + t * deepen - bulge * (thick + t * thicken)
-        light = np.float32(self.light)
+        light = self.light.astype(np.float32)
         shade = (x * light[0] + y * light[1]) / radius - bulge * light[2]
         alpha = 0.5 * inside * radius + 0.5
         seen = which, column, row, alpha, depth, shade, t
@@ -248,7 +248,7 @@ def colour(rng: np.random.Generator, dull: float = 0.0) -> np.ndarray:
 
 def skin(rng: np.random.Generator) -> np.ndarray:
     """Samples a color of human skin."""
-    light, dark = np.float32([245, 208, 180]), np.float32([88, 56, 40])
+    light, dark = np.array([[245, 208, 180], [88, 56, 40]], np.float32)
     return light + np.float32(rng.beta(1, 1.4)) * (dark - light)
 
 
@@ -265,12 +265,14 @@ def _muted(rng: np.random.Generator) -> np.ndarray:
         return skin(rng) if kind < 0.13 else colour(rng, 0.2)
     if kind < 0.5:
         return colour(rng, 0.7)
-    scenery = np.float32(_SCENERY[rng.integers(len(_SCENERY))])
+    scenery = np.array(_SCENERY[rng.integers(len(_SCENERY))], np.float32)
     hue = scenery * rng.uniform(0.7, 1.2) + rng.normal(0, 8, 3)
     return np.minimum(np.maximum(hue, 0), 255).astype(np.float32)
 
 
-def _scatter(rng: np.random.Generator, image: Image.Image, count: int) -> None:
+def _scatter(
+    rng: np.random.Generator, image: Image.Image, count: SupportsIndex
+) -> None:
     pen, size = ImageDraw.Draw(image), image.size
     for _ in range(count):
         (a, b), middle = rng.exponential(0.13, 2) * size[1] + 1, rng.random(2) * size
@@ -294,8 +296,8 @@ def background(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
     horizon = int(h * rng.uniform(0.2, 1.1))
     coarse = np.empty((h, w, 3), np.float32)
     coarse[:horizon], coarse[horizon:] = _muted(rng), _muted(rng)
-    down = np.linspace(*rng.uniform(0.75, 1.2, 2), h, dtype=np.float32)
-    across = np.linspace(*rng.uniform(0.8, 1.15, 2), w, dtype=np.float32)
+    down = np.linspace(*rng.uniform(0.75, 1.2, 2), num=h, dtype=np.float32)
+    across = np.linspace(*rng.uniform(0.8, 1.15, 2), num=w, dtype=np.float32)
     coarse *= down[:, None, None]
     coarse *= across[:, None]
     grain = rng.standard_normal((h, w, 1), np.float32)
@@ -320,7 +322,7 @@ def clutter(rng: np.random.Generator, ray: np.ndarray, depth: float) -> list[tup
         return [(at - end, at + end, *(rng.uniform(0.03, 0.11, 2) * depth), hue)]
     leaves = rng.normal(0, 1, (rng.integers(4, 10), 3)) * (0.16, 0.08, 0.03)
     tips, green = at + depth * (leaves - (0, 0.22, 0)), rng.uniform(0.5, 1.3)
-    green = np.float32(green) * np.float32([70, 140, 55])
+    green = np.float32(green) * np.array([70, 140, 55], np.float32)
     return [(at, tip, 0.022 * depth, 0.006 * depth, green) for tip in tips]
 
 

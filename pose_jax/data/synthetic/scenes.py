@@ -163,7 +163,7 @@ def _label(canvas: raster.Canvas, actor: bodies.Actor, number: int) -> Person | 
     joints = np.stack([body.joints[name] for name in COCO.names])
     joints = joints @ actor.rotation.T + actor.position
     xy = canvas.project(joints).round(2)
-    inside = ((xy >= 0) & (xy <= limit)).all(1)
+    inside = np.all((xy >= 0) & (xy <= limit), axis=1)
     column, row = np.clip(np.rint(xy), 0, limit).astype(int).T
     covered = canvas.depth[row, column] < joints[:, 2] - _TOLERANCE * body.height
     # Behind its own head: the line to the camera meets the slightly shrunk skull.
