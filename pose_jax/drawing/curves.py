@@ -45,7 +45,13 @@ def curves(metrics_path: Path | str, out: Path | str) -> None:
             lines.setdefault(label, []).append((line["step"], value))
     columns = min(3, max(1, len(panels)))
     rows = max(1, -(-len(panels) // columns))
-    figure = Figure(figsize=(4.2 * columns, 2.8 * rows), layout="constrained")
+    width, height = 4.2 * columns, 2.8 * rows
+    figure = Figure(figsize=(width, height))
+    # Room for the largest labels; a layout that measures them takes as long as the drawing.
+    figure.subplots_adjust(
+        left=0.5 / width, right=1 - 0.1 / width, wspace=0.2,
+        bottom=0.3 / height, top=1 - 0.3 / height, hspace=0.25,
+    )  # fmt: skip
     for i, (name, lines) in enumerate(panels.items()):
         axes = figure.add_subplot(rows, columns, i + 1)
         for label, points in lines.items():
