@@ -31,6 +31,11 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
+def multiple(batch_size: int, mesh: Mesh) -> int:
+    """Returns the smallest batch size that is not below this one and fits the devices."""
+    return -(-batch_size // mesh.size) * mesh.size
+
+
 def put_batch(batch: Any, mesh: Mesh) -> Any:
     """Moves a host batch to the devices.
 
@@ -53,8 +58,8 @@ def put_batch(batch: Any, mesh: Mesh) -> Any:
             return jax.device_put(leaf, whole)
         rows = leaf.shape[0] * jax.process_count()
         if rows % mesh.size:
-            below = rows - rows % mesh.size
-            nearest = " or ".join(str(n) for n in (below, below + mesh.size) if n)
+            above = multiple(rows, mesh)
+            nearest = " or ".join(str(n) for n in (above - mesh.size, above) if n)
             raise ConfigError(
                 f"batch size {rows} is not divisible by {mesh.size} devices: set "
                 f"batch_size to {nearest}, or use fewer devices."

@@ -52,7 +52,7 @@ DATASETS: dict[str, DataSet] = {
     "lsp": lsp.DATA_SET,
     "lsp_extended": lsp.EXTENDED,
     "mpii": mpii.DATA_SET,
-    "prepared": DataSet(store.load),
+    "prepared": DataSet(store.load, file_options={"detections": "split"}),
     "tfds": DataSet(tfds.load),
 }
 
@@ -95,6 +95,50 @@ def load(source: SourceConfig) -> Table:
       InputError: the files are absent or broken.
     """
     return reader(source)()
+
+
+def moved(
+    source: SourceConfig, root: str | None = None, split: str | None = None
+) -> tuple[SourceConfig, dict[str, Any]]:
+    """Returns the source at another root or split.
+
+    Args:
+      source: the split of a config.
+      root, split: the other ones; None: as in the config.
+
+    Returns:
+      The other source, without the options that name files of the former root or split
+      (`DataSet.file_options`), and these options; those of a joined set's sources as
+      "sources.NAME.OPTION".
+    """
+    other = dataclasses.replace(
+        source,
+        root=source.root if root is None else root,
+        split=source.split if split is None else split,
+    )
+    kept, dropped = dict(source.options), {}
+    if source.name == "joined":
+        parts = {}
+        for label, part in (kept.get("sources") or {}).items():
+            own = SourceConfig(
+                part.get("name") or label,
+                str(Path(source.root) / part.get("root", "")),
+                part.get("split") or source.split,
+                part.get("options", {}),
+            )
+            own, gone = moved(
+                own,
+                str(Path(other.root) / part.get("root", "")),
+                part.get("split") or other.split,
+            )
+            parts[label] = {**part, "options": own.options}
+            dropped |= {f"sources.{label}.{name}": gone[name] for name in gone}
+        return dataclasses.replace(other, options={**kept, "sources": parts}), dropped
+    changed = {"root": other.root != source.root, "split": other != source}
+    for name, of in data_set(source.name).file_options.items():
+        if changed[of] and kept.get(name) is not None:
+            dropped[name] = kept.pop(name)
+    return dataclasses.replace(other, options=kept), dropped
 
 
 def usual_keypoints(name: str, options: Mapping[str, Any]) -> KeypointSet | None:
