@@ -5,7 +5,8 @@ fixed shapes: `valid` marks the slots in use. Candidates are processed by descen
 score, ties by the lower index; one that overlaps a better one *by more than* the
 threshold is dropped.
 
-n candidates (of none, the result is empty), k keypoints. Boxes are (x0, y0, x1, y1), points (x, y), in pixels.
+n candidates, of which there may be none; k keypoints. Boxes are (x0, y0, x1, y1), points
+(x, y), in pixels.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from pose_jax import registry
+from pose_jax import registry, writing
 from pose_jax.data import coco, flic, joined, lsp, mpii, store, synthetic, tfds
 from pose_jax.data.dataset import DataSet
 from pose_jax.data.table import Table
@@ -173,13 +173,16 @@ def prepare_source(
 
     Raises:
       ConfigError: the source is a store already, or a name is invalid.
-      InputError: the files are absent or broken, or another store is there.
+      InputError: the files are absent or broken, another store is there, or `out` cannot
+        be written.
     """
     if source.name == "prepared":
         raise ConfigError(f"{source.root} is a store already: give the original data.")
-    table = load(source)
     dataset = name or source.name
     existed = store.folder(out, dataset, source.split).exists()
+    if not existed:
+        writing.check(out)
+    table = load(source)
     about = DATASETS[dataset].about if dataset in DATASETS else None
     if dataset == "synthetic":
         about = synthetic.ABOUT

@@ -89,7 +89,6 @@ def prepare(
                 f"{table.fingerprint()}). Delete it, or give another folder."
             )
         return path
-    writing.check(path)
     if not table.images or any(isinstance(i, np.ndarray) for i in table.images):
         raise InputError(f"{table.name}: only images in files can be packed.")
     if table.truth is not None:

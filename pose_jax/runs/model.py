@@ -157,7 +157,7 @@ class LoadedRun:
             and "detections" not in options
         ):
             raise InputError(
-                f"{table.name} has no annotations, hence no boxes: give boxes of a detector "
+                f"{table.name} has no annotations, hence no boxes: give a detector's boxes "
                 "by --boxes FILE."
             )
         if self.keypoints is not None and table.keypoints != self.keypoints:

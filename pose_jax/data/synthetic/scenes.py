@@ -15,12 +15,16 @@ front, belt buckle, trouser pockets, backpack, and the direction of shoes and jo
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import io
 import itertools
 import json
 import multiprocessing
+import signal
+import threading
 import zlib
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
@@ -279,6 +283,32 @@ def _write_image(job: tuple[Path, int, list[int], dict]) -> list[dict]:
     ]
 
 
+def _write_images(jobs: list, workers: int) -> list[list[dict]]:
+    if workers == 1:
+        return [_write_image(job) for job in jobs]
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=spawn) as pool:
+        with _ignore_interrupts():
+            annotations = pool.map(_write_image, jobs, chunksize=16)
+        return list(annotations)
+
+
+@contextlib.contextmanager
+def _ignore_interrupts() -> Iterator[None]:
+    """Ignores Ctrl-C while processes are started, which inherit that.
+
+    It is sent to all processes of a terminal, but only the first one reports it.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def write_coco(
     out: Path, *, split: str, count: int, seed: int, size: tuple[int, int] = (320, 256),
     first_id: int = 1, workers: int = 1, difficulty: str = "hard",
@@ -304,12 +334,7 @@ def write_coco(
         (folder / image["file_name"], image["id"], [*stream, index], options)
         for index, image in enumerate(images)
     ]
-    if workers > 1:
-        spawn = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(workers, mp_context=spawn) as pool:
-            annotations = list(pool.map(_write_image, jobs, chunksize=16))
-    else:
-        annotations = [_write_image(job) for job in jobs]
+    annotations = _write_images(jobs, workers)
     skeleton = [(i + 1, j + 1) for i, j in COCO.skeleton]
     person = {"supercategory": "person", "id": 1, "name": "person"}
     person |= {"keypoints": COCO.names, "skeleton": skeleton}
