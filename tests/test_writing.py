@@ -66,7 +66,7 @@ def test_a_folder_that_cannot_be_written_is_refused_first(
         assert "RUN cannot be written (Permission denied): copy the run" in err
     else:
         code, err = one_line(capsys, LINES[verb])
-        reason = f"({tmp_path / 'FILE'}: Not a directory): give another --"
+        reason = f"({tmp_path / 'FILE'}: Not a directory): give "
         assert "FILE/x cannot be written " + reason in err
     assert code == 1
     assert not list(tmp_path.rglob("x"))

@@ -517,6 +517,8 @@ def train(
     run = Path(run)
     writing.check(run, "give another --run")
     s = setup(config)
+    mesh = sharding_lib.make_mesh(devices)
+    sharding_lib.check_batch(s.config.input.batch_size, mesh)
     # With several processes JAX itself handles SIGTERM, to agree on a common step.
     catch = jax.process_count() == 1
     with (

@@ -202,7 +202,12 @@ def test_another_annotation_file_can_be_given(root, run, monkeypatch, capsys):
     """The one in the config is of its own split."""
     seen = []
     monkeypatch.setattr(data_lib, "load", lambda s: seen.append(s) or make_table())
-    data = {"name": "coco", "root": "r", "split": "val", "options": {"annotations": "a"}}
+    data = {
+        "name": "coco",
+        "root": "r",
+        "split": "val",
+        "options": {"annotations": "a"},
+    }
     loaded = model_lib.load(run)
     loaded = dataclasses.replace(loaded, manifest={**loaded.manifest, "data": data})
     loaded.eval_table()
