@@ -8,9 +8,11 @@ for data. All other errors keep their traceback.
 
 from __future__ import annotations
 
+import _thread
 import argparse
 import os
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -584,6 +586,7 @@ def _run(words: Sequence[str]) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command line and returns its exit code."""
+    hook, sys.unraisablehook = sys.unraisablehook, _interrupt_again
     try:
         return _run(sys.argv[1:] if argv is None else list(argv))
     except InputError as error:
@@ -601,3 +604,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("pose-jax: interrupted", file=sys.stderr)
         return 130
+    finally:
+        sys.unraisablehook = hook
+
+
+def _interrupt_again(unraisable: Any) -> None:
+    """Repeats Ctrl-C if it came in a callback of JAX or in a destructor.
+
+    Python ignores the exceptions of these and would go on.
+    """
+    if unraisable.exc_type is KeyboardInterrupt:
+        threading.Timer(0.1, _thread.interrupt_main).start()
+    else:
+        sys.__unraisablehook__(unraisable)
