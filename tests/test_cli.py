@@ -7,6 +7,7 @@ import re
 import resource
 import subprocess
 import sys
+import time
 import types
 from pathlib import Path
 
@@ -141,6 +142,7 @@ def test_eval_and_predict_pass_on_what_is_said(stub, tmp_path):
     images = [Path("a.jpg"), Path("b.png")]
     said = {"decoders": (), "flips": (), "data": None, "boxes": "gt"}
     said |= {"split": None, "nms": None, "nms_threshold": None}
+    said |= {"annotations": None, "out": None}
     assert calls == [
         (run, {**said, "decoders": ("argmax", "dark"), "boxes": "b.json"}),
         (run, {**said, "flips": ("shift",), "nms": "oks"}),
@@ -188,6 +190,18 @@ def test_an_interruption_is_one_line_and_a_bug_keeps_its_traceback(stub, capsys)
     stub("evaluation.evaluate", evaluate_run=interrupt)
     assert cli.main(["eval", "--run", "r"]) == 130
     assert capsys.readouterr().err.count("\n") == 1
+
+    class Deaf:
+        def __del__(self):  # Where Python ignores exceptions.
+            raise KeyboardInterrupt
+
+    def go_on(*args, **kwargs):
+        Deaf()
+        time.sleep(20)
+
+    stub("evaluation.evaluate", evaluate_run=go_on)
+    assert cli.main(["eval", "--run", "r"]) == 130
+    assert capsys.readouterr().err == "pose-jax: interrupted\n"
     stub("evaluation.evaluate", evaluate_run=fail)
     with pytest.raises(ValueError, match="a bug"):
         cli.main(["eval", "--run", "r"])

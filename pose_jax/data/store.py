@@ -30,9 +30,10 @@ from typing import Any
 
 import numpy as np
 
+from pose_jax import writing
 from pose_jax.data import coco
 from pose_jax.data.table import Record, Table
-from pose_jax.errors import ConfigError, InputError, disk_full, one_line
+from pose_jax.errors import ConfigError, InputError, one_line
 from pose_jax.keypoints import KeypointSet
 
 VERSION = "1.0.0"
@@ -105,13 +106,11 @@ def prepare(
     )
     try:
         # TFDS prints about downloads.
-        with bar, contextlib.redirect_stdout(io.StringIO()):
+        with writing.naming(path), bar, contextlib.redirect_stdout(io.StringIO()):
             builder = _builder(table, Path(out), dataset, split, about, bar)
             options = {"download_config": config, "file_format": "array_record"}
             builder.download_and_prepare(**options)
     except OSError as error:
-        if disk_full(error):
-            raise
         raise InputError(
             f"{error.filename or path}: {error.strerror or one_line(error, 200)}. Nothing "
             f"was written to {path}; fix that and run the same command again."
@@ -136,7 +135,7 @@ def _builder(
         "pose_jax": VERSION,
         "split": split,
         "fingerprint": table.fingerprint(),
-        "table": {k: v for k, v in vars(table).items() if isinstance(v, str | bool)},
+        "table": {k: v for k, v in vars(table).items() if isinstance(v, str | int)},
         "keypoints": table.keypoints.to_json(),
     }
     people = {name: c for name, c in columns.items() if name not in _OF_IMAGES}
