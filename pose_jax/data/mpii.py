@@ -72,8 +72,9 @@ def load(
       of the first row that shows it. `head_sizes` come from the official file's head
       boxes, or for "valid" from a `gt_valid.mat` beside the JSON file with the same rows,
       whose joints replace those of the JSON file for the few people for whom they differ;
-      otherwise they are None, and PCKh cannot be computed. People without position and
-      scale have the box (0, 0, 0, 0): they are rows, but not used for training.
+      otherwise they are None, PCKh is not computed, and `notes` says why. People without
+      position and scale have the box (0, 0, 0, 0): they are rows, but not used for
+      training.
 
     Raises:
       ConfigError: an option has no such value.
@@ -88,11 +89,14 @@ def load(
 
     raw_xy = np.array([p["points"] for p in people], np.float64).reshape(-1, 16, 2)
     visibility = np.array([p["visibility"] for p in people], np.int32).reshape(-1, 16)
+    head_sizes, why = None, ""
     if official:
         head_sizes = np.array([p["head"] for p in people], np.float64)
-    else:
+    elif split == "valid":
         gt_valid = path.parent / "gt_valid.mat"
-        raw_xy, head_sizes = _gt_valid(gt_valid, split, raw_xy, visibility)
+        raw_xy, head_sizes, why = _gt_valid(gt_valid, raw_xy, visibility)
+    else:
+        why = f"{path.name} has no head boxes; {_OFFICIAL} has"
     sizes = [p["size"] for p in people if "size" in p]  # All rows have them, or none.
     return _matlab.people_table(
         name=f"mpii {split}",
@@ -108,6 +112,7 @@ def load(
         missing=missing,
         head_sizes=head_sizes if split != "test" else None,
         labelled=split != "test",
+        notes=(f"PCKh is not computed: {why}",) if why and split != "test" else (),
     )
 
 
@@ -285,37 +290,31 @@ def _place(
 
 
 def _gt_valid(
-    path: Path, split: str, raw_xy: np.ndarray, visibility: np.ndarray
-) -> tuple[np.ndarray, np.ndarray | None]:
+    path: Path, raw_xy: np.ndarray, visibility: np.ndarray
+) -> tuple[np.ndarray, np.ndarray | None, str]:
     """Returns joints and head sizes [n] from gt_valid.mat, if its rows are these people.
 
     Up to 1% of the rows may differ (10 of 2958 in the published files); these get the
     joints of gt_valid.mat, against which PCKh is computed. Otherwise returns the joints
-    unchanged, and None.
+    unchanged, None and the reason.
     """
-    if split != "valid" or not path.is_file():
-        return raw_xy, None
+    if not path.is_file():
+        why = f"{path}, which holds the head boxes of the split, does not exist"
+        return raw_xy, None, f"{why}; copy it there, or read the official .mat"
     read = lambda name: np.atleast_3d(_matlab.matrix(_matlab.variable(path, name)))
     boxes, truth = read("headboxes_src"), read("pos_gt_src")  # MATLAB drops a last 1.
     n = len(raw_xy)
     if boxes.shape != (2, 2, n) or truth.shape != (16, 2, n):
-        logging.warning(
-            "%s does not hold the %d people of the split: no head sizes, no PCKh.",
-            path, n,
-        )  # fmt: skip
-        return raw_xy, None
+        return raw_xy, None, f"{path} does not hold the {n} people of the split"
     truth = truth.transpose(2, 0, 1)
     away = np.abs(truth - raw_xy).max(-1)
     differs = ((visibility > 0) & ~(away <= 1.5)).any(-1)
     if differs.sum() > n // 100:
-        logging.warning(
-            "%s: the joints of %d of %d rows are not those of the split: no head sizes, "
-            "no PCKh.", path, differs.sum(), n,
-        )  # fmt: skip
-        return raw_xy, None
+        why = f"the joints of {differs.sum()} of {n} rows are not those of the split"
+        return raw_xy, None, f"{path}: {why}"
     scored = differs[:, None] & (visibility > 0) & np.isfinite(truth).all(-1)
     raw_xy = np.where(scored[..., None], truth, raw_xy)
-    return raw_xy, HEAD_SHARE * np.hypot(*(boxes[1] - boxes[0]))
+    return raw_xy, HEAD_SHARE * np.hypot(*(boxes[1] - boxes[0])), ""
 
 
 def _numbers(

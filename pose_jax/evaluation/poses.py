@@ -358,8 +358,9 @@ def notes(
     metrics: Mapping[str, float],
     results: Sequence[Mapping[str, Any]] | None = None,
 ) -> list[str]:
-    """Explains special values: why AP is missing, -1 or 0; unusual torsos and sticks."""
-    found, ap = [], full_name("AP", table)
+    """Explains special values: remarks of the table; why AP is missing, -1 or 0; unusual
+    torsos and sticks."""
+    found, ap = table.remarks(), full_name("AP", table)
     if ap not in metrics:
         found.append(
             f"AP not computed: keypoint set {table.keypoints.name!r} has no sigmas, which "

@@ -11,9 +11,11 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import gzip
 import io
 import json
 import math
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -293,10 +295,11 @@ def _load(content: Any, what: str) -> Any:
     if not isinstance(content, str | Path):
         return content
     try:
-        return json.loads(Path(content).read_text())
+        data = Path(content).read_bytes()  # json.loads takes its byte order mark.
+        return json.loads(gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data)
     except OSError as error:
-        reason = f"cannot be read: {error.strerror}"
-    except ValueError as error:
+        reason = f"cannot be read: {error.strerror or error}"
+    except (ValueError, EOFError, zlib.error) as error:
         reason = f"are not JSON: {error}"
     raise InputError(f"{content}: {what} {reason}.")
 
