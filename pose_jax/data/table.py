@@ -156,8 +156,8 @@ class Table:
             left_out = "are left out of training and prediction, and " * (truth is self)
             found.append(
                 f"{out} of {labelled.sum()} labeled people {left_out}count as missed in "
-                f"AP: {no_box} have an empty box, {out - no_box} an area of 0 (`pose-jax data "
-                "check` names them)"
+                f"AP: {no_box} have an empty box, {out - no_box} an area of 0 (`pose-jax "
+                "data check` names them)"
             )
         return found
 

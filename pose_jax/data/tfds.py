@@ -154,18 +154,20 @@ def _image(store: Store, index: int, k: int, person: int | None) -> dict[str, An
     kept = np.ones(len(boxes), bool)
     if person is not None:
         kept = np.asarray(objects["label"]) == person
-    if not np.isin(triples[..., 2], (0, 1, 2)).all() or (boxes[kept] > 1).any():
+    finite = np.isfinite(triples[..., :2]).all(-1) | (triples[..., 2] == 0)
+    known = np.isin(triples[..., 2], (0, 1, 2)) & finite
+    if not known.all() or (boxes[kept] > 1).any():
         raise InputError(
-            f"{store}: record {index}: visibility must be 0, 1 or 2, and bbox within "
-            "0 and 1."
+            f"{store}: record {index}: visibility must be 0, 1 or 2, labeled keypoints "
+            "finite, and bbox within 0 and 1."
         )
     boxes = boxes[:, [1, 0, 3, 2]] * np.tile(size, 2)
     areas = objects.get("area", (boxes[:, 2:] - boxes[:, :2]).prod(-1))
     people = {
         "ids": np.asarray(objects.get("id", np.zeros(len(boxes))), np.int64),
         "boxes_xyxy": boxes,
-        # What stands beside visibility 0 may be anything.
-        "points_xy": np.where(triples[..., 2:] > 0, triples[..., :2], 0),
+        # Beside visibility 0 may be anything, NaN too.
+        "points_xy": np.where(np.isfinite(triples[..., :2]), triples[..., :2], 0),
         "visibility": triples[..., 2].astype(np.int32),
         "areas": np.asarray(areas, np.float64),
         "crowd": np.asarray(objects.get("is_crowd", np.zeros(len(boxes))), bool),

@@ -10,7 +10,10 @@ import scipy.io
 
 from pose_jax import keypoints
 from pose_jax.data import DATASETS, mpii
+from pose_jax.data.check import run as check
 from pose_jax.errors import InputError
+from pose_jax.evaluation import poses as measure
+from tests import made_up
 from tests.data import writers
 from tests.data.writers import EMPTY, MPII_OFFICIAL, structs
 
@@ -195,7 +198,9 @@ def test_head_sizes_come_from_the_rows_of_gt_valid(common):
     np.testing.assert_allclose(read.head_sizes, [0, 0.6 * 10, 0.6 * 15])
     assert read.ids.tolist() == [1, 3, 4]
     save(common, people[:1], "train")
-    assert mpii.load(common, "train", missing="skip").head_sizes is None
+    train = mpii.load(common, "train", missing="skip")
+    assert train.head_sizes is None and "train.json has no head" in train.notes[0]
+    assert not read.notes
 
 
 def test_the_few_people_in_whom_gt_valid_differs_have_its_joints(common):
@@ -223,13 +228,20 @@ def test_one_person_alone_has_head_sizes_though_matlab_drops_the_axis(common):
     np.testing.assert_allclose(mpii.load(common, "valid").head_sizes, [3])
 
 
-@pytest.mark.parametrize("change", ["fewer", "other order", "no numbers"])
-def test_head_sizes_of_other_people_are_not_taken(common, change):
+@pytest.mark.parametrize("change", ["fewer", "other order", "no numbers", "absent"])
+def test_head_sizes_of_other_people_are_not_taken_and_it_is_said(common, change):
     truth = gt_valid(rows(2) if change == "fewer" else rows()[::-1])
     if change == "no numbers":
         truth["headboxes_src"] = np.full((2, 2, 4), "x")
-    scipy.io.savemat(common / "annot" / "gt_valid.mat", truth)
-    assert mpii.load(common, "valid").head_sizes is None
+    if change != "absent":
+        scipy.io.savemat(common / "annot" / "gt_valid.mat", truth)
+    read = mpii.load(common, "valid")
+    assert read.head_sizes is None
+    (note,) = read.notes
+    assert note.startswith("PCKh is not computed") and "gt_valid.mat" in note
+    assert note in measure.notes(read, made_up.make_poses(read), {})
+    (source,) = check.sources(common, split="valid")
+    assert note in check.check(source).notes
 
 
 def test_one_json_of_both_splits_is_parted_and_may_be_packed(tmp_path):
