@@ -10,7 +10,7 @@ Nothing is filtered: people without keypoints and crowd regions are rows too
 anything, NaN or null too. `Table.notes` says what the file does not: areas (the boxes' are
 used), names of keypoints (those of the set), integer ids of images (numbers).
 
-A file without a section `annotations` is a test set: images without people.
+A file without annotations is a test set: images without labels.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def load(
             f"No images of {split}: none of {', '.join(map(str, folders))} is a folder. "
             "Unpack the images there, or give the folder that holds them as root."
         )
-    labelled, notes, category_id = "annotations" in data, [], 1
+    labelled, notes, category_id = bool(data.get("annotations")), [], 1
     if labelled or "categories" in data or category is not None:
         chosen = find_category(data, path, category)
         _check_names(chosen, keypoints, path)

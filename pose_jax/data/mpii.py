@@ -3,10 +3,10 @@
   mpii_human_pose_v1_u12_1.mat   the official file: all people with joints, all images
   train.json, valid.json, ...    rows of {image, center, scale, joints, joints_vis}; the
                                  common 22246 and 2958 people
-  mpii_annotations.json(.gz)     rows with joint_self, objpos, scale_provided and
+  mpii_annotations.json          rows with joint_self, objpos, scale_provided and
                                  isValidation; the same people
 
-All three are 1-based: every coordinate here is one less. Visibility: the official file
+The jsons may be gzipped. All three are 1-based: every coordinate here is one less. Visibility: the official file
 and `joint_self` distinguish hidden joints (1); `joints_vis` is 1 for every labeled joint,
 which becomes 2.
 
@@ -33,14 +33,15 @@ from pose_jax.errors import InputError
 from pose_jax.keypoints import MPII
 
 _OFFICIAL = "mpii_human_pose_v1_u12_1.mat"
-_BOTH = ("mpii_annotations.json", "mpii_annotations.json.gz")
+_VALID = "valid_images.txt"
+_BOTH = "mpii_annotations.json"
 _FILES = {
-    "train": ("train.json", *_BOTH, _OFFICIAL),
-    "valid": ("valid.json", *_BOTH, _OFFICIAL),
-    "all": ("trainval.json", *_BOTH, _OFFICIAL),
+    "train": ("train.json", _BOTH, _OFFICIAL),
+    "valid": ("valid.json", _BOTH, _OFFICIAL),
+    "all": ("trainval.json", _BOTH, _OFFICIAL),
     "test": ("test.json", _OFFICIAL),
 }
-"""Files to search for a split, in this order."""
+"""Files to search for a split, in this order; a json may have the suffix .gz."""
 
 HEAD_SHARE = 0.6
 """PCKh's head size is this fraction of the diagonal of the head box."""
@@ -124,8 +125,9 @@ def _folders(root: Path) -> tuple[Path, ...]:
 def _find(root: Path, split: str) -> Path:
     for name in _FILES[split]:
         for folder in _folders(root):
-            if (folder / name).is_file():
-                return folder / name
+            for suffix in ("", ".gz") if name.endswith(".json") else ("",):
+                if (folder / f"{name}{suffix}").is_file():
+                    return folder / f"{name}{suffix}"
     raise InputError(
         f"No annotations of mpii {split} in {root} or {root / 'annot'}: none of "
         f"{', '.join(_FILES[split])}. `annotations=` names another file."
@@ -151,12 +153,13 @@ def _official(path: Path, split: str) -> list[dict[str, Any]]:
             "they must be equally many. Fetch the file again."
         )
     valid = _valid_names(path, split)
-    people, number, bare = [], 0, 0
+    people, number, bare, seen = [], 0, 0, set()
     for i, (image, train) in enumerate(zip(images, trains, strict=True), 1):
         where = f"{path}: annolist({i})"
         inner = _matlab.structs(_matlab.field(image, "image"))
         name = _matlab.field(inner[0], "name") if inner else None
         name = _matlab.text(name, f"{where}.image.name")
+        seen.add(name)
         part = "test" if train != 1 else "valid" if name in valid else "train"
         wanted = split == part or (split == "all" and part != "test")
         for j, rect in enumerate(_matlab.structs(_matlab.field(image, "annorect")), 1):
@@ -168,6 +171,11 @@ def _official(path: Path, split: str) -> list[dict[str, Any]]:
                 people.append(person | {"file": name, "id": number})
             else:
                 bare += 1
+    if strange := sorted(valid - seen):
+        raise InputError(
+            f"{path.parent / _VALID}: {len(strange)} of {len(valid)} names are not in {path} "
+            f"(first: {strange[0]}). Write them as there, such as {min(seen)}."
+        )
     if bare:
         logging.warning(
             "%s: %d people of %s have neither joints nor a position; they are left out.",
@@ -180,9 +188,9 @@ def _valid_names(path: Path, split: str) -> set[str]:
     """Reads the image names of the validation split, if the split needs them."""
     if split in ("all", "test"):
         return set()
-    names = path.parent / "valid_images.txt"
+    names = path.parent / _VALID
     try:
-        return set(names.read_text().split())
+        return set(names.read_text(encoding="utf-8-sig").split())
     except FileNotFoundError:
         raise InputError(
             f"{path} does not say which images are for validation, and {names} does not "
@@ -246,8 +254,8 @@ def _common_person(row: Mapping[str, Any], where: str, split: str) -> dict[str, 
     points, visibility = np.zeros((16, 2)), np.zeros(16, np.int32)
     place = _place(row, "center", "scale", where)
     if split != "test":
-        points = _numbers(row, "joints", (16, 2), where)
         flags = _numbers(row, "joints_vis", (16,), where)
+        points = _numbers(row, "joints", (16, 2), where, unused=flags == 0)
         visibility = np.where((flags != 0) & (points > 0).any(-1), 2, 0)
     elif None in place.values():  # A row without labels needs a box.
         raise InputError(f"{where}: center and scale are unknown. Leave the row out.")
@@ -318,15 +326,21 @@ def _gt_valid(
 
 
 def _numbers(
-    row: Mapping[str, Any], name: str, shape: Sequence[int], where: str
+    row: Mapping[str, Any],
+    name: str,
+    shape: Sequence[int],
+    where: str,
+    unused: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Returns a required field of finite numbers."""
+    """Returns a required field of finite numbers; 0 in place of others where `unused`."""
     if name not in row:
         raise _files.broken(f"{where}: {name} is missing")
     try:
         value = np.array(row[name], np.float64)
     except (TypeError, ValueError, OverflowError):
         value = np.array(np.nan)
+    if unused is not None and value.shape == tuple(shape):
+        value[unused] = np.nan_to_num(value[unused], nan=0, posinf=0, neginf=0)
     if value.shape != tuple(shape) or not np.isfinite(value).all():
         what = " x ".join(map(str, shape)) + " finite numbers" if shape else "a number"
         raise _files.broken(f"{where}: {name} must be {what}")
@@ -344,19 +358,20 @@ def _splits(root: Path) -> list[str]:
     """Returns the splits whose annotations are in a folder."""
     held = {name for folder in _folders(root) for name in _names(folder)}
     splits = ["train", "valid"]
-    if held & set(_BOTH):
+    if _BOTH in held:
         return splits
     return [split for split in splits if f"{split}.json" in held] or ["all"]
 
 
 def _names(folder: Path) -> set[str]:
-    return {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    paths = folder.iterdir() if folder.is_dir() else ()
+    return {path.name.removesuffix(".gz") for path in paths}
 
 
 def _is_mpii(root: Path) -> bool:
     if (root / "annot").is_dir() or any(root.glob("mpii_human_pose*.mat")):
         return True
-    return any({*_BOTH, _OFFICIAL} & _names(folder) for folder in _folders(root))
+    return any({_BOTH, _OFFICIAL} & _names(folder) for folder in _folders(root))
 
 
 DATA_SET = DataSet(

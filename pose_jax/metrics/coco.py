@@ -439,6 +439,15 @@ def why_no_ap(ground_truth: GroundTruth, results: Results) -> list[str]:
             f"annotation {example}), for which OKS is 0 unless points are exact: set the "
             "segment's area, or about half of the box's."
         )
+    boxes = [np.prod(np.asarray(people[i]["bbox"], np.float64)[2:]) for i in counted]
+    areas = np.array([people[i]["area"] for i in counted])
+    tiny = (areas > 0) & (areas < 0.01 * np.array(boxes))
+    if tiny.mean() > 0.5:
+        reasons.append(
+            f"the area of {tiny.sum()} of {len(counted)} labeled people is less than 1/100 "
+            f"of their box (median {np.median(areas):.3g}), for which OKS is about 0 a "
+            "pixel from the label: set the segment's area, or about half of the box's."
+        )
     met, none = _met(
         detections, [people[i] for i in counted], "results", "labeled people"
     )

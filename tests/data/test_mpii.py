@@ -118,7 +118,14 @@ def test_official_people_are_read_whatever_is_empty(official):
 def test_official_splits_need_a_list_of_names_but_for_the_test(official):
     train, valid = mpii.load(official, "train"), mpii.load(official, "valid")
     assert valid.ids.tolist() == [6] and train.ids.tolist() == [1, 2, 4, 5, 9]
-    (official / "annot" / "valid_images.txt").unlink()
+    names = official / "annot" / "valid_images.txt"
+    names.write_text("\ufeff" + names.read_text())
+    assert mpii.load(official, "valid").ids.tolist() == [6]
+    names.write_text(names.read_text() + "images/other.jpg")
+    said = r"valid_images\.txt: 1 of \d names are not in .*first: images/other\.jpg"
+    with pytest.raises(InputError, match=said):
+        mpii.load(official, "valid")
+    names.unlink()
     for split in ("train", "valid"):
         with pytest.raises(InputError, match=r"valid_images\.txt does not exist"):
             mpii.load(official, split)
@@ -160,6 +167,24 @@ def gt_valid(people):
 def common(tmp_path):
     writers.mpii(tmp_path, PEOPLE)
     return tmp_path
+
+
+def test_joints_that_are_not_labelled_may_be_anything(common):
+    people = rows()
+    usual = mpii.load(common, "valid")
+    people[1]["joints_vis"][3:5] = [0, 0]
+    people[1]["joints"][3:5] = [[None, float("nan")], [7, float("inf")]]
+    save(common, people)
+    path = common / "annot" / "valid.json"
+    read = mpii.load(common, "valid")
+    assert read.visibility[1].tolist() == [
+        0 if i in (3, 4) else v for i, v in enumerate(usual.visibility[1])
+    ]
+    assert np.isfinite(read.points_xy).all()
+    path.with_name("valid.json.gz").write_bytes(gzip.compress(path.read_bytes()))
+    path.unlink()
+    assert mpii.load(common, "valid").fingerprint() == read.fingerprint()
+    assert [it.split for it in check.sources(common)] == ["valid"]
 
 
 def test_joints_at_nothing_are_not_labelled_whatever_their_flag(common):

@@ -37,8 +37,8 @@ KINDS: dict[str, Kind] = {
         "are a list of boxes"),
     "section-missing": error("a section is absent or not a list", _FIX),
     "images-empty": error("the list of images is empty", _EXPORT),
-    "annotations-empty": error("the list of annotations is empty: there is nobody to train "
-        "on, and AP is -1", f"{_EXPORT}; a test set has no annotations section at all"),
+    "annotations-empty": error("there are no annotations: no one to train on, and no AP",
+        f"{_EXPORT}; a test set has no annotations section at all"),
     "annotations-absent": warning("there is no annotations section: read as a test set, "
         "images without labels", "nothing, if it is one"),
     "field-missing": error("a required field is absent", _FIX),

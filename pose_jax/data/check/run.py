@@ -244,6 +244,8 @@ def _check_table(source: data_lib.SourceConfig, depth: images_lib.Depth) -> Repo
     notes += table.notes
     people = _people_of(table if table.truth is None else table.truth)
     people_lib.check_set(file, table.keypoints)
+    if table.labelled and not len(table):
+        file.add("annotations-empty", f"{len(table.images)} images")
     if table.labelled or table.truth is not None:
         people_lib.check_people(people, file)
     files = [

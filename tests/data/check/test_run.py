@@ -758,6 +758,14 @@ def test_a_reader_of_your_own_is_checked_and_its_crashes_are_yours(
                 check.check(source)
 
 
+def test_another_format_without_people_is_not_clean(tmp_path):
+    writers.mpii(tmp_path, writers.people(keypoints.MPII, flags=(0, 2)))
+    for path in tmp_path.rglob("*.json"):
+        path.write_text("[]")
+    found, report = findings(*check.sources(tmp_path))
+    assert list(found) == ["annotations-empty"] and report.exit_code == 1
+
+
 def test_people_with_too_few_joints_for_a_box_are_told(tmp_path):
     joints = write_lsp(tmp_path).transpose(1, 0, 2)  # LSP-extended's axes.
     joints[:, 2] = 1
