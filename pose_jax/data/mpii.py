@@ -6,9 +6,9 @@
   mpii_annotations.json          rows with joint_self, objpos, scale_provided and
                                  isValidation; the same people
 
-The jsons may be gzipped. All three are 1-based: every coordinate here is one less. Visibility: the official file
-and `joint_self` distinguish hidden joints (1); `joints_vis` is 1 for every labeled joint,
-which becomes 2.
+The jsons may be gzipped. All three are 1-based: every coordinate here is one less.
+Visibility: the official file and `joint_self` distinguish hidden joints (1); `joints_vis`
+is 1 for every labeled joint, which becomes 2.
 
 A person's box is the square of side 200 * scale about (center_x, center_y + 15 * scale).
 With the usual padding of 1.25, this is the crop used for published MPII results. `center`
@@ -173,8 +173,8 @@ def _official(path: Path, split: str) -> list[dict[str, Any]]:
                 bare += 1
     if strange := sorted(valid - seen):
         raise InputError(
-            f"{path.parent / _VALID}: {len(strange)} of {len(valid)} names are not in {path} "
-            f"(first: {strange[0]}). Write them as there, such as {min(seen)}."
+            f"{path.parent / _VALID}: {len(strange)} of {len(valid)} names are not in "
+            f"{path} (first: {strange[0]}). Write them as there, such as {min(seen)}."
         )
     if bare:
         logging.warning(
