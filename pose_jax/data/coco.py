@@ -255,11 +255,13 @@ def with_detections(
     """
     ids = ids or ImageIds(table.image_ids.tolist(), _file_names(table))
     place = {number: i for i, number in enumerate(table.image_ids.tolist())}
-    people, scores, unlisted, empty = [], [], 0, 0
+    people, scores, unlisted, empty, others = [], [], 0, 0, set()
     k = len(table.keypoints)
     for i, row in enumerate(read_json(path, list, "name another")):
         where = f"{path}: detection {i}"
-        if _field(row, "category_id", int, where) != table.category_id:
+        category = _field(row, "category_id", int, where)
+        if category != table.category_id:
+            others.add(category)
             continue
         image_id = ids(_image_id(row, "image_id", where))
         if image_id not in place:
@@ -278,13 +280,19 @@ def with_detections(
             "%s: left out %d boxes of images that %s does not list, %d empty boxes.",
             path, unlisted, table.name, empty,
         )  # fmt: skip
+    if not people:
+        why = f", but of {', '.join(map(str, sorted(others)[:5]))}" if others else ""
+        logging.warning(
+            "%s: no boxes of people (category_id %d%s) in the images of %s.",
+            path, table.category_id, why, table.name,
+        )  # fmt: skip
     return dataclasses.replace(
         table,
         box_scores=np.array(scores, np.float64),
         box_source="detections",
         labelled=False,
         head_sizes=None,
-        truth=table if table.labelled else None,
+        truth=table.ground_truth,
         **_columns(people, k),
     )
 

@@ -358,9 +358,8 @@ def notes(
     metrics: Mapping[str, float],
     results: Sequence[Mapping[str, Any]] | None = None,
 ) -> list[str]:
-    """Explains special values: remarks of the table; why AP is missing, -1 or 0; unusual
-    torsos and sticks."""
-    found, ap = table.remarks(), full_name("AP", table)
+    """Explains special values: why AP is missing, -1 or 0; unusual torsos and sticks."""
+    found, ap = [], full_name("AP", table)
     if ap not in metrics:
         found.append(
             f"AP not computed: keypoint set {table.keypoints.name!r} has no sigmas, which "
@@ -376,7 +375,7 @@ def notes(
         full = full_name(name, table)
         if metrics.get(full, 0) > 0:
             found.append(f"{full} is {metrics[full]:g}: {FORMULAS[name]}")
-    return found
+    return table.remarks() + found
 
 
 def folder(table: Table, decoder: str) -> str:
