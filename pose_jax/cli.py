@@ -166,6 +166,7 @@ def _data_check(parser: _Parser) -> Run:
     parser.option("--split", "split to check, e.g. val2017 (default: all splits)")
     parser.option("--format", "data set format (default: inferred from files in ROOT)")
     parser.option("--keypoints", "name of the keypoint set of a COCO annotation file")
+    parser.option("--category", "name or id of the category of people in that file")
     parser.option("--annotations", "annotation file", Path)
     parser.option("--detections", "COCO detections JSON file", Path)
     parser.option(
@@ -176,7 +177,8 @@ def _data_check(parser: _Parser) -> Run:
     )
 
     def run(args: argparse.Namespace) -> int:
-        options = _given(args, "split", "format", "annotations", "detections")
+        names = "split", "format", "annotations", "detections", "category"
+        options = _given(args, *names)
         options["keypoint_set"] = args.keypoints
         if (args.config is None) == (args.root is None):
             raise ConfigError("give either ROOT or --config.")

@@ -158,7 +158,7 @@ def _data(roots: Sequence[Path]) -> Iterator[Line]:
     for root, asked in folders:
         if not root.is_dir():
             yield Line("missing", f"data {root}: no such folder", "check the path")
-        elif files := sorted(root.glob("annotations/person_keypoints_*.json")):
+        elif files := sorted(root.glob("annotations/person_keypoints_*.json*")):
             yield from _coco_lines(root, files)
         elif asked:
             yield Line(
@@ -174,7 +174,7 @@ def _data(roots: Sequence[Path]) -> Iterator[Line]:
 
 def _coco_lines(root: Path, files: Sequence[Path]) -> Iterator[Line]:
     for file in files:
-        split = file.stem.removeprefix("person_keypoints_")
+        split = file.name.removeprefix("person_keypoints_").partition(".json")[0]
         what, images = f"data {root}: COCO {split}", root / split
         if images.is_dir():
             count = sum(1 for _ in images.iterdir())

@@ -16,6 +16,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from absl import logging
+
 from pose_jax import registry, writing
 from pose_jax.data import coco, flic, joined, lsp, mpii, store, synthetic, tfds
 from pose_jax.data.dataset import DataSet
@@ -42,7 +44,7 @@ class SourceConfig:
 
 
 def _load_source(**source: Any) -> Table:
-    return load(SourceConfig(**source))
+    return reader(SourceConfig(**source))()
 
 
 DATASETS: dict[str, DataSet] = {
@@ -88,13 +90,16 @@ def reader(source: SourceConfig) -> Callable[[], Table]:
 
 
 def load(source: SourceConfig) -> Table:
-    """Reads the split of a config.
+    """Reads the split of a config, and logs what users should know of it.
 
     Raises:
       ConfigError: as of `reader`.
       InputError: the files are absent or broken.
     """
-    return reader(source)()
+    table = reader(source)()
+    for remark in table.remarks():
+        logging.warning("%s: %s.", table.name, remark)
+    return table
 
 
 def moved(

@@ -156,6 +156,7 @@ def people_table(
     head_sizes: np.ndarray | None = None,
     labelled: bool = True,
     centric: str = "",
+    notes: tuple[str, ...] = (),
 ) -> Table:
     """Builds a Table of the people whose images exist; the others are reported.
 
@@ -209,5 +210,6 @@ def people_table(
         box_source=box_source,
         labelled=labelled,
         centric=centric,
+        notes=notes,
         head_sizes=None if head_sizes is None else head_sizes[rows],
     )

@@ -6,22 +6,28 @@ are read the same way: pass the keypoint set, and the JSON file if it has anothe
 
 Points keep the files' 0-based pixel coordinates; boxes become (x, y, x + w, y + h).
 Nothing is filtered: people without keypoints and crowd regions are rows too
-(`Table.labelled_rows` selects those for training).
+(`Table.labelled_rows` selects those for training). Coordinates of visibility 0 may be
+anything, NaN or null too. `Table.notes` says what the file does not: areas (the boxes' are
+used), names of keypoints (those of the set), integer ids of images (numbers).
+
+A file without annotations is a test set: images without labels.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import re
 import sys
-from collections.abc import Container, Mapping
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from absl import logging
 
 from pose_jax.data._files import broken, present, read_json
 from pose_jax.data.dataset import DataSet
+from pose_jax.data.ids import ImageIds
 from pose_jax.data.table import Table
 from pose_jax.errors import ConfigError, InputError
 from pose_jax.keypoints import COCO, SETS, KeypointSet
@@ -34,6 +40,7 @@ def load(
     annotations: str | Path | None = None,
     detections: str | Path | None = None,
     keypoints: KeypointSet | str = COCO,
+    category: int | str | None = None,
     missing: Literal["error", "skip"] = "error",
 ) -> Table:
     """Reads one split.
@@ -43,11 +50,14 @@ def load(
     Args:
       root: the folder that holds the images' folder and `annotations/`.
       split: name of the images' folder, "train2017" or "val2017".
-      annotations: the JSON file, if not `annotations/person_keypoints_<split>.json`.
+      annotations: the JSON file, or a .gz of it, if it is none of `annotation_files`.
       detections: a COCO results file of boxes (`image_id`, `category_id`, `bbox`,
         `score`). Its person boxes replace the people of the annotation file, without
-        keypoints; `box_source` is then "detections", `truth` the annotated people.
+        keypoints; `box_source` is then "detections", `truth` the annotated people. Images
+        may be named by the stems of their files, too.
       keypoints: the keypoint set of the file, or the name of one in `keypoints.SETS`.
+      category: name or id of the category of people; None: "person" among those with
+        keypoints, or the only one.
       missing: what to do about missing images: "error" raises; "skip" leaves them and
         their people out and logs their number.
 
@@ -62,52 +72,63 @@ def load(
     folder = next(filter(Path.is_dir, folders), None)
     if folder is None:
         raise InputError(
-            f"No images of {split}: neither {folders[0]} nor {folders[1]} is a folder. "
+            f"No images of {split}: none of {', '.join(map(str, folders))} is a folder. "
             "Unpack the images there, or give the folder that holds them as root."
         )
+    labelled, notes, category_id = bool(data.get("annotations")), [], 1
+    if labelled or "categories" in data or category is not None:
+        chosen = find_category(data, path, category)
+        _check_names(chosen, keypoints, path)
+        category_id = chosen.id
+        if labelled and chosen.names is None:
+            notes.append(
+                f"category {chosen} names no keypoints: those of set {keypoints.name} are "
+                "assumed, in its order"
+            )
 
-    # Test sets name images only, and the keypoints of their category neither.
-    labelled = bool(data.get("annotations"))
-    category, names = _person_category(data, path, required=labelled)
-    if names and tuple(names) != keypoints.names:
-        raise InputError(
-            f"{path}: category {category} has {len(names)} keypoints "
-            f"({', '.join(names)}); keypoint set {keypoints.name} has {len(keypoints)} "
-            f"({', '.join(keypoints.names)}). Pass the set that the file follows."
-        )
-
-    images = _images(data, path)
-    there = present(path, folder, [i["file_name"] for i in images], missing)
-    lost = {image["id"] for image, kept in zip(images, there, strict=True) if not kept}
-    images = [image for image in images if image["id"] not in lost]
-    number = {image["id"]: i for i, image in enumerate(images)}
-    people = []
-    annotated = _field(data, "annotations", list, path) if labelled else []
-    for i, person in enumerate(annotated):
-        where = f"{path}: annotation {_name(person, i)}"
-        if _field(person, "category_id", int, where) != category:
-            continue
-        image_id = _field(person, "image_id", int, where)
-        if image_id in number:
-            people.append(_person(person, number[image_id], len(keypoints), where))
-        elif image_id not in lost:
-            raise broken(f"{where}: image_id {image_id} is not among the images")
-
+    images, ids = _images(data, path)
+    if ids.are_text:
+        notes.append(TEXT_IDS)
+    names = [image["file_name"] for image in images]
+    there = present(path, folder, names, missing)
+    lost = {n for n, kept in zip(ids.numbers, there, strict=True) if not kept}
+    images = [image for image, kept in zip(images, there, strict=True) if kept]
+    numbers = [n for n in ids.numbers if n not in lost]
+    people, without_area = _people(
+        data, path, category_id, ids, numbers, lost, keypoints
+    )
+    if without_area:
+        notes.append(no_area(without_area, path))
     sizes = [(image["width"], image["height"]) for image in images]
     table = Table(
         name=f"coco {split}",
         keypoints=keypoints,
         images=tuple(folder / image["file_name"] for image in images),
-        image_ids=np.array([image["id"] for image in images], np.int64),
+        image_ids=np.array(numbers, np.int64),
         image_sizes=np.array(sizes, np.int32).reshape(-1, 2),
         box_scores=np.ones(len(people)),
         labelled=labelled,
-        category_id=category,
+        category_id=category_id,
+        notes=tuple(notes),
         **_columns(people, len(keypoints)),
     )
     if detections is not None:
-        table = with_detections(table, Path(detections), lost)
+        table = with_detections(table, Path(detections), ids, lost)
     return table
+
+
+def no_area(count: int, path: Path) -> str:
+    """Returns a note for `Table.notes` about people without an area."""
+    return (
+        f"{count} people have no area in {path.name}: that of the box is used, about twice "
+        "the segment's, so that OKS is higher"
+    )
+
+
+TEXT_IDS = (
+    "ids of images are text: in results, images have the number that it spells, or, if "
+    "some do not, 1, 2, ... in the file's order"
+)
 
 
 def keypoint_set(keypoints: KeypointSet | str) -> KeypointSet:
@@ -140,42 +161,102 @@ def _columns(people: list[dict[str, Any]], k: int) -> dict[str, Any]:
     }
 
 
+def _people(
+    data: Mapping[str, Any],
+    path: Path,
+    category: int,
+    ids: ImageIds,
+    numbers: Sequence[int],
+    lost: Container[int],
+    keypoints: KeypointSet,
+) -> tuple[list[dict[str, Any]], int]:
+    """Returns the checked annotations of a category, and how many have no area.
+
+    Args:
+      numbers: the numbers of the images of the table.
+      lost: those of listed images that are left out.
+    """
+    place = {number: i for i, number in enumerate(numbers)}
+    people, no_area = [], 0
+    rows = _field(data, "annotations", list, path) if "annotations" in data else ()
+    for i, person in enumerate(rows):
+        where = f"{path}: annotation {_name(person, i)}"
+        if _field(person, "category_id", int, where) != category:
+            continue
+        number = ids(_image_id(person, "image_id", where))
+        if number in place:
+            people.append(_person(person, place[number], len(keypoints), where))
+            no_area += person.get("area") is None
+        elif number is None or number not in lost:
+            raise broken(
+                f"{where}: image_id {_short(person['image_id'])} is not among the images"
+            )
+    return people, no_area
+
+
 def _person(
     person: Mapping[str, Any], image: int, k: int, where: str
 ) -> dict[str, Any]:
     """Checks an annotation. People without keypoints get k unlabeled ones."""
-    triples = person.get("keypoints")
-    if triples is None:
-        triples = [0] * (3 * k)
-    elif not _finite(triples, 3 * k):
+    given = person.get("keypoints")
+    triples = [0] * (3 * k) if given in (None, []) else without_holes(given)
+    if not _finite(triples, 3 * k):
         raise broken(
             f"{where}: keypoints must be {3 * k} finite numbers (x, y, visibility for "
-            f"each of {k}); got {_short(triples)}"
+            f"each of {k}; where visibility is 0, x and y may be NaN or null); got "
+            f"{_short(given)}"
         )
-    elif not set(triples[2::3]) <= {0, 1, 2}:
+    if not set(triples[2::3]) <= {0, 1, 2}:
         raise broken(f"{where}: keypoints: visibility must be 0, 1 or 2")
     crowd = person.get("iscrowd", 0)
     if crowd not in (0, 1):
         raise broken(f"{where}: iscrowd must be 0 or 1; got {_short(crowd)}")
+    box = _box(person, where)
+    has_area = person.get("area") is not None
     return {
         "image": image,
         "id": _field(person, "id", int, where),
-        "bbox": _box(person, where),
+        "bbox": box,
         "keypoints": triples,
-        "area": _number(person, "area", where),
+        "area": _number(person, "area", where) if has_area else max(box[2] * box[3], 0),
         "crowd": bool(crowd),
     }
 
 
-def with_detections(table: Table, path: Path, lost: Container[int] = ()) -> Table:
+def without_holes(triples: Any) -> Any:
+    """Returns keypoints with 0 for unusable coordinates where visibility is 0.
+
+    Values of any other kind are returned as they are.
+    """
+    if not isinstance(triples, list) or len(triples) % 3:
+        return triples
+    if _finite(triples, len(triples)):
+        return triples
+    filled = list(triples)
+    for i in range(0, len(filled), 3):
+        v = filled[i + 2]
+        if isinstance(v, int | float) and v == 0:
+            pair = filled[i : i + 2]
+            filled[i : i + 2] = [value if _finite([value], 1) else 0 for value in pair]
+    return filled
+
+
+def with_detections(
+    table: Table,
+    path: Path,
+    ids: ImageIds | None = None,
+    lost: Container[int] = (),
+) -> Table:
     """Replaces the people of a Table by detected boxes, see `load`.
 
     Args:
-      table: the annotated people; or none, with the images only.
+      table: the annotated people, or images without any.
       path: the COCO results file; the people in it have `table.category_id`.
-      lost: ids of images that are left out of the table.
+      ids: the images of the annotation file; None: those of the table, by its ids.
+      lost: numbers of images that are left out of the table.
     """
-    number = {image_id: i for i, image_id in enumerate(table.image_ids.tolist())}
+    ids = ids or ImageIds(table.image_ids.tolist(), _file_names(table))
+    place = {number: i for i, number in enumerate(table.image_ids.tolist())}
     people, scores, unlisted, empty, others = [], [], 0, 0, set()
     k = len(table.keypoints)
     for i, row in enumerate(read_json(path, list, "name another")):
@@ -184,16 +265,16 @@ def with_detections(table: Table, path: Path, lost: Container[int] = ()) -> Tabl
         if category != table.category_id:
             others.add(category)
             continue
-        image_id = _field(row, "image_id", int, where)
-        if image_id not in number:
-            unlisted += image_id not in lost
+        image_id = ids(_image_id(row, "image_id", where))
+        if image_id not in place:
+            unlisted += image_id is None or image_id not in lost
             continue
         box = _box(row, where)
         score = _number(row, "score", where)
         if min(box[2:]) <= 0:
             empty += 1
             continue
-        person = {"image": number[image_id], "id": 0, "bbox": box, "crowd": False}
+        person = {"image": place[image_id], "id": 0, "bbox": box, "crowd": False}
         people.append(person | {"keypoints": [0] * 3 * k, "area": box[2] * box[3]})
         scores.append(score)
     if unlisted or empty:
@@ -218,12 +299,20 @@ def with_detections(table: Table, path: Path, lost: Container[int] = ()) -> Tabl
     )
 
 
-def _images(data: Mapping[str, Any], path: Path) -> list[Mapping[str, Any]]:
-    """Returns the listed images, checked."""
+def _file_names(table: Table) -> list[str]:
+    """Returns the names of the images' files; of images in a store they are unknown."""
+    files = [image.name for image in table.images if isinstance(image, Path)]
+    return files if len(files) == len(table.images) else []
+
+
+def _images(
+    data: Mapping[str, Any], path: Path
+) -> tuple[list[Mapping[str, Any]], ImageIds]:
+    """Returns the listed images, checked, and their ids."""
     images, seen = _field(data, "images", list, path), set()
     for i, image in enumerate(images):
         where = f"{path}: image {_name(image, i)}"
-        image_id = _field(image, "id", int, where)
+        image_id = _image_id(image, "id", where)
         _field(image, "file_name", str, where)
         for side in ("width", "height"):
             if _field(image, side, int, where) < 1:
@@ -231,43 +320,119 @@ def _images(data: Mapping[str, Any], path: Path) -> list[Mapping[str, Any]]:
         if image_id in seen:
             raise broken(f"{where}: two images have this id")
         seen.add(image_id)
-    return images
+    names = [image["file_name"] for image in images]
+    return images, ImageIds([image["id"] for image in images], names)
+
+
+def annotation_files(root: Path, split: str) -> list[Path]:
+    """Returns the possible files of the annotations of a split; the usual one is first."""
+    names = f"person_keypoints_{split}.json", f"image_info_{split}.json"
+    folder = root / "annotations"
+    return [folder / f"{name}{suffix}" for name in names for suffix in ("", ".gz")]
 
 
 def annotation_file(root: Path, split: str) -> Path:
-    """Returns the default path of the annotations of a split."""
-    return root / "annotations" / f"person_keypoints_{split}.json"
+    """Returns the first of `annotation_files` that exists, or the usual one."""
+    files = annotation_files(root, split)
+    return next(filter(Path.exists, files), files[0])
 
 
-def image_folders(root: Path, split: str) -> tuple[Path, Path]:
+def split_of(path: Path) -> str | None:
+    """Returns the split that the name of an annotation file says, if any."""
+    match = re.fullmatch(r"person_keypoints_(.+)\.json(\.gz)?", path.name)
+    return match and match[1]
+
+
+def image_folders(root: Path, split: str) -> list[Path]:
     """Returns the possible folders of the images of a split."""
-    return root / split, root / "images" / split
+    splits = [split]
+    if split.startswith("test-dev"):  # A part of the images of the test.
+        splits.append(split.replace("-dev", ""))
+    return [folder / name for name in splits for folder in (root, root / "images")]
 
 
-def _person_category(
-    data: Mapping[str, Any], path: Path, required: bool = True
-) -> tuple[int, list[str]]:
-    """Returns id and keypoint names of "person", or of the only category with any.
+class Category(NamedTuple):
+    """A category of an annotation file.
 
-    Unless `required`, the names may be missing, and then the id is that of "person".
+    Attributes:
+      id: the category_id of its annotations.
+      name: its name.
+      names: the names of its keypoints; None if there are none.
     """
-    categories, people = [], []
-    for i, category in enumerate(_field(data, "categories", list, path)):
-        _field(category, "id", int, f"{path}: category {_name(category, i)}")
-        if category.get("name") == "person":
-            people.append(category["id"])
-        if category.get("keypoints"):
-            _field(category, "keypoints", list, f"{path}: category {category['id']}")
-            categories.append(category)
-    named = [c for c in categories if c.get("name") == "person"] or categories
-    if not named and len(people) == 1 and not required:
-        return people[0], []
-    if len(named) != 1:
-        raise InputError(
-            f"{path}: {len(named)} categories have keypoints; one is needed. Use the "
-            "person_keypoints_*.json, not the instances_*.json."
+
+    id: int
+    name: str
+    names: list[str] | None
+
+    def __str__(self) -> str:
+        return f"{_short(self.name)} (id {self.id})"
+
+
+def find_category(
+    data: Mapping[str, Any], path: Path, wanted: int | str | None
+) -> Category:
+    """Returns the category of people, see `load`.
+
+    Raises:
+      InputError: there is no such category, or none or several have keypoints.
+    """
+    categories = []
+    for i, row in enumerate(_field(data, "categories", list, path)):
+        own_id = _field(row, "id", int, f"{path}: category {_name(row, i)}")
+        names = None
+        if row.get("keypoints"):
+            names = _field(row, "keypoints", list, f"{path}: category {own_id}")
+            names = [" ".join(str(name).split()) for name in names]
+        categories.append(Category(own_id, str(row.get("name", "")), names))
+    found = candidates(categories, data, wanted)
+    if len(found) == 1:
+        return found[0]
+    listed = ", ".join(map(str, found or categories)) or "none"
+    if found:
+        what = f"several categories have keypoints: {listed}. Choose one by option category"
+    elif wanted is not None:
+        what = f"there is no category {wanted!r}; there are: {listed}"
+    else:
+        what = (
+            "no category names keypoints, and no annotation has any. Use the "
+            "person_keypoints_*.json, not the instances_*.json"
         )
-    return named[0]["id"], [" ".join(str(n).split()) for n in named[0]["keypoints"]]
+    raise InputError(f"{path}: {what}.")
+
+
+def candidates(
+    categories: Sequence[Category], data: Mapping[str, Any], wanted: int | str | None
+) -> list[Category]:
+    """Returns the categories that may be that of people; there should be one.
+
+    Args:
+      categories: all of a file.
+      data: the file. If no category names its keypoints, those are candidates whose
+        annotations have some.
+      wanted: name or id of the category; None: "person", if it is a candidate.
+    """
+    if wanted is not None:
+        return [c for c in categories if wanted == c.name or str(wanted) == str(c.id)]
+    found = [c for c in categories if c.names]
+    rows = data.get("annotations")
+    if not found and isinstance(rows, list) and rows:
+        rows = [row for row in rows if isinstance(row, Mapping)]
+        ids = [row.get("category_id") for row in rows if row.get("keypoints")]
+        ids = {own for own in ids if isinstance(own, int)}
+        found = [c for c in categories if c.id in ids]
+    elif not found:
+        found = list(categories)
+    return [c for c in found if c.name == "person"] or found
+
+
+def _check_names(people: Category, keypoints: KeypointSet, path: Path) -> None:
+    if people.names is not None and tuple(people.names) != keypoints.names:
+        names = people.names
+        raise InputError(
+            f"{path}: category {people.id} has {len(names)} keypoints "
+            f"({', '.join(names)}); keypoint set {keypoints.name} has {len(keypoints)} "
+            f"({', '.join(keypoints.names)}). Pass the set that the file follows."
+        )
 
 
 def _field(row: Any, name: str, kind: Any, where: Any) -> Any:
@@ -283,6 +448,11 @@ def _field(row: Any, name: str, kind: Any, where: Any) -> Any:
         got = "is missing" if value is None else f"cannot be {_short(value)}"
         raise broken(f"{where}: {name} {got}")
     return value
+
+
+def _image_id(row: Any, name: str, where: str) -> int | str:
+    value = _field(row, name, (int, str), where)
+    return value if isinstance(value, str) else _field(row, name, int, where)
 
 
 def _number(row: Mapping[str, Any], name: str, where: str) -> float:
@@ -333,9 +503,9 @@ def splits(root: Path) -> list[str]:
       InputError: there are none.
     """
     folder = root / "annotations"
-    found = [p.stem.split("_", 2)[2] for p in folder.glob("person_keypoints_*.json")]
+    found = {split for path in folder.glob("*") if (split := split_of(path))}
     if not found:
-        there = ", ".join(sorted(p.name for p in folder.glob("*.json"))[:5])
+        there = ", ".join(sorted(p.name for p in folder.glob("*.json*"))[:5])
         raise InputError(
             f"{folder} holds no person_keypoints_*.json (it has: {there or 'no json'}). "
             "Name a file with --annotations and its folder of images with --split."

@@ -206,5 +206,6 @@ def _concatenate(tables: Sequence[Table], stride: int) -> Table:
         centric=next(filter(None, (table.centric for table in tables)), ""),
         head_sizes=heads and np.concatenate(heads),
         truth=_concatenate(truths, stride) if truths else None,
+        notes=tuple(f"{t.name}: {note}" for t in tables for note in t.notes),
         **{name: column(name) for name in (*same, "areas", "crowd")},
     )

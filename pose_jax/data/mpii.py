@@ -3,12 +3,12 @@
   mpii_human_pose_v1_u12_1.mat   the official file: all people with joints, all images
   train.json, valid.json, ...    rows of {image, center, scale, joints, joints_vis}; the
                                  common 22246 and 2958 people
-  mpii_annotations.json(.gz)     rows with joint_self, objpos, scale_provided and
+  mpii_annotations.json          rows with joint_self, objpos, scale_provided and
                                  isValidation; the same people
 
-All three are 1-based: every coordinate here is one less. Visibility: the official file
-and `joint_self` distinguish hidden joints (1); `joints_vis` is 1 for every labeled joint,
-which becomes 2.
+The jsons may be gzipped. All three are 1-based: every coordinate here is one less.
+Visibility: the official file and `joint_self` distinguish hidden joints (1); `joints_vis`
+is 1 for every labeled joint, which becomes 2.
 
 A person's box is the square of side 200 * scale about (center_x, center_y + 15 * scale).
 With the usual padding of 1.25, this is the crop used for published MPII results. `center`
@@ -33,14 +33,15 @@ from pose_jax.errors import InputError
 from pose_jax.keypoints import MPII
 
 _OFFICIAL = "mpii_human_pose_v1_u12_1.mat"
-_BOTH = ("mpii_annotations.json", "mpii_annotations.json.gz")
+_VALID = "valid_images.txt"
+_BOTH = "mpii_annotations.json"
 _FILES = {
-    "train": ("train.json", *_BOTH, _OFFICIAL),
-    "valid": ("valid.json", *_BOTH, _OFFICIAL),
-    "all": ("trainval.json", *_BOTH, _OFFICIAL),
+    "train": ("train.json", _BOTH, _OFFICIAL),
+    "valid": ("valid.json", _BOTH, _OFFICIAL),
+    "all": ("trainval.json", _BOTH, _OFFICIAL),
     "test": ("test.json", _OFFICIAL),
 }
-"""Files to search for a split, in this order."""
+"""Files to search for a split, in this order; a json may have the suffix .gz."""
 
 HEAD_SHARE = 0.6
 """PCKh's head size is this fraction of the diagonal of the head box."""
@@ -72,8 +73,9 @@ def load(
       of the first row that shows it. `head_sizes` come from the official file's head
       boxes, or for "valid" from a `gt_valid.mat` beside the JSON file with the same rows,
       whose joints replace those of the JSON file for the few people for whom they differ;
-      otherwise they are None, and PCKh cannot be computed. People without position and
-      scale have the box (0, 0, 0, 0): they are rows, but not used for training.
+      otherwise they are None, PCKh is not computed, and `notes` says why. People without
+      position and scale have the box (0, 0, 0, 0): they are rows, but not used for
+      training.
 
     Raises:
       ConfigError: an option has no such value.
@@ -88,11 +90,14 @@ def load(
 
     raw_xy = np.array([p["points"] for p in people], np.float64).reshape(-1, 16, 2)
     visibility = np.array([p["visibility"] for p in people], np.int32).reshape(-1, 16)
+    head_sizes, why = None, ""
     if official:
         head_sizes = np.array([p["head"] for p in people], np.float64)
-    else:
+    elif split == "valid":
         gt_valid = path.parent / "gt_valid.mat"
-        raw_xy, head_sizes = _gt_valid(gt_valid, split, raw_xy, visibility)
+        raw_xy, head_sizes, why = _gt_valid(gt_valid, raw_xy, visibility)
+    else:
+        why = f"{path.name} has no head boxes; {_OFFICIAL} has"
     sizes = [p["size"] for p in people if "size" in p]  # All rows have them, or none.
     return _matlab.people_table(
         name=f"mpii {split}",
@@ -108,6 +113,7 @@ def load(
         missing=missing,
         head_sizes=head_sizes if split != "test" else None,
         labelled=split != "test",
+        notes=(f"PCKh is not computed: {why}",) if why and split != "test" else (),
     )
 
 
@@ -119,8 +125,9 @@ def _folders(root: Path) -> tuple[Path, ...]:
 def _find(root: Path, split: str) -> Path:
     for name in _FILES[split]:
         for folder in _folders(root):
-            if (folder / name).is_file():
-                return folder / name
+            for suffix in ("", ".gz") if name.endswith(".json") else ("",):
+                if (folder / f"{name}{suffix}").is_file():
+                    return folder / f"{name}{suffix}"
     raise InputError(
         f"No annotations of mpii {split} in {root} or {root / 'annot'}: none of "
         f"{', '.join(_FILES[split])}. `annotations=` names another file."
@@ -146,12 +153,13 @@ def _official(path: Path, split: str) -> list[dict[str, Any]]:
             "they must be equally many. Fetch the file again."
         )
     valid = _valid_names(path, split)
-    people, number, bare = [], 0, 0
+    people, number, bare, seen = [], 0, 0, set()
     for i, (image, train) in enumerate(zip(images, trains, strict=True), 1):
         where = f"{path}: annolist({i})"
         inner = _matlab.structs(_matlab.field(image, "image"))
         name = _matlab.field(inner[0], "name") if inner else None
         name = _matlab.text(name, f"{where}.image.name")
+        seen.add(name)
         part = "test" if train != 1 else "valid" if name in valid else "train"
         wanted = split == part or (split == "all" and part != "test")
         for j, rect in enumerate(_matlab.structs(_matlab.field(image, "annorect")), 1):
@@ -163,6 +171,11 @@ def _official(path: Path, split: str) -> list[dict[str, Any]]:
                 people.append(person | {"file": name, "id": number})
             else:
                 bare += 1
+    if strange := sorted(valid - seen):
+        raise InputError(
+            f"{path.parent / _VALID}: {len(strange)} of {len(valid)} names are not in "
+            f"{path} (first: {strange[0]}). Write them as there, such as {min(seen)}."
+        )
     if bare:
         logging.warning(
             "%s: %d people of %s have neither joints nor a position; they are left out.",
@@ -175,9 +188,9 @@ def _valid_names(path: Path, split: str) -> set[str]:
     """Reads the image names of the validation split, if the split needs them."""
     if split in ("all", "test"):
         return set()
-    names = path.parent / "valid_images.txt"
+    names = path.parent / _VALID
     try:
-        return set(names.read_text().split())
+        return set(names.read_text(encoding="utf-8-sig").split())
     except FileNotFoundError:
         raise InputError(
             f"{path} does not say which images are for validation, and {names} does not "
@@ -241,8 +254,8 @@ def _common_person(row: Mapping[str, Any], where: str, split: str) -> dict[str, 
     points, visibility = np.zeros((16, 2)), np.zeros(16, np.int32)
     place = _place(row, "center", "scale", where)
     if split != "test":
-        points = _numbers(row, "joints", (16, 2), where)
         flags = _numbers(row, "joints_vis", (16,), where)
+        points = _numbers(row, "joints", (16, 2), where, unused=flags == 0)
         visibility = np.where((flags != 0) & (points > 0).any(-1), 2, 0)
     elif None in place.values():  # A row without labels needs a box.
         raise InputError(f"{where}: center and scale are unknown. Leave the row out.")
@@ -285,49 +298,49 @@ def _place(
 
 
 def _gt_valid(
-    path: Path, split: str, raw_xy: np.ndarray, visibility: np.ndarray
-) -> tuple[np.ndarray, np.ndarray | None]:
+    path: Path, raw_xy: np.ndarray, visibility: np.ndarray
+) -> tuple[np.ndarray, np.ndarray | None, str]:
     """Returns joints and head sizes [n] from gt_valid.mat, if its rows are these people.
 
     Up to 1% of the rows may differ (10 of 2958 in the published files); these get the
     joints of gt_valid.mat, against which PCKh is computed. Otherwise returns the joints
-    unchanged, and None.
+    unchanged, None and the reason.
     """
-    if split != "valid" or not path.is_file():
-        return raw_xy, None
+    if not path.is_file():
+        why = f"{path}, which holds the head boxes of the split, does not exist"
+        return raw_xy, None, f"{why}; copy it there, or read the official .mat"
     read = lambda name: np.atleast_3d(_matlab.matrix(_matlab.variable(path, name)))
     boxes, truth = read("headboxes_src"), read("pos_gt_src")  # MATLAB drops a last 1.
     n = len(raw_xy)
     if boxes.shape != (2, 2, n) or truth.shape != (16, 2, n):
-        logging.warning(
-            "%s does not hold the %d people of the split: no head sizes, no PCKh.",
-            path, n,
-        )  # fmt: skip
-        return raw_xy, None
+        return raw_xy, None, f"{path} does not hold the {n} people of the split"
     truth = truth.transpose(2, 0, 1)
     away = np.abs(truth - raw_xy).max(-1)
     differs = ((visibility > 0) & ~(away <= 1.5)).any(-1)
     if differs.sum() > n // 100:
-        logging.warning(
-            "%s: the joints of %d of %d rows are not those of the split: no head sizes, "
-            "no PCKh.", path, differs.sum(), n,
-        )  # fmt: skip
-        return raw_xy, None
+        why = f"the joints of {differs.sum()} of {n} rows are not those of the split"
+        return raw_xy, None, f"{path}: {why}"
     scored = differs[:, None] & (visibility > 0) & np.isfinite(truth).all(-1)
     raw_xy = np.where(scored[..., None], truth, raw_xy)
-    return raw_xy, HEAD_SHARE * np.hypot(*(boxes[1] - boxes[0]))
+    return raw_xy, HEAD_SHARE * np.hypot(*(boxes[1] - boxes[0])), ""
 
 
 def _numbers(
-    row: Mapping[str, Any], name: str, shape: Sequence[int], where: str
+    row: Mapping[str, Any],
+    name: str,
+    shape: Sequence[int],
+    where: str,
+    unused: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Returns a required field of finite numbers."""
+    """Returns a required field of finite numbers; 0 in place of others where `unused`."""
     if name not in row:
         raise _files.broken(f"{where}: {name} is missing")
     try:
         value = np.array(row[name], np.float64)
     except (TypeError, ValueError, OverflowError):
         value = np.array(np.nan)
+    if unused is not None and value.shape == tuple(shape):
+        value[unused] = np.nan_to_num(value[unused], nan=0, posinf=0, neginf=0)
     if value.shape != tuple(shape) or not np.isfinite(value).all():
         what = " x ".join(map(str, shape)) + " finite numbers" if shape else "a number"
         raise _files.broken(f"{where}: {name} must be {what}")
@@ -345,19 +358,20 @@ def _splits(root: Path) -> list[str]:
     """Returns the splits whose annotations are in a folder."""
     held = {name for folder in _folders(root) for name in _names(folder)}
     splits = ["train", "valid"]
-    if held & set(_BOTH):
+    if _BOTH in held:
         return splits
     return [split for split in splits if f"{split}.json" in held] or ["all"]
 
 
 def _names(folder: Path) -> set[str]:
-    return {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    paths = folder.iterdir() if folder.is_dir() else ()
+    return {path.name.removesuffix(".gz") for path in paths}
 
 
 def _is_mpii(root: Path) -> bool:
     if (root / "annot").is_dir() or any(root.glob("mpii_human_pose*.mat")):
         return True
-    return any({*_BOTH, _OFFICIAL} & _names(folder) for folder in _folders(root))
+    return any({_BOTH, _OFFICIAL} & _names(folder) for folder in _folders(root))
 
 
 DATA_SET = DataSet(

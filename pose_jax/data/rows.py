@@ -63,17 +63,24 @@ class PersonRows:
             others = others[labelled & (others != row)]
             distance = np.square(center(others) - center(row)).sum(-1)
             others = others[np.argsort(distance, kind="stable")[:m]]
-            others_xy[i, : len(others)] = table.points_xy[others]
+            others_xy[i, : len(others)] = _points(table, others)
             others_visibility[i, : len(others)] = table.visibility[others]
         visibility = table.visibility[rows].astype(np.int32)
         visibility[~valid] = others_visibility[~valid] = 0
         return PersonLabels(
-            points_xy=table.points_xy[rows].astype(np.float32),
+            points_xy=_points(table, rows),
             visibility=visibility,
             area=table.areas[rows].astype(np.float32),
             others_xy=others_xy,
             others_visibility=others_visibility,
         )
+
+
+def _points(table: Table, rows: np.ndarray) -> np.ndarray:
+    """Returns [b, k, 2] float32: keypoints, 0 where not labeled and not finite."""
+    points = table.points_xy[rows].astype(np.float32)
+    known = (table.visibility[rows] > 0)[..., None] | np.isfinite(points)
+    return np.where(known, points, np.float32(0))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,9 +91,9 @@ class ImageRows:
     words: ClassVar = "images"
 
     def default(self, table: Table, training: bool) -> np.ndarray:
-        """Returns [r] int32: all images; in training those with non-crowd people."""
+        """Returns [r] int32: all images; in training those with boxes of single people."""
         if training:
-            return np.unique(table.image[~table.crowd]).astype(np.int32)
+            return np.unique(table.image[table.has_box & ~table.crowd]).astype(np.int32)
         return np.arange(len(table.images), dtype=np.int32)
 
     def windows(
@@ -124,6 +131,7 @@ class ImageRows:
         people_kind = np.zeros((b, n), np.int32)
         for i, image in enumerate(rows):
             people = table.people_of_image(image)
+            people = people[table.has_box[people]]
             people = people[np.argsort(table.crowd[people], kind="stable")][:n]
             people_xyxy[i, : len(people)] = table.boxes_xyxy[people]
             people_kind[i, : len(people)] = 1 + table.crowd[people]

@@ -24,6 +24,7 @@ import math
 import re
 import sys
 import threading
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,8 @@ import numpy as np
 
 from pose_jax import writing
 from pose_jax.data import coco
-from pose_jax.data.table import Record, Table
+from pose_jax.data.check.kinds import KINDS
+from pose_jax.data.table import ImageRef, Record, Table
 from pose_jax.errors import ConfigError, InputError, one_line
 from pose_jax.keypoints import KeypointSet
 
@@ -136,6 +138,7 @@ def _builder(
         "split": split,
         "fingerprint": table.fingerprint(),
         "table": {k: v for k, v in vars(table).items() if isinstance(v, str | int)},
+        "notes": table.notes,
         "keypoints": table.keypoints.to_json(),
     }
     people = {name: c for name, c in columns.items() if name not in _OF_IMAGES}
@@ -206,8 +209,13 @@ def _builder(
 def _examples(
     table: Table, people: dict[str, np.ndarray], first: int, last: int, bar: Any
 ) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yields the images of one shard. TFDS reads the bytes of files or records later."""
+    """Yields the images of one shard. TFDS reads the bytes of files or records later.
+
+    Raises:
+      InputError: what should be an image is none, or is damaged.
+    """
     for i in range(first, last):
+        _verify(table.images[i])
         rows = table.people_of_image(i)
         example = {
             "image": table.images[i],
@@ -217,6 +225,18 @@ def _examples(
         }
         yield i, example
         bar.update()
+
+
+def _verify(image: ImageRef) -> None:
+    from pose_jax.data.check.images import look_at  # Imports Pillow.
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow's, for large images and broken EXIF.
+        for kind, detail in look_at((image, "", None), full=False):
+            severity, reason, remedy = KINDS[kind]
+            if severity == "error":
+                more = detail and f" ({one_line(detail, 200)})"
+                raise InputError(f"{image}: {reason}{more}: {remedy}.")
 
 
 def load(
@@ -285,7 +305,7 @@ def read(path: Path, split: str | None = None) -> Table:
         if split not in (None, metadata["split"]):
             held = metadata["split"]
             raise InputError(f"{path} holds split {held!r}, not {split!r}.")
-        builder = import_tfds().builder_from_directory(path)
+        builder = open_builder(path)
         (info,) = builder.info.splits.values()
         missing = [file.name for file in info.filepaths if not file.exists()]
         size = 0 if missing else sum(file.stat().length for file in info.filepaths)
@@ -293,6 +313,7 @@ def read(path: Path, split: str | None = None) -> Table:
         table = Table(
             keypoints=KeypointSet.from_json(metadata["keypoints"]),
             images=tuple(Record(store, i) for i in range(info.num_examples)),
+            notes=tuple(metadata.get("notes", ())),
             **metadata["table"],
             **columns,
         )
@@ -353,6 +374,41 @@ class Store:
             if self._opened is None:
                 self._opened = self._open()
             return self._opened
+
+
+def open_builder(path: Path) -> Any:
+    """Returns TFDS's builder of a folder, which imports no module but TFDS's own.
+
+    The metadata of a TFDS data set name classes, which TFDS imports from anywhere, the
+    working directory included.
+
+    Raises:
+      InputError: the metadata name a class of another package.
+      Exception: as of `tfds.builder_from_directory`.
+    """
+    tfds = import_tfds()
+    for name in _class_names(json.loads((path / "features.json").read_bytes())):
+        if not str(name).startswith("tensorflow_datasets."):
+            raise InputError(
+                f"{path / 'features.json'} names {ascii(name)[:80]}, a class of another "
+                "package, which would be imported. Use the features of TFDS only."
+            )
+    return tfds.builder_from_directory(path)
+
+
+def _class_names(value: Any) -> Iterator[Any]:
+    """Yields all that a features.json names as classes, in either of its forms."""
+    if isinstance(value, list):
+        for item in value:
+            yield from _class_names(item)
+    elif isinstance(value, dict):
+        # "type" may also be the name of a feature.
+        names = ["pythonClassName", "python_class_name", "proto_cls"]
+        names += ["type"] if "content" in value else []
+        for key, item in value.items():
+            if key in names and not isinstance(item, dict):
+                yield item
+            yield from _class_names(item)
 
 
 def damaged(path: Any, what: str) -> InputError:

@@ -80,6 +80,7 @@ class Table:
         `ground_truth`.
       head_sizes: [n] float64, MPII's normalizer of PCKh, pixels; 0 where there is no
         head box. None for data sets without head boxes.
+      notes: what users should know of how the files were read, one phrase each.
     """
 
     name: str
@@ -101,6 +102,7 @@ class Table:
     category_id: int = 1
     head_sizes: np.ndarray | None = None
     truth: Table | None = None
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         n, m, k = len(self.image), len(self.images), len(self.keypoints)
@@ -129,9 +131,35 @@ class Table:
 
     def labelled_rows(self) -> np.ndarray:
         """Returns [r] int32: people with a labeled keypoint, an area and a nonempty box."""
-        size = self.boxes_xyxy[:, 2:] - self.boxes_xyxy[:, :2]
-        usable = (self.visibility > 0).any(1) & (size > 0).all(1) & (self.areas > 0)
-        return np.flatnonzero(usable & ~self.crowd).astype(np.int32)
+        usable = self.has_box & (self.areas > 0)
+        return np.flatnonzero(self._has_labels & usable).astype(np.int32)
+
+    @property
+    def has_box(self) -> np.ndarray:
+        """[n] bool: people whose box has a width and a height."""
+        return (self.boxes_xyxy[:, 2:] > self.boxes_xyxy[:, :2]).all(1)
+
+    @property
+    def _has_labels(self) -> np.ndarray:
+        return (self.visibility > 0).any(1) & ~self.crowd
+
+    def remarks(self) -> list[str]:
+        """Returns `notes`, and how many people are left out and why, one phrase each."""
+        found = list(self.notes)
+        truth = self.ground_truth
+        if truth is None:
+            return found
+        labelled, used = truth._has_labels, truth.labelled_rows()
+        out = labelled.sum() - len(used)
+        if out:
+            no_box = (labelled & ~truth.has_box).sum()
+            left_out = "are left out of training and prediction, and " * (truth is self)
+            found.append(
+                f"{out} of {labelled.sum()} labeled people {left_out}count as missed in "
+                f"AP: {no_box} have an empty box, {out - no_box} an area of 0 (`pose-jax "
+                "data check` names them)"
+            )
+        return found
 
     def people_of_image(self, image: int) -> np.ndarray:
         """Returns [r] int32: the rows of one image, in table order."""
@@ -148,7 +176,7 @@ class Table:
 
         Segmentations are not kept; keypoint AP does not use them. Labeled people without
         an area or with an empty box are included, as in COCO, though no poses are
-        predicted for them.
+        predicted for them: `remarks` counts them.
         """
         labelled = self.visibility > 0
         points = np.where(labelled[..., None], self.points_xy, 0.0)

@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from pose_jax.data import coco
-from pose_jax.data.store import Store, damaged, import_tfds, read
+from pose_jax.data import coco, ids
+from pose_jax.data.store import Store, damaged, import_tfds, open_builder, read
 from pose_jax.data.table import Record, Table
 from pose_jax.errors import InputError, one_line
 from pose_jax.keypoints import COCO, KeypointSet
@@ -29,13 +29,14 @@ def load(root: Any, split: str, *, keypoints: KeypointSet | str | None = None) -
     the following features; further ones are ignored:
 
     * `image`: Image. Its size is taken from its bytes.
-    * `image/id`: an integer; where it is absent, the number of the record.
+    * `image/id`: an integer, or a text (then as of `ids.numbers`); where it is absent, the
+      number of the record.
     * `objects`: Sequence of
       `bbox`: BBox in TFDS's own form, (ymin, xmin, ymax, xmax) relative to the image;
       `keypoints`: [k, 3] or [3 k], (x, y, visibility 0, 1, 2) in pixels of the image;
-      `area` in pixels, default the box's; `is_crowd`, default False; `id`, an integer,
-      default 1, 2, ...; `label`: if it is a ClassLabel with "person", objects of other
-      classes are left out.
+      `area` in pixels, default the box's, which `notes` says; `is_crowd`, default False;
+      `id`, an integer, default 1, 2, ...; `label`: if it is a ClassLabel with "person",
+      objects of other classes are left out.
 
     Args:
       root: the folder of its version, or a builder; stored as ArrayRecord.
@@ -49,7 +50,6 @@ def load(root: Any, split: str, *, keypoints: KeypointSet | str | None = None) -
     """
     if keypoints is not None:
         keypoints = coco.keypoint_set(keypoints)
-    tfds = import_tfds()
     path = Path(root if isinstance(root, str | Path) else root.data_dir)
     if (path / "columns.npz").exists():
         table = read(path, split)
@@ -61,7 +61,9 @@ def load(root: Any, split: str, *, keypoints: KeypointSet | str | None = None) -
     builder: Any = root
     if isinstance(root, str | Path):
         try:
-            builder = tfds.builder_from_directory(path)
+            builder = open_builder(path)
+        except InputError:
+            raise
         except Exception as error:  # TFDS has no class for these.
             why = one_line(error, 200)
             raise InputError(f"{path} is no TFDS data: {why}") from None
@@ -84,10 +86,16 @@ def load(root: Any, split: str, *, keypoints: KeypointSet | str | None = None) -
     images = [_image(store, i, len(keypoints), person) for i in range(count)]
     if not images:
         raise InputError(f"{path}: split {split!r} has no record.")
-    people = [len(image["areas"]) for image in images]
+    people, notes = [len(image["areas"]) for image in images], []
+    if "area" not in features["objects"]:
+        notes.append(coco.no_area(sum(people), path))
     columns: dict[str, Any] = {
         name: np.concatenate([image[name] for image in images]) for name in images[0]
     }
+    if columns["image_ids"].dtype != np.int64:
+        texts = [bytes(own).decode(errors="replace") for own in columns["image_ids"]]
+        columns["image_ids"] = np.array(ids.numbers(texts), np.int64)
+        notes.append(coco.TEXT_IDS)
     if not columns["ids"].all():
         columns["ids"] = np.arange(1, len(columns["ids"]) + 1)
     return Table(
@@ -96,6 +104,7 @@ def load(root: Any, split: str, *, keypoints: KeypointSet | str | None = None) -
         images=tuple(Record(store, i) for i in range(count)),
         image=np.repeat(np.arange(count, dtype=np.int32), people),
         box_scores=np.ones(sum(people)),
+        notes=tuple(notes),
         **columns,
     )
 
@@ -105,8 +114,10 @@ def _misfit(features: dict[str, Any], keypoints: KeypointSet) -> str | None:
     kinds, k = import_tfds().features, len(keypoints)
     if not isinstance(features.get("image"), kinds.Image):
         return "image must be an Image"
-    if "image/id" in features and features["image/id"].np_dtype != np.int64:
-        return "image/id must be int64"
+    own_id = features.get("image/id")
+    if own_id is not None and not isinstance(own_id, kinds.Text):
+        if own_id.np_dtype != np.int64:
+            return "image/id must be int64 or text"
     objects: Any = features.get("objects")
     if not isinstance(objects, kinds.Sequence) or not (
         "bbox" in objects and "keypoints" in objects
@@ -143,23 +154,26 @@ def _image(store: Store, index: int, k: int, person: int | None) -> dict[str, An
     kept = np.ones(len(boxes), bool)
     if person is not None:
         kept = np.asarray(objects["label"]) == person
-    if not np.isin(triples[..., 2], (0, 1, 2)).all() or (boxes[kept] > 1).any():
+    finite = np.isfinite(triples[..., :2]).all(-1) | (triples[..., 2] == 0)
+    known = np.isin(triples[..., 2], (0, 1, 2)) & finite
+    if not known.all() or (boxes[kept] > 1).any():
         raise InputError(
-            f"{store}: record {index}: visibility must be 0, 1 or 2, and bbox within "
-            "0 and 1."
+            f"{store}: record {index}: visibility must be 0, 1 or 2, labeled keypoints "
+            "finite, and bbox within 0 and 1."
         )
     boxes = boxes[:, [1, 0, 3, 2]] * np.tile(size, 2)
     areas = objects.get("area", (boxes[:, 2:] - boxes[:, :2]).prod(-1))
     people = {
         "ids": np.asarray(objects.get("id", np.zeros(len(boxes))), np.int64),
         "boxes_xyxy": boxes,
-        "points_xy": triples[..., :2],
+        # Beside visibility 0 may be anything, NaN too.
+        "points_xy": np.where(np.isfinite(triples[..., :2]), triples[..., :2], 0),
         "visibility": triples[..., 2].astype(np.int32),
         "areas": np.asarray(areas, np.float64),
         "crowd": np.asarray(objects.get("is_crowd", np.zeros(len(boxes))), bool),
     }
     return {
-        "image_ids": np.array([record.get("image/id", index)], np.int64),
+        "image_ids": np.array([record.get("image/id", index)]),
         "image_sizes": size.astype(np.int32)[None],
         **{name: column[kept] for name, column in people.items()},
     }

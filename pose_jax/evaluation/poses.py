@@ -384,7 +384,7 @@ def notes(
         full = full_name(name, table)
         if metrics.get(full, 0) > 0:
             found.append(f"{full} is {metrics[full]:g}: {FORMULAS[name]}")
-    return found
+    return table.remarks() + found
 
 
 def folder(table: Table, decoder: str) -> str:

@@ -11,9 +11,11 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import gzip
 import io
 import json
 import math
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -293,10 +295,11 @@ def _load(content: Any, what: str) -> Any:
     if not isinstance(content, str | Path):
         return content
     try:
-        return json.loads(Path(content).read_text())
+        data = Path(content).read_bytes()  # json.loads takes its byte order mark.
+        return json.loads(gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data)
     except OSError as error:
-        reason = f"cannot be read: {error.strerror}"
-    except ValueError as error:
+        reason = f"cannot be read: {error.strerror or error}"
+    except (ValueError, EOFError, zlib.error) as error:
         reason = f"are not JSON: {error}"
     raise InputError(f"{content}: {what} {reason}.")
 
@@ -435,6 +438,15 @@ def why_no_ap(ground_truth: GroundTruth, results: Results) -> list[str]:
             f"{len(flat)} of {len(counted)} labeled people have an area of 0 (first: "
             f"annotation {example}), for which OKS is 0 unless points are exact: set the "
             "segment's area, or about half of the box's."
+        )
+    boxes = [np.prod(np.asarray(people[i]["bbox"], np.float64)[2:]) for i in counted]
+    areas = np.array([people[i]["area"] for i in counted])
+    tiny = (areas > 0) & (areas < 0.01 * np.array(boxes))
+    if tiny.mean() > 0.5:
+        reasons.append(
+            f"the area of {tiny.sum()} of {len(counted)} labeled people is less than 1/100 "
+            f"of their box (median {np.median(areas):.3g}), for which OKS is about 0 a "
+            "pixel from the label: set the segment's area, or about half of the box's."
         )
     met, none = _met(
         detections, [people[i] for i in counted], "results", "labeled people"

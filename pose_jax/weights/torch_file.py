@@ -4,7 +4,7 @@ Three formats are detected by content: `.safetensors`; the zip archive that `tor
 writes since PyTorch 1.6; and the plain pickles that it wrote before (most published pose
 networks). A pickle may call any function of any module. It is read by an unpickler that
 imports nothing: objects other than tensors (scores, settings, optimizers) are replaced by
-inert placeholders.
+inert placeholders. No file makes it allocate much more memory than the file has bytes.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import collections
 import io
 import pickle
+import pickletools
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -31,6 +32,9 @@ _STORAGES = {
 # Keys under which training scripts store the state dict.
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
 _PARALLEL = "module."  # Prefix that torch.nn.DataParallel adds to every name.
+
+_MAX_RATIO = 20
+"""Maximum ratio of uncompressed and compressed size of a zip archive."""
 
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _SAVE = "in PyTorch: torch.save(model.state_dict(), OTHER)."
@@ -145,12 +149,23 @@ class _Other:
     __setstate__ = __setitem__ = append = extend = add = _ignore
 
 
+def _check_lengths(file: io.BytesIO) -> None:
+    """Raises ValueError if the pickle at the position of a file states a length, or an
+    index, that it cannot have: `pickle` allocates memory for them before it reads on."""
+    start = file.tell()
+    for opcode, argument, position in pickletools.genops(file):  # Checks lengths.
+        if opcode.name.endswith("PUT") and argument > (position or 0) - start:
+            raise ValueError(f"index {argument} at byte {position}")
+    file.seek(start)
+
+
 class _Unpickler(pickle.Unpickler):
     """An unpickler that imports nothing. The pickle sees storages only as keys; their types
     and buffers (which may be filled later) are kept here, where it cannot modify them."""
 
     def __init__(self, file: io.BytesIO, buffer: Callable[[str, int], Any]) -> None:
         super().__init__(file, encoding="latin1")  # Strings of Python 2.
+        self._file = file
         self._buffer = buffer  # Returns the buffer of a key and size.
         self.storages: dict[str, tuple[Any, Any]] = {}
         self.others: list[str] = []
@@ -186,13 +201,20 @@ class _Unpickler(pickle.Unpickler):
         dtype, buffer = self.storages[storage]
         steps = [step * dtype.itemsize for step in stride]
         # NumPy checks that the view is inside the buffer.
-        return np.ndarray(size, dtype, buffer, offset * dtype.itemsize, steps)
+        view = np.ndarray(size, dtype, buffer, offset * dtype.itemsize, steps)
+        if view.nbytes > len(buffer):
+            raise _Unusable(
+                f"a tensor of {view.nbytes} bytes repeats the {len(buffer)} bytes that are "
+                "stored; save its .contiguous() in PyTorch."
+            )
+        return view
 
     def _parameter(self, data: Any, *_: Any) -> Any:
         return data
 
     def load(self) -> Any:
         try:
+            _check_lengths(self._file)
             return super().load()
         except _Unusable:
             raise
@@ -225,6 +247,9 @@ def _read_zip(content: bytes) -> dict[str, np.ndarray]:
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             names = archive.namelist()
+            size = sum(member.file_size for member in archive.infolist())
+            if size > _MAX_RATIO * len(content):  # PyTorch does not compress.
+                raise ValueError(f"{len(content)} bytes state that they hold {size}")
             main = next((n for n in names if n.split("/")[1:] == ["data.pkl"]), None)
             if main is None:
                 raise _Unusable("a zip archive, but not from torch.save: no data.pkl.")
@@ -248,10 +273,12 @@ def _read_zip(content: bytes) -> dict[str, np.ndarray]:
 def _read_pickles(content: bytes) -> dict[str, np.ndarray]:
     """Reads the legacy format: pickles of a magic number, the version, the machine, the
     object and the keys of its storages; then the storages, each preceded by its length."""
-    file = io.BytesIO(content)
+    file, left = io.BytesIO(content), len(content)
 
     def buffer(key: str, size: int) -> bytearray:
-        if size > len(content):
+        nonlocal left
+        left -= size
+        if size < 0 or left < 0:
             raise ValueError(f"the data of storage {key} is missing")
         return bytearray(size)
 

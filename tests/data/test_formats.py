@@ -7,6 +7,7 @@ import dataclasses
 import functools
 import itertools
 import re
+import shutil
 import typing
 from collections.abc import Callable
 from pathlib import Path
@@ -65,6 +66,11 @@ class Format:
 
 
 # ------------------------------------------------------------------------ ways to damage
+
+
+def no_keypoints(path):
+    for keys in (("categories", 1), *(("annotations", i) for i in range(4))):
+        put(*keys, "keypoints")(path)
 
 
 def put(*keys, **to):
@@ -217,7 +223,7 @@ FORMATS = {
     "coco": Format(
         "coco", writers.coco, writers.people(keypoints.COCO),
         [  # All that a row can have is in check/test_run.py.
-            (put("categories", 1, "keypoints"), "0 categories have keypoints"),
+            (no_keypoints, "no category names keypoints, and no annotation has any"),
             (put("categories", 1, "keypoints", to=["nose"]), "has 1 keypoints"),
             (put("images", 1, "width"), "image id 12: width is missing"),
             (put("images", 1, "id", to=11), "id 11: two images"),
@@ -460,6 +466,37 @@ def test_missing_images_are_counted_or_skipped(form, root):
     whole.images[0].parent.rmdir()
     said = rf"{whole.images[0].parent}.* is.* a folder\. Unpack the"
     refused(form.source(root, missing="skip"), said)
+
+
+NAMED = {
+    "coco": ("images", 0, "file_name"),
+    "flic": ("examples", "filepath", (0, 0)),
+    "mpii": (0, "image"),
+    "mpii, both splits in a json": (0, "img_paths"),
+}
+"""Where the files of annotations name the first image."""
+
+
+@pytest.mark.parametrize("label", NAMED)
+def test_names_of_images_stay_in_their_folder_and_links_are_followed(label, tmp_path):
+    form = FORMATS[label]
+    path = form.write(tmp_path / "set", form.people)
+    folder = data.load(form.source(tmp_path / "set")).images[0].parent
+    (folder / "deep").mkdir()
+    outside = Path(shutil.copy(folder / "1.jpg", tmp_path / "outside.jpg"))
+    for name, said in (
+        (str(outside), r"outside\.jpg: .*absolute"),
+        ("../../outside.jpg", r'outside\.jpg: .*hold "\.\."'),
+        ("deep/../2.JPG", r"\(2\.jpg is there\): listed names include a folder"),
+        (r"C:\a\2.jpg", r"\(2\.jpg is there\): listed names include a folder"),
+        ("2.JPG", r"\(2\.jpg is there\): .*upper and lower case"),
+    ):
+        put(*NAMED[label], to=name)(path)
+        refused(form.source(tmp_path / "set"), said)
+    put(*NAMED[label], to="deep/link.jpg")(path)
+    (folder / "deep" / "link.jpg").symlink_to(outside)
+    table = data.load(form.source(tmp_path / "set"))
+    assert folder / "deep" / "link.jpg" in table.images
 
 
 def test_an_image_that_is_none_or_of_another_size_is_named(form, root):

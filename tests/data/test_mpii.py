@@ -10,7 +10,10 @@ import scipy.io
 
 from pose_jax import keypoints
 from pose_jax.data import DATASETS, mpii
+from pose_jax.data.check import run as check
 from pose_jax.errors import InputError
+from pose_jax.evaluation import poses as measure
+from tests import made_up
 from tests.data import writers
 from tests.data.writers import EMPTY, MPII_OFFICIAL, structs
 
@@ -115,7 +118,14 @@ def test_official_people_are_read_whatever_is_empty(official):
 def test_official_splits_need_a_list_of_names_but_for_the_test(official):
     train, valid = mpii.load(official, "train"), mpii.load(official, "valid")
     assert valid.ids.tolist() == [6] and train.ids.tolist() == [1, 2, 4, 5, 9]
-    (official / "annot" / "valid_images.txt").unlink()
+    names = official / "annot" / "valid_images.txt"
+    names.write_text("\ufeff" + names.read_text())
+    assert mpii.load(official, "valid").ids.tolist() == [6]
+    names.write_text(names.read_text() + "images/other.jpg")
+    said = r"valid_images\.txt: 1 of \d names are not in .*first: images/other\.jpg"
+    with pytest.raises(InputError, match=said):
+        mpii.load(official, "valid")
+    names.unlink()
     for split in ("train", "valid"):
         with pytest.raises(InputError, match=r"valid_images\.txt does not exist"):
             mpii.load(official, split)
@@ -159,6 +169,24 @@ def common(tmp_path):
     return tmp_path
 
 
+def test_joints_that_are_not_labelled_may_be_anything(common):
+    people = rows()
+    usual = mpii.load(common, "valid")
+    people[1]["joints_vis"][3:5] = [0, 0]
+    people[1]["joints"][3:5] = [[None, float("nan")], [7, float("inf")]]
+    save(common, people)
+    path = common / "annot" / "valid.json"
+    read = mpii.load(common, "valid")
+    assert read.visibility[1].tolist() == [
+        0 if i in (3, 4) else v for i, v in enumerate(usual.visibility[1])
+    ]
+    assert np.isfinite(read.points_xy).all()
+    path.with_name("valid.json.gz").write_bytes(gzip.compress(path.read_bytes()))
+    path.unlink()
+    assert mpii.load(common, "valid").fingerprint() == read.fingerprint()
+    assert [it.split for it in check.sources(common)] == ["valid"]
+
+
 def test_joints_at_nothing_are_not_labelled_whatever_their_flag(common):
     people = rows()
     people[0]["joints"][3:7] = [[-1, -1], [7, 8], [0, 0], [0.5, 12]]
@@ -195,7 +223,9 @@ def test_head_sizes_come_from_the_rows_of_gt_valid(common):
     np.testing.assert_allclose(read.head_sizes, [0, 0.6 * 10, 0.6 * 15])
     assert read.ids.tolist() == [1, 3, 4]
     save(common, people[:1], "train")
-    assert mpii.load(common, "train", missing="skip").head_sizes is None
+    train = mpii.load(common, "train", missing="skip")
+    assert train.head_sizes is None and "train.json has no head" in train.notes[0]
+    assert not read.notes
 
 
 def test_the_few_people_in_whom_gt_valid_differs_have_its_joints(common):
@@ -223,13 +253,20 @@ def test_one_person_alone_has_head_sizes_though_matlab_drops_the_axis(common):
     np.testing.assert_allclose(mpii.load(common, "valid").head_sizes, [3])
 
 
-@pytest.mark.parametrize("change", ["fewer", "other order", "no numbers"])
-def test_head_sizes_of_other_people_are_not_taken(common, change):
+@pytest.mark.parametrize("change", ["fewer", "other order", "no numbers", "absent"])
+def test_head_sizes_of_other_people_are_not_taken_and_it_is_said(common, change):
     truth = gt_valid(rows(2) if change == "fewer" else rows()[::-1])
     if change == "no numbers":
         truth["headboxes_src"] = np.full((2, 2, 4), "x")
-    scipy.io.savemat(common / "annot" / "gt_valid.mat", truth)
-    assert mpii.load(common, "valid").head_sizes is None
+    if change != "absent":
+        scipy.io.savemat(common / "annot" / "gt_valid.mat", truth)
+    read = mpii.load(common, "valid")
+    assert read.head_sizes is None
+    (note,) = read.notes
+    assert note.startswith("PCKh is not computed") and "gt_valid.mat" in note
+    assert note in measure.notes(read, made_up.make_poses(read), {})
+    (source,) = check.sources(common, split="valid")
+    assert note in check.check(source).notes
 
 
 def test_one_json_of_both_splits_is_parted_and_may_be_packed(tmp_path):

@@ -166,6 +166,8 @@ def test_every_column_of_every_kind_of_table_survives(folder, tmp_path):
         box_source="joint_boxes",
         labelled=False,
         centric="OC",
+        category_id=3,
+        notes=("one", "another"),
         head_sizes=rng.random(n),
     )
     path = store.prepare(table, tmp_path, dataset="mpii", split="valid")
@@ -322,6 +324,30 @@ def test_a_failure_half_way_leaves_no_store(error, says, folder, tmp_path, monke
     assert not files_under(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("contents", "said"),
+    [
+        (
+            lambda jpeg: b"root:x:0:0:root:/root:/bin/bash\n",
+            "files that are not images",
+        ),
+        (lambda jpeg: b"", "image files of 0 bytes"),
+        (lambda jpeg: jpeg[: len(jpeg) // 2], "truncated or damaged"),
+    ],
+)
+def test_what_is_no_image_is_not_packed(tmp_path, contents, said):
+    table = coco.load(write_coco(tmp_path / "folder"), "val2017")
+    image = table.images[6]
+    target = image.rename(tmp_path / "elsewhere.jpg")
+    image.symlink_to(target)  # The user's own: it is followed.
+    store.prepare(table, tmp_path / "out", dataset="coco", split="val2017")
+    target.write_bytes(contents(target.read_bytes()))
+    with pytest.raises(InputError, match=rf"{image}: .*{said}") as caught:
+        store.prepare(table, tmp_path / "other", dataset="coco", split="val2017")
+    assert "\n" not in str(caught.value)
+    assert not files_under(tmp_path / "other")
+
+
 def test_what_cannot_be_packed_is_refused(folder, tmp_path):
     pixels = np.zeros((4, 5, 3), np.uint8)
     table = from_boxes([pixels], None, keypoints=keypoints.COCO)
@@ -394,6 +420,44 @@ def test_a_damaged_store_is_one_line_that_names_it(out, tmp_path, damage):
     with pytest.raises(InputError, match=words) as caught:
         store.load(tmp_path / "copy", "val2017")
     assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+
+
+IMAGE_CLASS = "tensorflow_datasets.core.features.image_feature.Image"
+LEGACY_FEATURES = {
+    "type": "tensorflow_datasets.core.features.features_dict.FeaturesDict",
+    "content": {"image": {"type": "own_module.Image", "content": "{}"}},
+    "proto_cls": "own_module.Proto",
+}
+
+
+def other_form(path):
+    rewrite("features.json", IMAGE_CLASS, "own_module.Image")(path)
+    rewrite("features.json", "pythonClassName", "python_class_name")(path)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        rewrite("features.json", IMAGE_CLASS, "own_module.Image"),
+        other_form,
+        holds("features.json", json.dumps(LEGACY_FEATURES).encode()),
+    ],
+)
+def test_a_store_imports_nothing_from_where_it_is_read(
+    out, tmp_path, damage, monkeypatch
+):
+    path = copy_of(out, tmp_path)
+    damage(path)
+    (tmp_path / "own_module.py").write_text("raise SystemExit('was imported')\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    said = r"features\.json names 'own_module"
+    with pytest.raises(InputError, match=said) as caught:
+        store.load(tmp_path / "copy", "val2017")
+    assert "\n" not in str(caught.value)
+    (path / "columns.npz").unlink()  # Other data than those of `prepare`.
+    with pytest.raises(InputError, match=said):
+        tfds_lib.load(path, "train")
 
 
 @pytest.mark.parametrize("reader", ["numpy", "tf"])
@@ -605,6 +669,23 @@ def test_all_that_tfds_says_of_a_person_is_read(root, tmp_path):
     np.testing.assert_array_equal(table.points_xy, points[:1, :, :2])
 
 
+def test_text_ids_and_nan_beside_no_label_are_read_from_tfds(root, tmp_path):
+    objects = {
+        "bbox": tfds.features.BBoxFeature(),
+        "keypoints": tfds.features.Tensor(shape=(17, 3), dtype=np.float32),
+    }
+    rows, _ = some_rows(root)
+    rows[0][2][0]["keypoints"][3] = (np.nan, np.inf, 0)
+    rows = [(jpeg, f"im{own}", people) for jpeg, own, people in rows]
+    texts = {"image/id": tfds.features.Text()}
+    builder = foreign(tmp_path, "texts", objects=objects, rows=rows, **texts)
+    table = tfds_lib.load(builder, "train")
+    assert table.image_ids.tolist() == [1, 2]
+    assert table.points_xy[0, 3].tolist() == [0, 0] and not table.visibility[0, 3]
+    no_area, text_ids = table.notes
+    assert no_area.startswith("2 people have no area") and "are text" in text_ids
+
+
 def test_other_tfds_data_that_do_not_fit_are_refused(root, tmp_path):
     box, points = tfds.features.BBoxFeature(), (17, 3)
 
@@ -628,8 +709,10 @@ def test_other_tfds_data_that_do_not_fit_are_refused(root, tmp_path):
     refused("relative to the image", usual | {"bbox": tensor((4,))}, empty)
     xywh = tfds.features.BBoxFeature(bbox_format="XYWH")
     refused("relative to the image", usual | {"bbox": xywh}, empty)
-    texts = {"image/id": tfds.features.Text()}
-    refused("image/id must", usual, [(rows[0][0], "a", [])], **texts)
+    refused("image/id must", usual, empty, **{"image/id": np.int32})
+    nan = some_rows(root)[0]
+    nan[0][2][1]["keypoints"][3] = (np.nan, 1, 2)
+    refused("labeled keypoints finite", usual, nan)
     refused("split 'test' cannot", usual, rows, split="test")
     wrong = some_rows(root)[0]
     wrong[0][2][1]["keypoints"][3, 2] = 5

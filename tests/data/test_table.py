@@ -10,8 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pose_jax import keypoints
+from pose_jax.data import rows
 from pose_jax.data.table import Table
 from pose_jax.metrics import coco_keypoint_ap
+from pose_jax.types import ImageView, PersonView
 
 HASHED = (
     "image_ids",
@@ -50,6 +52,46 @@ def make_table(seed=0, *, people=12, images=5, keypoint_set=keypoints.COCO):
         areas=size.prod(-1) * 0.6,
         crowd=rng.random(people) < 0.2,
     )
+
+
+def test_people_who_are_left_out_are_counted():
+    table = change(make_table(), "crowd", slice(None), False)
+    table = change(table, "visibility", slice(None), 2)
+    table = change(table, "points_xy", slice(None), 0.0)
+    table = dataclasses.replace(table, notes=("as written",))
+    assert table.remarks() == ["as written"] and len(table.labelled_rows()) == 12
+    table = change(table, "areas", [1, 2, 3], 0)
+    table = change(table, "boxes_xyxy", ([3, 4], 2), -100)
+    table = change(table, "areas", 5, 0)
+    table = change(table, "visibility", 5, 0)
+    first, remark = table.remarks()
+    assert first == "as written"
+    assert remark.startswith("4 of 11 labeled people are left out of training and")
+    assert "count as missed in AP: 2 have an empty box, 2 an area of 0" in remark
+    assert table.labelled_rows().tolist() == [0, 6, 7, 8, 9, 10, 11]
+    boxes = dataclasses.replace(table, labelled=False, truth=table, notes=())
+    (remark,) = boxes.remarks()
+    assert remark.startswith("4 of 11 labeled people count as missed in AP: 2 have an")
+    assert dataclasses.replace(boxes, truth=None).remarks() == []
+
+
+def test_batches_have_no_empty_boxes_and_no_nan_where_nothing_is_labelled():
+    table = change(make_table(), "image", slice(None), 0)
+    table = change(table, "crowd", slice(None), False)
+    table = change(table, "boxes_xyxy", (slice(0, 10), 2), -100)
+    images = rows.of(ImageView((8, 8), ((8, 8),), max_people=12))
+    assert images.default(table, training=True).tolist() == [0]
+    labels = images.labels(table, np.array([0]), np.array([True]))
+    assert labels.people_kind.sum() == 2
+    empty = change(table, "boxes_xyxy", (slice(None), 2), -100)
+    assert not len(images.default(empty, training=True))
+    assert np.isnan(table.points_xy[0]).any()
+    people = rows.of(PersonView((8, 8), max_others=2))
+    found = people.labels(table, np.arange(12), np.full(12, True))
+    assert np.isfinite(found.points_xy).all() and np.isfinite(found.others_xy).all()
+    wrong = change(table, "visibility", 0, 2)
+    found = people.labels(wrong, np.arange(12), np.full(12, True))
+    assert np.isnan(found.points_xy[0]).any()
 
 
 def change(table, name, index, value):

@@ -426,6 +426,7 @@ def test_nobody_labelled_gives_numbers_or_nan_and_no_error():
     ("change", "says"),
     [
         ({"areas": np.zeros(6)}, r"6 of 6 labeled people have an area of 0"),
+        ({"areas": np.ones(6)}, r"area of 6 of 6 labeled people is less than 1/100"),
         ({"crowd": np.ones(6, bool)}, r"6 are crowd regions"),
     ],
 )

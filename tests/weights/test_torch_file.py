@@ -3,6 +3,7 @@
 import os
 import pickle
 import sys
+import tracemalloc
 import zipfile
 
 import ml_dtypes
@@ -221,6 +222,52 @@ def test_tensors_that_lie_are_refused(lie, tmp_path):
     assert torch_file.read(tmp_path / "x")["a"].tolist() == [0, 1, 2, 3, 4, 5]
     torch_writer.write_zip(tmp_path / "x", {"a": lie}, data)
     assert "damaged" in _error(tmp_path / "x")
+
+
+def big(number):
+    return number.to_bytes(4, "little")
+
+
+LEGACY = torch_writer.MAGIC, torch_writer.VERSION, torch_writer.MACHINE
+ASKING = {
+    "bytes": b"\x80\x02B" + big(3 << 30),
+    "long bytes": b"\x80\x04\x8e" + (3 << 30).to_bytes(8, "little"),
+    "text": b"\x80\x02X" + big(3 << 30),
+    "byte array": b"\x80\x05\x96" + (3 << 30).to_bytes(8, "little"),
+    "memo": b"\x80\x02Nr" + big(200 << 20) + b".",
+    "memo as text": b"\x80\x02Np200000000\n.",
+    "storages": b"".join(map(torch_writer.pickled, LEGACY))
+    + torch_writer.pickled(
+        {
+            str(i): rebuilt(storage("FloatStorage", str(i), 1 << 20), 0, (1,), (1,))
+            for i in range(100)
+        }
+    )
+    + bytes(5 << 20),
+}
+
+
+@pytest.mark.parametrize("name", ASKING)
+def test_no_file_asks_for_more_memory_than_it_has_bytes(name, tmp_path):
+    path = tmp_path / "x.pth"
+    path.write_bytes(ASKING[name])
+    tracemalloc.start()
+    try:
+        assert "damaged" in _error(path)
+        assert tracemalloc.get_traced_memory()[1] < 32 << 20
+    finally:
+        tracemalloc.stop()
+
+
+def test_archives_and_tensors_that_would_grow_are_refused(tmp_path):
+    path = tmp_path / "x.pth"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("x/data.pkl", torch_writer.pickled({}))
+        archive.writestr("x/data/0", bytes(1 << 20))
+    assert "state that they hold" in _error(path)
+    repeated = rebuilt(STORED, 0, (1 << 30,), (0,))
+    torch_writer.write_zip(path, {"a": repeated}, {"0": bytes(24)})
+    assert "repeats the 24 bytes" in _error(path)
 
 
 def test_what_is_no_state_dict_is_said(tmp_path):

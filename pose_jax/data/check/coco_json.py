@@ -6,20 +6,18 @@ that everything else can be checked.
 
 from __future__ import annotations
 
-import json
-import os
-import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from pose_jax.data import _files
+from pose_jax.data import _files, coco
 from pose_jax.data.check import people as people_lib
 from pose_jax.data.check.findings import File, short
 from pose_jax.data.check.images import ImageFile
 from pose_jax.data.check.people import People
+from pose_jax.data.ids import ImageIds
 from pose_jax.keypoints import KeypointSet
 
 Row = Mapping[str, Any]
@@ -39,13 +37,11 @@ class JsonFile(File):
     def read(self, kind: type) -> Any:
         """Reads the file; returns None, and adds a finding, if it is unusable."""
         try:
-            data = json.loads(self.path.read_bytes())
+            data = _files.parse_json(self.path)
         except FileNotFoundError:
             self.add("json-missing", "not found")
         except OSError as error:
             self.add("json-unreadable", str(error.strerror))
-        except RecursionError:
-            self.add("json-broken", "nested too deeply")
         except ValueError as error:
             self.add("json-broken", str(error))
         else:
@@ -89,6 +85,11 @@ class JsonFile(File):
         self.add("id-not-integer", f"{where}: {name} is {short(value)}")
         return None
 
+    def image_id(self, row: Row, name: str, where: str) -> int | str | None:
+        """Returns a required integer of 64 bits, or a text."""
+        value = row.get(name)
+        return value if isinstance(value, str) else self.id(row, name, where)
+
     def number(self, row: Row, name: str, where: str) -> float | None:
         """Returns a required finite number; integers may be too large for a float."""
         value = self.field(row, name, (int, float), where)
@@ -122,11 +123,13 @@ class JsonFile(File):
         return np.full(4, np.nan) if box is None else box
 
 
-def images(file: JsonFile, data: Row) -> tuple[list[Listed], set[int]]:
-    """Returns the images with usable names, and all ids."""
-    listed, ids, names, lowered = [], set(), {}, {}
+def images(file: JsonFile, data: Row) -> tuple[list[Listed], ImageIds]:
+    """Returns the images with usable names, and the ids of all."""
+    rows, ids, names, lowered = [], {}, {}, {}
+    if data.get("images") == []:
+        file.add("images-empty", "images is []")
     for row, where in file.rows(data, "images", "image"):
-        image_id = file.id(row, "id", where)
+        image_id = file.image_id(row, "id", where)
         name = file.field(row, "file_name", str, where)
         sides = [file.field(row, side, int, where) for side in ("width", "height")]
         if any(side is not None and not 1 <= side < 2**31 for side in sides):
@@ -137,7 +140,9 @@ def images(file: JsonFile, data: Row) -> tuple[list[Listed], set[int]]:
         if image_id in ids:
             file.add("duplicate-image-id", f"{where}: {name}")
             continue
-        ids.add(image_id)
+        ids[image_id] = name or ""
+        if isinstance(image_id, str):
+            file.add("image-ids-text", where)
         if name is None:
             continue
         if name in names:
@@ -148,8 +153,9 @@ def images(file: JsonFile, data: Row) -> tuple[list[Listed], set[int]]:
         names[name] = lowered[name.lower()] = where
         width, height = sides
         size = None if width is None or height is None else (width, height)
-        listed.append(Listed(image_id, name, size))
-    return listed, ids
+        rows.append((image_id, name, size))
+    known = ImageIds(list(ids), list(ids.values()))
+    return [Listed(known(own) or 0, name, size) for own, name, size in rows], known
 
 
 def files_of_images(
@@ -157,23 +163,17 @@ def files_of_images(
 ) -> list[ImageFile]:
     """Returns the listed images that are in the folder `file`; reports the others."""
     try:
-        present = set(os.listdir(file.path))
+        folder = _files.ImageFolder(file.path)
     except OSError as error:
         file.add("no-image-folder", str(error.strerror))
         return []
-    by_lower = {name.lower(): name for name in present}
     files = []
     for image in listed:
         where = f"image id {image.id}"
-        if image.name in present or _files.is_file(file.path / image.name):
+        if image.name in folder:
             files.append((file.path / image.name, where, image.size))
             continue
-        base = re.split(r"[\\/]", image.name)[-1]
-        kind, there = "image-missing", None
-        if image.name.lower() in by_lower:
-            kind, there = "image-name-case", by_lower[image.name.lower()]
-        elif base != image.name and base in present:
-            kind, there = "image-name-folder", base
+        kind, there = folder.why_absent(image.name)
         more = f"; {there} is there" if there else ""
         severity = "warning" if missing == "skip" else None
         file.add(kind, f"{short(image.name)} ({where}){more}", severity=severity)
@@ -181,10 +181,19 @@ def files_of_images(
 
 
 def category(
-    file: JsonFile, data: Row, wanted: KeypointSet
+    file: JsonFile, data: Row, wanted: KeypointSet, name: int | str | None
 ) -> tuple[int | None, set[int], KeypointSet]:
-    """Returns the category of people, all ids, and the keypoint set of the file."""
-    ids, candidates = set(), []
+    """Returns the category of people, all ids, and the keypoint set of the file.
+
+    Args:
+      file: the annotation file.
+      data: its content.
+      wanted: the keypoint set that it should use.
+      name: name or id of the category, as in `coco.load`.
+    """
+    if "annotations" not in data and "categories" not in data:
+        return None, set(), wanted
+    known, where_of = [], {}
     for row, where in file.rows(data, "categories", "category"):
         own_id = file.id(row, "id", where)
         names = row.get("keypoints")
@@ -192,22 +201,28 @@ def category(
             file.add("field-type", f"{where}: keypoints is {short(names)}")
             names = list(wanted.names)  # So that everything else can be checked.
         if own_id is not None:
-            ids.add(own_id)
-            if names:
-                is_person = row.get("name") == "person"
-                candidates.append((own_id, [str(n) for n in names], is_person, where))
-    people = [c for c in candidates if c[2]] or candidates
+            names = [str(n) for n in names] if names else None
+            known.append(coco.Category(own_id, str(row.get("name", "")), names))
+            where_of[own_id] = where
+    ids = set(where_of)
+    people = coco.candidates(known, data, name)
     if len(people) > 1:
-        file.add("several-categories", ", ".join(where for *_, where in people))
+        file.add("several-categories", ", ".join(where_of[c.id] for c in people))
+    elif not people and name is not None:
+        file.add("category-unknown", short(name))
     elif not people and isinstance(data.get("categories"), list):
         file.add("category-without-keypoints", f"{len(ids)} categories")
     if not people:
         return None, ids, wanted
-    found, names, _, where = people[0]
+    found, names = people[0].id, people[0].names
     people_lib.check_set(file, wanted)
+    if names is None:
+        if data.get("annotations"):
+            file.add("keypoints-not-named", f"{where_of[found]}: set {wanted.name}")
+        return found, ids, wanted
     if names == list(wanted.names):
         return found, ids, wanted
-    _check_names(file, names, wanted, where)
+    _check_names(file, names, wanted, where_of[found])
     if len(set(names)) < len(names):  # A KeypointSet does not allow that.
         names = [f"{i} {name}" for i, name in enumerate(names)]
     pairs = people_lib.pairs_by_name(names)
@@ -236,8 +251,9 @@ def people(
     file: JsonFile,
     data: Row,
     listed: Sequence[Listed],
-    known_ids: set[int],
+    images: ImageIds,
     wanted: KeypointSet,
+    name: int | str | None = None,
 ) -> tuple[People, int | None]:
     """Returns the annotations of people as columns, and their category.
 
@@ -245,13 +261,19 @@ def people(
       file: the annotation file.
       data: its content.
       listed: its images.
-      known_ids: the ids of all its images.
+      images: the ids of all its images.
       wanted: the keypoint set that it should use.
+      name: name or id of the category of people, as in `coco.load`.
     """
-    of_people, categories, keypoint_set = category(file, data, wanted)
+    of_people, categories, keypoint_set = category(file, data, wanted, name)
     sizes = {image.id: image.size for image in listed if image.size}
     found, seen, others = [], set(), 0
     k = len(keypoint_set)
+    if "annotations" not in data:
+        file.add("annotations-absent", f"{len(images.numbers)} images")
+        data = {**data, "annotations": []}
+    elif data["annotations"] == []:
+        file.add("annotations-empty", "annotations is []")
     for row, where in file.rows(data, "annotations", "annotation"):
         own_id = file.id(row, "id", where)
         if own_id is not None and own_id in seen:
@@ -265,14 +287,20 @@ def people(
             if row_category not in categories:
                 file.add("unknown-category", f"{where}: category_id {row_category}")
             continue
-        image_id = file.id(row, "image_id", where)
+        image_id = file.image_id(row, "image_id", where)
+        number = None if image_id is None else images(image_id)
         # If no image is usable, that has been reported already.
-        lost = image_id is not None and image_id not in known_ids
-        if lost and (known_ids or data.get("images") == []):
-            file.add("unknown-image", f"{where}: image_id {image_id}")
-        box, area = file.box(row, where), file.number(row, "area", where)
+        lost = image_id is not None and number is None
+        if lost and (images.numbers or data.get("images") == []):
+            file.add("unknown-image", f"{where}: image_id {short(image_id)}")
+        box = file.box(row, where)
+        area = max(box[2] * box[3], 0) if row.get("area") is None else None
+        if area is not None:
+            file.add("area-absent", where)
+        elif (area := file.number(row, "area", where)) is None:
+            area = np.nan
         flags = _crowd(file, row, where), _keypoints(file, row, where, k)
-        found.append((where, image_id, box, np.nan if area is None else area, *flags))
+        found.append((where, number, box, area, *flags))
     if seen and of_people is not None and not found:
         file.add("no-people", f"{others} annotations of other categories")
     columns = zip(*found, strict=True) if found else ((),) * 6
@@ -309,8 +337,9 @@ def _crowd(file: File, row: Row, where: str) -> bool:
 def _keypoints(file: JsonFile, row: Row, where: str, k: int) -> np.ndarray:
     """Returns [3 k]; zeros if they are missing or unusable."""
     triples, none = row.get("keypoints"), np.zeros(3 * k)
-    if triples is None:
+    if triples in (None, []):
         return none
+    triples = coco.without_holes(triples)
     if isinstance(triples, list) and len(triples) != 3 * k:
         file.add("keypoints-length", f"{where}: {len(triples)} numbers, not {3 * k}")
         return none
@@ -328,7 +357,7 @@ def _keypoints(file: JsonFile, row: Row, where: str, k: int) -> np.ndarray:
 
 
 def detections(
-    file: JsonFile, listed: Sequence[Listed], known_ids: set[int], of_people: int | None
+    file: JsonFile, listed: Sequence[Listed], images: ImageIds, of_people: int | None
 ) -> int:
     """Checks a results file; returns the number of usable boxes."""
     rows = file.read(list)
@@ -343,7 +372,8 @@ def detections(
         if not isinstance(row, Mapping):
             file.add("field-type", f"{where} is {short(row)}")
             continue
-        image_id = file.id(row, "image_id", where)
+        image_id = file.image_id(row, "image_id", where)
+        number = None if image_id is None else images(image_id)
         own_category = file.id(row, "category_id", where)
         box = file.box(row, where)
         score = file.number(row, "score", where)
@@ -352,7 +382,7 @@ def detections(
         where += f" (image id {image_id})"
         if None not in (own_category, of_people) and own_category != of_people:
             others.append(f"{where}: category_id {own_category}")
-        elif known_ids and image_id is not None and image_id not in known_ids:
+        elif images.numbers and image_id is not None and number is None:
             unknown.append(where)
         elif np.isfinite(box).all():
             if box[2:].min() <= 0:
@@ -360,7 +390,7 @@ def detections(
                 continue
             names.append(where)
             boxes.append(box)
-            image_sizes.append(sizes.get(image_id) or (np.nan, np.nan))
+            image_sizes.append(sizes.get(number) or (np.nan, np.nan))
     for examples, total, of_all, of_some in (
         (others, len(rows), "detections-no-people", "detection-category"),
         (unknown, len(rows) - len(others), "detections-all-unknown",

@@ -32,7 +32,7 @@ def check_images(files: Sequence[ImageFile], file: File, depth: Depth) -> str:
     full[sample] = True
     with warnings.catch_warnings(), ThreadPoolExecutor(8) as pool:
         warnings.simplefilter("ignore")  # Pillow's, for large images and broken EXIF.
-        seen = pool.map(_look_at, files, full, chunksize=16)
+        seen = pool.map(look_at, files, full, chunksize=16)
         for (image, where, _), kinds in zip(files, seen, strict=True):
             is_file = isinstance(image, Path)
             shown = os.path.relpath(image, file.path) if is_file else str(image)
@@ -46,7 +46,7 @@ def check_images(files: Sequence[ImageFile], file: File, depth: Depth) -> str:
     )
 
 
-def _look_at(file: ImageFile, full: bool) -> list[tuple[str, str]]:
+def look_at(file: ImageFile, full: bool) -> list[tuple[str, str]]:
     """Returns kinds of findings of one image, each with a detail."""
     source, _, listed = file
     wrong = "image-unreadable"

@@ -19,6 +19,7 @@ class Kind(NamedTuple):
 error, warning = partial(Kind, "error"), partial(Kind, "warning")
 
 _FIX = "fix the annotation file"
+_EXPORT = "export the data set again, with keypoints"
 _RENUMBER = "renumber them in all sections"
 _FETCH = "download it again, or remove it from the annotations"
 _RGB = "nothing, if the image is right; else save it as RGB"
@@ -35,9 +36,17 @@ KINDS: dict[str, Kind] = {
         "annotations are an object with images, annotations and categories; detections "
         "are a list of boxes"),
     "section-missing": error("a section is absent or not a list", _FIX),
+    "images-empty": error("the list of images is empty", _EXPORT),
+    "annotations-empty": error("there are no annotations: no one to train on, and no AP",
+        f"{_EXPORT}; a test set has no annotations section at all"),
+    "annotations-absent": warning("there is no annotations section: read as a test set, "
+        "images without labels", "nothing, if it is one"),
     "field-missing": error("a required field is absent", _FIX),
     "field-type": error("a field has the wrong type", _FIX),
-    "id-not-integer": error("ids must be integers of 64 bits", _RENUMBER),
+    "id-not-integer": error("ids must be integers of 64 bits; those of images may be text",
+        _RENUMBER),
+    "image-ids-text": warning("ids of images are text: results are written with numbers",
+        _RENUMBER),
     "duplicate-image-id": error("two images have one id", _RENUMBER),
     "duplicate-annotation-id": error(
         "two annotations have one id: evaluators keep only one of them", _RENUMBER),
@@ -50,10 +59,14 @@ KINDS: dict[str, Kind] = {
     "unknown-category": warning("annotations of categories that are not listed: left out",
         "list the category, or correct category_id"),
     # -------------------------------------------------------------------- the category
-    "category-without-keypoints": error("no category names keypoints",
-        "use person_keypoints_*.json, not instances_*.json; or name them there"),
+    "category-unknown": error("there is no such category", "name another (--category)"),
+    "category-without-keypoints": error(
+        "no category names keypoints, and no annotation has any",
+        "use person_keypoints_*.json, not instances_*.json"),
+    "keypoints-not-named": warning("the category of people names no keypoints: those of "
+        "the keypoint set are assumed, in its order", "name them there"),
     "several-categories": error("several categories have keypoints",
-        'name one of them "person"'),
+        "choose one (option `category`, --category)"),
     "keypoint-count": error("the file has another number of keypoints than the set",
         "name the keypoint set of the file (--keypoints)"),
     "keypoint-names": error("the file names other keypoints than the set",
@@ -109,7 +122,7 @@ KINDS: dict[str, Kind] = {
     # -------------------------------------------------------------------------- boxes
     "bbox-not-finite": error("bbox is not finite", _FIX),
     "bbox-empty": error("labeled people whose bbox has no width or height: never "
-        "predicted, but false negatives in AP", "write their real bbox"),
+        "trained or predicted, but false negatives in AP", "write their real bbox"),
     "bbox-empty-unlabelled": warning("unlabeled boxes without width or height: left out",
         _FIX),
     "bbox-outside": error("boxes that lie completely outside their image",
@@ -123,9 +136,13 @@ KINDS: dict[str, Kind] = {
     "bbox-normalized": error("all boxes lie in [0, 1]: normalized, not pixels",
         "multiply by the image's width and height"),
     "area-not-finite": error("area is not finite", _FIX),
-    "area-not-positive": error(
-        "labeled people without a positive area: OKS divides by it, AP ignores them",
-        _AREA),
+    "area-absent": warning("people without an area: that of the box is used, about twice "
+        "the segment's, and OKS becomes higher", _AREA),
+    "area-not-positive": error("labeled people without a positive area, by which OKS "
+        "divides: never trained or predicted, but false negatives in AP", _AREA),
+    "area-tiny": warning("labeled people whose area is less than 1/100 of their box: OKS, "
+        "which divides by it, is about 0 a pixel from the label; if most are, AP is about "
+        "0 for every network", _AREA),
     "area-exceeds-box": warning(
         "people whose area is more than 1.5 times their box: OKS becomes too high",
         _AREA),
@@ -134,11 +151,16 @@ KINDS: dict[str, Kind] = {
     "no-image-folder": error("there is no folder of images",
         "unpack them there, or pass the folder that holds it as ROOT"),
     "image-missing": error("listed images are not in the folder",
-        'complete it, or skip them (missing="skip")'),
+        'complete the folder, or pass missing="skip" to go without them'),
     "image-name-case": error("listed names and files differ in upper and lower case",
         "rename the files"),
     "image-name-folder": error(
-        "listed names include a folder that does not exist; the files are without it",
+        "listed names include a folder, or backslashes, that the files are without",
+        "write the names relative to the folder of images"),
+    "image-name-unicode": error("listed names and files are the same text in different "
+        "Unicode forms (composed, decomposed)", "rename the files, or write their names"),
+    "image-name-outside": error(
+        'listed names are absolute or hold "..", and no such file is in the folder',
         "write the names relative to the folder of images"),
     "image-names-collide": warning("two listed names differ only in upper and lower case: "
         "one file on other machines", "rename one"),

@@ -97,6 +97,9 @@ def _check_boxes(people: People, file: File) -> None:
     people.add(file, "bbox-empty-unlabelled", empty & ~labelled)
     area = people.areas
     people.add(file, "area-not-positive", (area <= 0) & labelled)
+    tiny = (area > 0) & (area < 0.01 * np.prod(extent, -1)) & labelled
+    most = tiny.sum() > labelled.sum() / 2
+    people.add(file, "area-tiny", tiny, severity="error" if most else "warning")
 
     known = np.isfinite(boxes).all(1) & np.isfinite(sizes).all(1)
     if _normalized(boxes[known & ~empty], sizes[known & ~empty]):

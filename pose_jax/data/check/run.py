@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -41,6 +40,7 @@ def sources(
     format: str | None = None,
     split: str | None = None,
     keypoint_set: str | None = None,
+    category: str | None = None,
     annotations: str | Path | None = None,
     detections: str | Path | None = None,
 ) -> list[data_lib.SourceConfig]:
@@ -51,6 +51,7 @@ def sources(
       format: name of a data set, as in a config; None: detect it by its files.
       split: a split; None: all splits in the folder.
       keypoint_set: keypoint set of a COCO JSON file, a key of `keypoints.SETS`.
+      category: name or id of the category of people in it.
       annotations: the annotation file, if it has another name.
       detections: a COCO results file to check with it.
 
@@ -62,6 +63,7 @@ def sources(
     known = {format: data_lib.data_set(format, "--format")} if format else {}
     options: dict[str, Any] = {
         "keypoints": keypoint_set and coco.keypoint_set(keypoint_set),
+        "category": category,
         "detections": detections and Path(detections),
         "annotations": annotations and Path(annotations),
     }
@@ -76,16 +78,15 @@ def sources(
     is_json = all(data_set.json for data_set in known.values())
     if options.keys() - {"annotations"} and not is_json:
         raise ConfigError(
-            "--keypoints and --detections require COCO JSON; "
+            "--keypoints, --category and --detections require COCO JSON; "
             f"this is {' and '.join(known)}."
         )
     if annotations is not None and split is None and is_json:
-        match = re.fullmatch(r"person_keypoints_(.+)", Path(annotations).stem)
-        if match is None:
+        split = coco.split_of(Path(annotations))
+        if split is None:
             raise ConfigError(
                 f"--annotations {annotations}: name the folder of its images with --split."
             )
-        split = match[1]
     found = []
     for name, data_set in known.items():
         splits = [split] if split else data_set.splits and data_set.splits(root)
@@ -177,18 +178,20 @@ def _check_json(
     if folder is None:
         File(found, root).add(
             "no-image-folder",
-            f"neither {folders[0]} nor {folders[1]}",
+            f"none of {', '.join(map(str, folders))}",
             severity="error" if need_images else "warning",
         )
     notes, counts = [], {}
     if data is not None:
-        listed, known_ids = coco_json.images(file, data)
-        people, category = coco_json.people(file, data, listed, known_ids, wanted)
+        listed, ids = coco_json.images(file, data)
+        people, category = coco_json.people(
+            file, data, listed, ids, wanted, options.get("category")
+        )
         people_lib.check_people(people, file)
         boxes = {"gt_boxes": len(people.names)}
         if options.get("detections") is not None:
             results = coco_json.JsonFile(found, Path(options["detections"]))
-            useful = coco_json.detections(results, listed, known_ids, category)
+            useful = coco_json.detections(results, listed, ids, category)
             boxes["detections"] = useful
         if folder is not None:
             pictures, missing = File(found, folder), options.get("missing", "error")
@@ -238,8 +241,11 @@ def _check_table(source: data_lib.SourceConfig, depth: images_lib.Depth) -> Repo
         files = [(path, "not read", None) for path in paths]
         note = images_lib.check_images(files, file, depth)
         return Report(title, (note,), found.sorted(), {"files in images": len(paths)})
+    notes += table.notes
     people = _people_of(table if table.truth is None else table.truth)
     people_lib.check_set(file, table.keypoints)
+    if table.labelled and not len(table):
+        file.add("annotations-empty", f"{len(table.images)} images")
     if table.labelled or table.truth is not None:
         people_lib.check_people(people, file)
     files = [

@@ -58,6 +58,7 @@ class Folder:
         self.root, self.images = root, root / "train2017"
         self.json = root / "annotations" / "person_keypoints_train2017.json"
         self.boxes_json = root / "boxes.json"
+        self.options = {}
         self.raw, self.raw_boxes = None, None  # Bytes, or ABSENT, in place of the json.
         people = [person(100 + i, 1 + i // 4, BOXES[i % 4]) for i in range(24)]
         self.data = {
@@ -89,7 +90,7 @@ class Folder:
                 path.mkdir()
             elif raw != ABSENT:
                 path.write_bytes(raw or json.dumps(value).encode())
-        options = {"detections": str(self.boxes_json)}
+        options = {"detections": str(self.boxes_json)} | self.options
         return SourceConfig("coco", str(self.root), "train2017", options)
 
     @property
@@ -227,6 +228,26 @@ def two_categories(folder):
     folder.data["categories"].append({"id": 2, "name": "dog", "keypoints": ["tail"]})
 
 
+def no_names(folder):
+    del folder.data["categories"][0]["keypoints"]
+
+
+def no_keypoints(folder):
+    no_names(folder)
+    each("annotations", lambda row: row.pop("keypoints"))(folder)
+
+
+def text_ids(folder):
+    each("images", lambda row: row.update(id=f"im{row['id']}"))(folder)
+    for section in ("annotations", "boxes"):
+        each(section, lambda row: row.update(image_id=f"im{row['image_id']}"))(folder)
+
+
+def decomposed_name(folder):
+    file_named("im2.jpg", "e\u0301.jpg")(folder)
+    folder.data["images"][1]["file_name"] = "\u00e9.jpg"
+
+
 def again(section, row, **fields):
     """A second copy of a row."""
 
@@ -313,14 +334,16 @@ CASES = [
     ("json-broken", 1, rf"{JSON}: nested", raw(b"[" * 100_000)),
     ("json-kind", 1, rf"{JSON}: .*list", raw(b"[1, 2]")),
     ("section-missing", 1, f"{JSON}: images", put("images")),
-    ("section-missing", 1, f"{JSON}: annotations", put("annotations")),
+    ("section-missing", 1, f"{JSON}: annotations", put("annotations", to={})),
+    ("images-empty", 1, JSON, put("images", to=[]), "unknown-image"),
+    ("annotations-empty", 1, JSON, put("annotations", to=[])),
+    ("annotations-absent", 1, f"{JSON}: 6 images", put("annotations")),
     ("section-missing", 1, f"{JSON}: categories", put("categories", to={"id": 1})),
     ("field-missing", 1, f"{IMAGE}: file_name", put("images", 1, "file_name")),
     ("field-missing", 1, f"{IMAGE}: width", put("images", 1, "width")),
     ("field-missing", 1, f"{JSON}: image number 1: id", put("images", 1, "id"),
      "unknown-image", "detection-unknown-image"),
     ("field-missing", 1, f"{ID}: bbox", put(*ANN, "bbox")),
-    ("field-missing", 1, f"{ID}: area", put(*ANN, "area")),
     ("field-missing", 1, f"{ID}: image_id", put(*ANN, "image_id")),
     ("field-missing", 1, f"{ID}: category_id", put(*ANN, "category_id")),
     ("field-type", 1, f"{IMAGE}: width is '120'", put("images", 1, "width", to="120")),
@@ -334,7 +357,7 @@ CASES = [
     ("field-type", 1, "category id 1: keypoints is 17",
      put("categories", 0, "keypoints", to=17)),
     ("id-not-integer", 1, "annotation id a: id is 'a'", put(*ANN, "id", to="a")),
-    ("id-not-integer", 1, f"{ID}: image_id is '1'", put(*ANN, "image_id", to="1")),
+    ("id-not-integer", 1, f"{ID}: image_id is 1.5", put(*ANN, "image_id", to=1.5)),
     ("id-not-integer", 1, "image id 2.5: id is 2.5", put("images", 1, "id", to=2.5),
      "unknown-image", "detection-unknown-image"),
     ("id-not-integer", 1, "annotation id 1180591", put(*ANN, "id", to=2**70)),
@@ -347,7 +370,10 @@ CASES = [
     ("unknown-image", 1, f"{ID}: image_id 77", put(*ANN, "image_id", to=77)),
     ("unknown-category", 1, f"{ID}: category_id 9", put(*ANN, "category_id", to=9)),
     ("no-people", 1, "24 annotations", other_category),
-    ("category-without-keypoints", 1, JSON, put("categories", 0, "keypoints")),
+    ("category-unknown", 1, f"{JSON}: 'dog'", lambda f: f.options.update(category="dog")),
+    ("category-without-keypoints", 1, JSON, no_keypoints),
+    ("keypoints-not-named", 1, "category id 1: set coco", no_names),
+    ("image-ids-text", 6, "image id im1", text_ids),
     ("several-categories", 1, "category id 1, category id 2", two_categories),
     ("keypoint-count", 1, "category id 1: 16; set coco has 17", fewer_keypoints),
     ("keypoint-names", 1, "keypoint 0 is 'Nose', set coco", rename("nose", "Nose")),
@@ -383,13 +409,16 @@ CASES = [
     ("bbox-xyxy", 24, "annotation id 100", each("annotations", as_corners)),
     ("bbox-normalized", 24, "annotation id 100",
      each("annotations", normalized)),
+    ("area-absent", 1, ID, put(*ANN, "area")),
+    ("area-absent", 1, ID, put(*ANN, "area", to=None)),
+    ("area-tiny", 1, ID, put(*ANN, "area", to=1)),
     ("area-not-finite", 1, f"{ID}: area is nan", put(*ANN, "area", to=NAN)),
     ("area-not-finite", 1, f"{ID}: area is 1000", put(*ANN, "area", to=HUGE)),
     ("area-not-positive", 1, ID, put(*ANN, "area", to=0)),
     ("area-exceeds-box", 1, ID, put(*ANN, "area", to=5000)),
     ("iscrowd-value", 1, f"{ID}: iscrowd is 2", put(*ANN, "iscrowd", to=2)),
     ("iscrowd-value", 1, f"{ID}: iscrowd is 'no'", put(*ANN, "iscrowd", to="no")),
-    ("no-image-folder", 1, "neither .*train2017 nor .*train2017", moved_images),
+    ("no-image-folder", 1, "none of .*train2017, .*train2017", moved_images),
     ("image-missing", 1, r"'no\.jpg' \(image id 2\)",
      put("images", 1, "file_name", to="no.jpg")),
     ("image-missing", 1, r"'aaaa.*\(image id 2\)",
@@ -398,6 +427,15 @@ CASES = [
      file_named("im2.jpg", "IM2.JPG")),
     ("image-name-folder", 1, r"\(image id 2\); im2\.jpg is there",
      put("images", 1, "file_name", to="train2017\\im2.jpg")),
+    ("image-name-folder", 1, r"\(image id 2\); im2\.jpg is there",
+     put("images", 1, "file_name", to="C:\\pictures\\IM2.jpg")),
+    ("image-name-folder", 1, r"\(image id 2\); im2\.jpg is there",
+     put("images", 1, "file_name", to="../train2017/im2.jpg")),
+    ("image-name-outside", 1, r"'/etc/passwd' \(image id 2\)\]",
+     put("images", 1, "file_name", to="/etc/passwd")),
+    ("image-name-outside", 1, r"'\.\./boxes\.json' \(image id 2\)\]",
+     put("images", 1, "file_name", to="../boxes.json")),
+    ("image-name-unicode", 1, r"\(image id 2\); e\u0301\.jpg is there", decomposed_name),
     ("image-names-collide", 1, r"image id 7 and image id 1: IM1\.jpg", colliding_names),
     ("image-empty", 1, FILE, write_bytes("im2.jpg", lambda b: b"")),
     ("image-unreadable", 1, FILE, write_bytes("im2.jpg", lambda b: b"<html>")),
@@ -428,7 +466,7 @@ CASES = [
      put_box(3, "category_id", 9)),
     ("field-type", 1, f"{DETECTION} is 5", lambda f: f.boxes.__setitem__(3, 5)),
     ("field-missing", 1, f"{DETECTION}: score", lambda f: f.boxes[3].pop("score")),
-    ("id-not-integer", 1, f"{DETECTION}: image_id", put_box(3, "image_id", "1")),
+    ("id-not-integer", 1, f"{DETECTION}: image_id", put_box(3, "image_id", 1.5)),
     ("bbox-not-finite", 1, f"{DETECTION}: bbox", put_box(3, "bbox", [1, 2, INF, 3])),
     ("bbox-empty-unlabelled", 1, DETECTION, put_box(3, "bbox", [1, 2, 0, 3])),
     ("bbox-xyxy", 24, f"{DETECTION[:-1]}0", each("boxes", as_corners)),
@@ -445,7 +483,7 @@ SILENT = {
     "duplicate-annotation-id", "points-normalized", "points-swapped",
     "points-mostly-outside", "bbox-empty", "bbox-outside", "bbox-xyxy",
     "bbox-normalized", "area-not-positive",
-    "detections-all-unknown", "detections-no-people",
+    "detections-all-unknown", "detections-no-people", "annotations-empty",
 }  # fmt: skip
 """Errors of meaning: a reader that looks at one row at a time takes them."""
 
@@ -506,7 +544,9 @@ def test_what_coco_leaves_out_is_no_finding(folder):
     """People without keypoints, crowds, other categories, no iscrowd; both layouts."""
     rows = folder.data["annotations"]
     del rows[0]["keypoints"], rows[0]["num_keypoints"], rows[1]["iscrowd"]
-    rows[2] |= {"iscrowd": 1, "keypoints": [0] * 51, "num_keypoints": 0}
+    rows[2] |= {"iscrowd": 1, "keypoints": [], "num_keypoints": 0}
+    rows[3]["keypoints"][3 * RIGHT_EAR : 3 * RIGHT_EAR + 2] = [None, NAN]
+    folder.boxes[0]["image_id"], folder.boxes[1]["image_id"] = "1", "im2"
     rows[2]["id"] = 900100002299
     folder.data["categories"].append({"id": 2, "name": "dog"})
     rows.append({"id": 5, "image_id": 1, "category_id": 2, "bbox": [0, 0, 1, 1]})
@@ -547,6 +587,14 @@ def test_several_kinds_are_told_together_errors_first(folder):
     assert list(found) == ["area-not-positive", "image-empty", "image-gray"]
     assert [f.count for f in found.values()] == [2, 1, 1]
     assert report.text().endswith("\n2 errors, 1 warning (of kinds)")
+
+
+def test_areas_of_1_everywhere_are_an_error_that_says_what_ap_becomes(folder):
+    each("annotations", lambda row: row.update(area=1))(folder)
+    found, report = findings(folder.save())
+    assert list(found) == ["area-tiny"] and report.exit_code == 1
+    assert found["area-tiny"].count == 24
+    assert "AP is about 0 for every network" in report.text()
 
 
 def test_three_examples_are_shown_of_many(folder):
@@ -708,6 +756,14 @@ def test_a_reader_of_your_own_is_checked_and_its_crashes_are_yours(
         else:
             with pytest.raises(KeyError):
                 check.check(source)
+
+
+def test_another_format_without_people_is_not_clean(tmp_path):
+    writers.mpii(tmp_path, writers.people(keypoints.MPII, flags=(0, 2)))
+    for path in tmp_path.rglob("*.json"):
+        path.write_text("[]")
+    found, report = findings(*check.sources(tmp_path))
+    assert list(found) == ["annotations-empty"] and report.exit_code == 1
 
 
 def test_people_with_too_few_joints_for_a_box_are_told(tmp_path):
