@@ -45,6 +45,8 @@ def box_nms(
     boxes_xyxy = jnp.asarray(boxes_xyxy)
     scores, valid = _candidates(scores, valid, threshold)
     _check("boxes_xyxy", boxes_xyxy, (*scores.shape, 4))
+    if not scores.size:
+        return valid
     order = _by_score(scores, valid)
     ranked_xyxy = boxes_xyxy[order]
     rank = jnp.arange(scores.size)
@@ -90,6 +92,8 @@ def oks_nms(
     """
     scores, valid = _candidates(scores, valid, threshold)
     overlap = _pairwise_oks(points_xy, scores, areas, sigmas)
+    if not scores.size:
+        return valid
     return _greedy(overlap, scores, valid, threshold)
 
 
@@ -128,6 +132,8 @@ def soft_oks_nms(
             "threshold must be positive, since it divides the squared OKS; got 0."
         )
     overlap = _pairwise_oks(points_xy, scores, areas, sigmas)
+    if not scores.size:
+        return scores
     decay = jnp.exp(-jnp.square(overlap) / threshold)
 
     def take_best(_, state):
