@@ -8,6 +8,7 @@ from typing import Literal
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
+from PIL.PngImagePlugin import PngInfo
 
 from pose_jax.drawing._pixels import as_uint8
 from pose_jax.drawing.maps import heatmap_overlay
@@ -106,7 +107,13 @@ def preview_sheet(
     return sheet(cells, columns)
 
 
+SOFTWARE = "pose_jax"
+"""What PNG files of this package name as their software."""
+
+
 def save_png(path: Path | str, image: np.ndarray) -> None:
     """Writes [h, w, 3] as PNG; its folder is created."""
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(as_uint8(image)).save(path, format="PNG")
+    info = PngInfo()
+    info.add_text("Software", SOFTWARE)
+    Image.fromarray(as_uint8(image)).save(path, format="PNG", pnginfo=info)
