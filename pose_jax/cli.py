@@ -361,7 +361,13 @@ def _predict(parser: _Parser) -> Run:
             out=args.out or args.run / "predictions",
             detector=args.detector,
             **_given(
-                args, *detected, "rescoring", "category", "exif", "min_score", unset=False
+                args,
+                *detected,
+                "rescoring",
+                "category",
+                "exif",
+                "min_score",
+                unset=False,
             ),
         )
 

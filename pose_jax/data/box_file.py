@@ -3,8 +3,8 @@
 The images are files that the user names; how a file's boxes refer to them:
 
 * A file with an `images` list: by its `file_name`, in full or as far as it is unique.
-* A list of boxes: by their `file_name`; without it, by an `image_id` that is the name of the
-  image without suffix, or its number ("000000000785.jpg" is 785).
+* A list of boxes: by their `file_name`; without it, by an `image_id` that is the name of
+  the image without suffix, or its number ("000000000785.jpg" is 785).
 
 What could refer to two images, or two entries of the list to one image, is refused.
 """
@@ -76,8 +76,8 @@ def read(
       min_score: boxes of lower score are left out.
 
     Raises:
-      InputError: the file is unreadable, an entry is invalid or ambiguous, or no image has a
-        box.
+      InputError: the file is unreadable, an entry is invalid or ambiguous, or no image has
+        a box.
       ConfigError: the file has several categories and none is chosen, or no such category.
     """
     content = read_json(path, object, "name another")
@@ -240,7 +240,9 @@ def _match(
     images_of = collections.Counter(own[-1] for own in paths)
     found: list[int | None] = []
     for own in paths:
-        ends = [i for i in by_last.get(own[-1], ()) if own[-len(parts[i]) :] == parts[i]]
+        ends = [
+            i for i in by_last.get(own[-1], ()) if own[-len(parts[i]) :] == parts[i]
+        ]
         longest = max((len(parts[i]) for i in ends), default=0)
         ends = [i for i in ends if len(parts[i]) == longest]
         if len(ends) > 1:
@@ -343,9 +345,7 @@ class _Bare:
         return found[0] if found else None
 
 
-def _groups(
-    images: Sequence[Path], key: Callable[[Path], Any]
-) -> dict[Any, list[int]]:
+def _groups(images: Sequence[Path], key: Callable[[Path], Any]) -> dict[Any, list[int]]:
     groups: dict[Any, list[int]] = {}
     for i, image in enumerate(images):
         groups.setdefault(key(image), []).append(i)

@@ -87,9 +87,7 @@ def person_box(
     return center, size * padding
 
 
-def decode(
-    table: Table, image: int, undecided: set[int] | None = None
-) -> np.ndarray:
+def decode(table: Table, image: int, undecided: set[int] | None = None) -> np.ndarray:
     """Decodes an image to uint8 [h, w, 3], in the frame of the annotations.
 
     Args:

@@ -88,8 +88,12 @@ def opened(source: Path | IO[bytes], name: object) -> Iterator[Image.Image]:
       name: how to name it in an error.
     """
     try:
-        with Image.open(source) as image:
-            yield image
+        with contextlib.ExitStack() as stack:
+            if isinstance(source, str | Path):
+                # Pillow maps a file that it has opened itself into memory, and misreads
+                # TIFF files with an orientation.
+                source = stack.enter_context(open(source, "rb"))
+            yield stack.enter_context(Image.open(source))
     except InputError:
         raise
     except FileNotFoundError:

@@ -172,16 +172,15 @@ def _crowded(table: Table, poses: Poses, ap: str) -> list[str]:
     truth, m = table.ground_truth or table, len(table.images)
     people = np.bincount(truth.image[truth.labelled_rows()], minlength=m)
     predicted = np.bincount(table.image[poses.row], minlength=m)
-    found = []
     for what, counts in (("labeled people", people), ("poses", predicted)):
         more = (counts > MAX_DETECTIONS).sum()
         if more:
-            found.append(
+            return [
                 f"{ap} counts the best {MAX_DETECTIONS} poses of an image, as COCO does: "
                 f"{more} images have more {what}, up to {counts.max()}; --max-detections N "
                 "also computes AP with N"
-            )
-    return found[:1]
+            ]
+    return []
 
 
 def names(table: Table) -> list[str]:

@@ -51,8 +51,8 @@ def predict_run(
       out: output folder.
       detector: the run directory of a detector, instead of `boxes`.
       category: name or id of people in `boxes`, if it has several categories.
-      exif: which pixels boxes and points refer to, see `pixels.turns`; without boxes, "auto"
-        is the image as a viewer shows it.
+      exif: which pixels boxes and points refer to, see `pixels.turns`; without boxes,
+        "auto" is the image as a viewer shows it.
       min_score: boxes of lower score are left out, people of lower score are not drawn.
       **options: for `methods.system.find_people`.
 
@@ -110,8 +110,8 @@ def _conclude(results: Results, work: _Work, count: int) -> int:
         _note(undecided_exif(len(work.undecided), work.undecided[0], "--exif "))
     if work.not_finite:
         print(
-            f"pose-jax: error: {work.not_finite} people are left out, since their points or "
-            "scores are not finite: the training has diverged, or the model is damaged.",
+            f"pose-jax: error: {work.not_finite} people are left out: their points or "
+            "scores are not finite. The training has diverged, or the model is damaged.",
             file=sys.stderr,
         )
     skipped = ""

@@ -50,9 +50,7 @@ def check_images(
     )
 
 
-def _look_at(
-    file: ImageFile, full: bool, exif: pixels.Exif
-) -> list[tuple[str, str]]:
+def _look_at(file: ImageFile, full: bool, exif: pixels.Exif) -> list[tuple[str, str]]:
     """Returns kinds of findings of one image, each with a detail."""
     source, _, listed = file
     wrong = "image-unreadable"
