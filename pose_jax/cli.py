@@ -275,6 +275,12 @@ def _eval(parser: _Parser) -> Run:
     )
     parser.option("--nms-threshold", "OKS threshold of --nms (default: 0.9)", float)
     parser.option(
+        "--max-detections",
+        "number of poses per image for a further AP (AP counts the best 20, as COCO does)",
+        int,
+        metavar="N",
+    )
+    parser.option(
         "--compare",
         "two runs to compare on the same people, with 95%% intervals (instead of --run)",
         nargs=2,
@@ -297,6 +303,7 @@ def _eval(parser: _Parser) -> Run:
 
         options = {"decoders": args.decoder, "flips": args.flip, **where}
         options |= _given(args, "nms", "nms_threshold", "out")
+        options |= _given(args, "max_detections", unset=False)
         evaluations = evaluate.evaluate_run(args.run, **options)
         print(evaluate.described(args.run, evaluations, args.out))
 
@@ -304,8 +311,14 @@ def _eval(parser: _Parser) -> Run:
 
 
 def _predict(parser: _Parser) -> Run:
-    """predict poses in images; write annotated images and predictions.json"""
-    parser.option("images", "image files", Path, nargs="+", metavar="IMAGE")
+    """predict poses in images; write pictures of them and predictions.json"""
+    parser.option(
+        "images",
+        "image files, folders of images, or patterns such as 'videos/**/*.jpg' (quoted)",
+        Path,
+        nargs="+",
+        metavar="IMAGE",
+    )
     parser.option("--run", "run directory", Path, required=True)
     parser.option(
         "--boxes", "JSON file of person boxes: COCO detections or annotations", Path
@@ -330,6 +343,21 @@ def _predict(parser: _Parser) -> Run:
         "from the run's config), with --detector",
         choices=("pose", "box", "product"),
     )
+    parser.option(
+        "--category", "name or id of people in --boxes, if it has several categories"
+    )
+    parser.option(
+        "--exif",
+        "which pixels boxes and points refer to, for images with an EXIF orientation: "
+        "apply: the image as a viewer shows it; ignore: the pixels as stored (default: "
+        "those of the size in --boxes, stored if both have it; without boxes, apply)",
+        choices=("apply", "ignore"),
+    )
+    parser.option(
+        "--min-score",
+        "score below which boxes are left out and people are not drawn (default: none)",
+        float,
+    )
     parser.option("--out", "output folder (default: RUN/predictions)", Path)
 
     def run(args: argparse.Namespace) -> int:
@@ -341,7 +369,15 @@ def _predict(parser: _Parser) -> Run:
             boxes=args.boxes,
             out=args.out or args.run / "predictions",
             detector=args.detector,
-            **_given(args, *detected, "rescoring", unset=False),
+            **_given(
+                args,
+                *detected,
+                "rescoring",
+                "category",
+                "exif",
+                "min_score",
+                unset=False,
+            ),
         )
 
     return run

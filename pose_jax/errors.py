@@ -24,7 +24,7 @@ class ConfigError(InputError):
 
 
 class Stopped(Exception):
-    """Training was stopped by a signal and has saved its state; this is not a failure."""
+    """Work was stopped by a signal and what was done is kept; this is not a failure."""
 
     def __init__(self, message: str, exit_code: int) -> None:
         super().__init__(message)

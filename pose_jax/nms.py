@@ -93,6 +93,8 @@ def oks_nms(
     """
     scores, valid = _candidates(scores, valid, threshold)
     overlap = _pairwise_oks(points_xy, scores, areas, sigmas)
+    if not scores.size:
+        return valid
     return _greedy(overlap, scores, valid, threshold)
 
 

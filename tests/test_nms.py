@@ -185,6 +185,16 @@ def test_unused_slots_may_hold_anything():
     assert not np.any(soft_oks_nms(points, scores, areas, nobody))
 
 
+def test_nobody_is_left_of_nobody():
+    none, points = jnp.zeros(0), jnp.zeros((0, K, 2))
+    boxes = jnp.zeros((0, 4))
+    assert nms.box_nms(boxes, none, threshold=0.5).shape == (0,)
+    for function in (nms.oks_nms, nms.soft_oks_nms):
+        assert function(points, none, none, SIGMAS, threshold=0.5).shape == (0,)
+    of_images = jax.vmap(lambda b, s: nms.box_nms(b, s, threshold=0.5))
+    assert of_images(boxes[None], none[None]).shape == (1, 0)
+
+
 def test_degenerate_boxes_and_areas_make_no_nan():
     boxes = jnp.array([[2.0, 2, 2, 2], [2, 2, 2, 2], [5, 5, 1, 1], [0, 0, 4, 4]])
     scores = jnp.array([0.4, 0.3, 0.2, 0.1])

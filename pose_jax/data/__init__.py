@@ -20,7 +20,9 @@ from absl import logging
 
 from pose_jax import registry, writing
 from pose_jax.data import coco, flic, joined, lsp, mpii, store, synthetic, tfds
+from pose_jax.data._files import one_of
 from pose_jax.data.dataset import DataSet
+from pose_jax.data.pixels import EXIF, Exif
 from pose_jax.data.table import Table
 from pose_jax.errors import ConfigError
 from pose_jax.keypoints import SETS, KeypointSet
@@ -35,12 +37,19 @@ class SourceConfig:
       root: folder of the data set; for a joined set, the parent folder of its sources.
       split: name of the split in the data set.
       options: further keyword arguments of its reader.
+      exif: which pixels the annotations of images with an EXIF orientation refer to:
+        "ignore": those stored; "apply": those turned by it; "auto": those that have the
+        annotated width and height, and those stored if both have.
     """
 
     name: str
     root: str
     split: str
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    exif: Exif = "auto"
+
+    def __post_init__(self) -> None:
+        one_of("exif", self.exif, EXIF)
 
 
 def _load_source(**source: Any) -> Table:
@@ -97,6 +106,8 @@ def load(source: SourceConfig) -> Table:
       InputError: the files are absent or broken.
     """
     table = reader(source)()
+    if source.exif != "auto":  # Otherwise the reader's own.
+        table = dataclasses.replace(table, exif=source.exif)
     for remark in table.remarks():
         logging.warning("%s: %s.", table.name, remark)
     return table
@@ -197,6 +208,8 @@ def prepare_source(
     shards = list(path.glob("*.array_record*"))
     size = sum(shard.stat().st_size for shard in shards) / 1e6
     use = {"name": "prepared", "root": str(path.parents[2]), "split": path.parent.name}
+    if source.exif != "auto":
+        use["exif"] = source.exif
     return (
         f"{table.name}: {len(table.images)} images, {len(table)} people, {size:.1f} MB "
         f"in {len(shards)} shards, fingerprint {table.fingerprint()}: {path}"

@@ -8,8 +8,8 @@ A window is x, y, r, canvas width, canvas height; int32 [n, 5]. NumPy and Pillow
 from __future__ import annotations
 
 import numpy as np
-from PIL import Image
 
+from pose_jax.data import pixels as pixels_lib
 from pose_jax.data.table import Table, encoded
 from pose_jax.errors import InputError
 from pose_jax.types import ImageView, PersonView
@@ -87,43 +87,55 @@ def person_box(
     return center, size * padding
 
 
-def decode(table: Table, image: int) -> np.ndarray:
-    """Decodes an image to uint8 [h, w, 3] as stored (no EXIF rotation, alpha dropped).
+def decode(table: Table, image: int, undecided: set[int] | None = None) -> np.ndarray:
+    """Decodes an image to uint8 [h, w, 3], in the frame of the annotations.
+
+    Args:
+      table: the images.
+      image: index of the image.
+      undecided: as in `framed`.
 
     Raises:
       InputError: it cannot be read, or its size differs from the table.
     """
     source = table.images[image]
     if isinstance(source, np.ndarray):
-        pixels = source
-    else:
-        try:
-            with Image.open(encoded(source)) as opened:
-                if opened.mode.startswith("I;16"):  # convert() would clip, not scale.
-                    high = (np.asarray(opened) >> 8).astype(np.uint8)
-                    pixels = np.repeat(high[:, :, None], 3, axis=-1)
-                else:
-                    pixels = np.asarray(opened.convert("RGB"))
-        except InputError:  # From a packed store, with its own advice.
-            raise
-        except Exception as error:  # Pillow has no common class for these.
-            raise InputError(
-                f"{_where(table, image)} cannot be read: {error}. Fetch it again, or "
-                "leave it out."
-            ) from None
-    check_size(table, image, pixels)
-    return pixels
+        return framed(table, image, source)
+    picture = pixels_lib.read(encoded(source), _where(table, image))
+    return framed(table, image, picture.pixels, picture.orientation, undecided)
 
 
-def check_size(table: Table, image: int, pixels: np.ndarray) -> None:
-    """Raises InputError for an image whose size differs from its annotations."""
+def framed(
+    table: Table,
+    image: int,
+    pixels: np.ndarray,
+    orientation: int = 1,
+    undecided: set[int] | None = None,
+) -> np.ndarray:
+    """Turns stored pixels into the frame of the annotations, see `pixels.turns`.
+
+    Args:
+      table: the images.
+      image: index of the image.
+      pixels: [h, w, 3], as stored.
+      orientation: EXIF's.
+      undecided: the image is added if its annotated size does not decide the frame.
+
+    Raises:
+      InputError: the size differs from the annotations.
+    """
     height, width = pixels.shape[:2]
     listed = tuple(table.image_sizes[image].tolist())
-    if (width, height) != listed:
+    try:
+        turn, open_ = pixels_lib.turns((width, height), orientation, listed, table.exif)
+    except ValueError as found:
         raise InputError(
-            f"{_where(table, image)} is {width}x{height}, the annotations say "
+            f"{_where(table, image)} is {found}, the annotations say "
             f"{listed[0]}x{listed[1]}. Is it the original file?"
-        )
+        ) from None
+    if open_ and undecided is not None:
+        undecided.add(int(image))
+    return pixels_lib.turned(pixels, orientation) if turn else pixels
 
 
 def _where(table: Table, image: int) -> str:

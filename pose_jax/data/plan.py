@@ -75,6 +75,8 @@ class Plan:
     Attributes:
       windows: [n, 5] int32, for each row of the Table (or image) the window of the image
         that its canvas shows: x, y, r, canvas width, canvas height.
+      undecided: image numbers that readers have found to have an EXIF orientation which
+        their annotated size does not decide; see `pixels.turns`.
 
     Raises:
       InputError: no rows, or no labels to train on.
@@ -97,6 +99,7 @@ class Plan:
         self.training, self.seed = training, seed
         self.process_index, self.process_count = process_index, process_count
         self.kind = rows_lib.of(view)
+        self.undecided: set[int] = set()
         if rows is None:
             rows = self.kind.default(table, training)
         self.rows = np.asarray(rows, np.int32)

@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import functools
 import importlib.util
+import io
 import os
 import threading
 from collections.abc import Iterator
@@ -21,9 +23,10 @@ from typing import Any
 import numpy as np
 from absl import logging
 
-from pose_jax.data.canvas import check_size, cut, decode
+from pose_jax.data import pixels as pixels_lib
+from pose_jax.data.canvas import cut, decode, framed
 from pose_jax.data.plan import Plan
-from pose_jax.data.table import Record, Table
+from pose_jax.data.table import Record, Table, undecided_exif
 from pose_jax.errors import ConfigError
 from pose_jax.types import Batch, Inputs
 
@@ -34,8 +37,9 @@ PREFETCH = 2
 class _Decoded:
     """A cache of recently used decoded images, up to a number of bytes."""
 
-    def __init__(self, table: Table, limit: int):
-        self._table, self._limit, self._bytes = table, limit, 0
+    def __init__(self, table: Table, limit: int, undecided: set[int] | None = None):
+        self._table, self._limit, self._undecided = table, limit, undecided
+        self._bytes = 0
         self._kept: collections.OrderedDict[int, np.ndarray] = collections.OrderedDict()
         self._lock = threading.Lock()
 
@@ -44,7 +48,7 @@ class _Decoded:
             if image in self._kept:
                 self._kept.move_to_end(image)
                 return self._kept[image]
-        pixels = decode(self._table, image)
+        pixels = decode(self._table, image, self._undecided)
         if pixels.nbytes <= self._limit:
             with self._lock:
                 if image not in self._kept:
@@ -70,14 +74,41 @@ def batches(plan: Plan, start: int = 0, stop: int | None = None) -> Iterator[Bat
         found = importlib.util.find_spec("tensorflow") is not None
         reader = "tf" if found and not in_memory else "numpy"
         logging.log_first_n(logging.INFO, "Reading images with: %s.", 1, reader)
-    return {"tf": tf_batches, "numpy": numpy_batches}[reader](plan, start, stop)
+    read = {"tf": tf_batches, "numpy": numpy_batches}[reader](plan, start, stop)
+    return _counted(plan, read, start)
+
+
+def _counted(plan: Plan, batches: Iterator[Batch], start: int) -> Iterator[Batch]:
+    """Yields batches; warns about undecided EXIF orientations after each epoch."""
+    with contextlib.closing(batches):
+        try:
+            for step, batch in enumerate(batches, start + 1):
+                yield batch
+                if step % plan.steps_per_epoch == 0:
+                    _warn_once(_undecided(plan))
+        finally:
+            _warn_once(_undecided(plan))
+
+
+def _undecided(plan: Plan) -> str:
+    images = sorted(plan.undecided.copy())
+    if not images:
+        return ""
+    first = plan.table.images[images[0]]
+    return f"{plan.table.name}: {undecided_exif(len(images), first)}"
+
+
+@functools.cache
+def _warn_once(text: str) -> None:
+    if text:  # Every evaluation of a training would repeat it.
+        logging.warning("%s", text)
 
 
 def numpy_batches(
     plan: Plan, start: int = 0, stop: int | None = None
 ) -> Iterator[Batch]:
     """`batches` by Pillow in threads; TensorFlow is not imported."""
-    decoded = _Decoded(plan.table, plan.config.cache_mb << 20)
+    decoded = _Decoded(plan.table, plan.config.cache_mb << 20, plan.undecided)
     workers = plan.config.workers or os.cpu_count() or 1
     pool = ThreadPoolExecutor(workers, thread_name_prefix="pose_jax_read")
     # Enough small batches that no thread is idle.
@@ -174,12 +205,14 @@ def _tf_canvas_of(tf, plan: Plan):
         return tf.ensure_shape(result, shape)
 
     def by_pillow(image):
-        read = lambda i: decode(plan.table, int(i))
+        read = lambda i: decode(plan.table, int(i), plan.undecided)
         return in_numpy(read, [image], tf.uint8, [None, None, 3])
 
-    def window_of(pixels, item):
+    def window_of(pixels, contents, item):
         # In NumPy, which is faster than tf.pad and tf.reduce_sum.
-        check_size(plan.table, item[0], pixels)
+        if contents:  # Of a JPEG file; Pillow's pixels are in the right frame.
+            turned = _orientation(contents)
+            pixels = framed(plan.table, int(item[0]), pixels, turned, plan.undecided)
         canvas = np.empty((item[5], item[4], 3), np.uint8)
         cut(pixels, item[1:], canvas)
         return canvas
@@ -190,10 +223,11 @@ def _tf_canvas_of(tf, plan: Plan):
             canvas = tf.zeros([item[5], item[4], 3], tf.uint8)
         else:
             if packed[image] or paths[image] != "":
-                pixels = decoded(image)
+                pixels, contents = decoded(image)
             else:  # Pixels in memory.
-                pixels = by_pillow(image)
-            canvas = in_numpy(window_of, [pixels, item], tf.uint8, [None, None, 3])
+                pixels, contents = by_pillow(image), tf.constant(b"")
+            arguments = [pixels, contents, item]
+            canvas = in_numpy(window_of, arguments, tf.uint8, [None, None, 3])
         return tf.ensure_shape(canvas, [None, None, 3])
 
     def decoded(image):
@@ -203,8 +237,8 @@ def _tf_canvas_of(tf, plan: Plan):
                 contents, channels=3, dct_method="INTEGER_ACCURATE"
             )
         else:
-            pixels = by_pillow(image)
-        return pixels
+            pixels, contents = by_pillow(image), tf.constant(b"")
+        return pixels, contents
 
     def contents_of(image):
         if packed[image]:
@@ -215,6 +249,14 @@ def _tf_canvas_of(tf, plan: Plan):
         return tf.ensure_shape(contents, [])
 
     return canvas_of
+
+
+def _orientation(jpeg: bytes) -> int:
+    """Returns EXIF's orientation of an encoded JPEG file."""
+    # Most files have none; the search takes microseconds.
+    if b"Exif\0\0" not in jpeg and b"tiff:Orientation" not in jpeg:
+        return 1
+    return pixels_lib.sizes(io.BytesIO(jpeg), "JPEG")[1]
 
 
 def _import_tensorflow():

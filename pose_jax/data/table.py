@@ -16,8 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from absl import logging
 
-from pose_jax.errors import InputError, one_line
+from pose_jax.data import pixels as pixels_lib
+from pose_jax.data.pixels import Exif
+from pose_jax.errors import InputError
 from pose_jax.keypoints import KeypointSet
 
 
@@ -78,6 +81,8 @@ class Table:
       category_id: id of people in the annotation file, for results in COCO's format.
       truth: for boxes without labels of a labeled split: the table of its labels; see
         `ground_truth`.
+      exif: how the frame of the annotations follows from EXIF orientations, see
+        `pixels.turns`.
       head_sizes: [n] float64, MPII's normalizer of PCKh, pixels; 0 where there is no
         head box. None for data sets without head boxes.
       notes: what users should know of how the files were read, one phrase each.
@@ -100,6 +105,7 @@ class Table:
     labelled: bool = True
     centric: str = ""
     category_id: int = 1
+    exif: Exif = "auto"
     head_sizes: np.ndarray | None = None
     truth: Table | None = None
     notes: tuple[str, ...] = ()
@@ -241,16 +247,19 @@ def from_boxes(
     *,
     keypoints: KeypointSet,
     name: str = "images",
+    exif: Exif = "auto",
 ) -> Table:
     """Builds a Table without labels from images and boxes.
 
     Args:
       images: files, or decoded pixels uint8 [h, w, 3] (RGB).
-      boxes: for each image [p, 4] (x, y, x + w, y + h), in pixels of the image as
-        stored (an EXIF orientation is not applied). None: each image is one person.
+      boxes: for each image [p, 4] (x, y, x + w, y + h). None: each image is one person.
       scores: for each image [p]; None: 1.
       keypoints: the keypoint set to predict.
       name: name of the Table.
+      exif: "apply": boxes and points refer to the images turned by their EXIF
+        orientation; "ignore": to the pixels as stored; "auto": as stored, with a warning
+        if an image has an orientation.
 
     Returns:
       A Table with image ids 0..m-1; `box_source` is "given_boxes" or "image".
@@ -259,7 +268,7 @@ def from_boxes(
       InputError: an image cannot be read, or boxes or scores do not fit the images.
     """
     images = tuple(Path(i) if isinstance(i, str) else i for i in images)
-    sizes = np.array([image_size(image) for image in images], np.int32).reshape(-1, 2)
+    sizes = np.array(_sizes(images, exif), np.int32).reshape(-1, 2)
     source = "given_boxes"
     if boxes is None:
         boxes = [np.array([[0.0, 0.0, w, h]]) for w, h in sizes]
@@ -298,27 +307,51 @@ def from_boxes(
         crowd=np.zeros(n, bool),
         box_source=source,
         labelled=False,
+        exif="apply" if exif == "apply" else "ignore",
+    )
+
+
+def _sizes(images: Sequence[ImageRef], exif: Exif) -> list[tuple[int, int]]:
+    """Returns (width, height) of images without annotations, in the frame of `exif`."""
+    sizes, undecided = [], []
+    for image in images:
+        size, orientation = _size(image)
+        turn, open_ = pixels_lib.turns(size, orientation, None, exif)
+        sizes.append(pixels_lib.upright_size(size, orientation) if turn else size)
+        undecided += [image] if open_ else []
+    if undecided:
+        logging.warning("%s", undecided_exif(len(undecided), undecided[0]))
+    return sizes
+
+
+def undecided_exif(count: int, first: object, option: str = "exif=") -> str:
+    """Describes images whose EXIF orientation the annotations do not decide.
+
+    Args:
+      count: number of the images.
+      first: one of them.
+      option: the option that decides.
+    """
+    return (
+        f"{count} image{'s' * (count != 1)} with an EXIF orientation (first: {first}): the "
+        "annotated size, if there is one, is that of the stored and of the turned image. "
+        f"Boxes and points refer to the pixels as stored; {option}apply or "
+        f"{option}ignore decides."
     )
 
 
 def image_size(image: ImageRef) -> tuple[int, int]:
-    """Returns (width, height); of a file, only the header is read."""
-    if isinstance(image, np.ndarray):
-        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-            raise InputError(
-                f"Decoded images must be uint8 [h, w, 3]; got {image.dtype} "
-                f"{image.shape}."
-            )
-        return image.shape[1], image.shape[0]
-    from PIL import Image
+    """Returns (width, height) as stored; of a file, only the header is read."""
+    return _size(image)[0]
 
-    try:
-        with Image.open(encoded(image)) as opened:
-            return opened.size
-    except InputError:  # From a store.
-        raise
-    except Exception as error:  # Pillow has no common class for these.
+
+def _size(image: ImageRef) -> tuple[tuple[int, int], int]:
+    """Returns (width, height) as stored, and EXIF's orientation."""
+    if not isinstance(image, np.ndarray):
+        return pixels_lib.sizes(encoded(image), image)
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
         raise InputError(
-            f"{image} cannot be read as an image: {one_line(error)}. Fetch it again, or "
-            "leave it out."
-        ) from None
+            "images must be paths or uint8 arrays [h, w, 3] (RGB); got "
+            f"{image.dtype} {image.shape}."
+        )
+    return (image.shape[1], image.shape[0]), 1

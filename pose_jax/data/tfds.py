@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from pose_jax.data import coco, ids
+from pose_jax.data import coco, ids, pixels
 from pose_jax.data.store import Store, damaged, import_tfds, open_builder, read
 from pose_jax.data.table import Record, Table
 from pose_jax.errors import InputError, one_line
@@ -140,14 +140,11 @@ def _misfit(features: dict[str, Any], keypoints: KeypointSet) -> str | None:
 
 def _image(store: Store, index: int, k: int, person: int | None) -> dict[str, Any]:
     """Returns the columns of one image, of objects with the label `person` if not None."""
-    from PIL import Image
-
     record = store[index]
     try:
-        with Image.open(io.BytesIO(record["image"])) as opened:
-            size = np.array(opened.size)
-    except Exception as error:  # Pillow has no common class for these.
-        raise damaged(store, f"record {index}: {one_line(error, 200)}") from None
+        size = np.array(pixels.sizes(io.BytesIO(record["image"]), f"record {index}")[0])
+    except InputError as error:
+        raise damaged(store, one_line(error, 200)) from None
     objects = record["objects"]
     boxes = np.asarray(objects["bbox"], np.float64).reshape(-1, 4)
     triples = np.asarray(objects["keypoints"], np.float64).reshape(-1, k, 3)

@@ -9,6 +9,7 @@ from typing import Literal
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
+from PIL.PngImagePlugin import PngInfo
 
 from pose_jax import writing
 from pose_jax.drawing._pixels import as_uint8
@@ -108,8 +109,13 @@ def preview_sheet(
     return sheet(cells, columns)
 
 
+SOFTWARE = "pose_jax"
+"""What PNG files of this package name as their software."""
+
+
 def save_png(path: Path | str, image: np.ndarray) -> None:
     """Writes [h, w, 3] as PNG, completely or not at all; its folder is created."""
-    content = io.BytesIO()
-    Image.fromarray(as_uint8(image)).save(content, format="PNG")
+    info, content = PngInfo(), io.BytesIO()
+    info.add_text("Software", SOFTWARE)
+    Image.fromarray(as_uint8(image)).save(content, format="PNG", pnginfo=info)
     writing.write(path, content.getvalue())

@@ -32,11 +32,13 @@ class Evaluation:
       kind: `evaluation.poses` or `evaluation.boxes`.
       table: the data.
       predictions: the predictions after NMS, NumPy leaves.
+      max_detections: also compute AP with this number of poses per image.
     """
 
     kind: ModuleType
     table: Table
     predictions: Poses | Boxes
+    max_detections: int | None = None
 
     @functools.cached_property
     def results(self) -> list[dict[str, Any]]:
@@ -46,7 +48,10 @@ class Evaluation:
     @functools.cached_property
     def metrics(self) -> dict[str, float]:
         """Values by full name."""
-        return self.kind.measure(self.table, self.predictions, self.results)
+        found = self.kind.measure(self.table, self.predictions, self.results)
+        if self.max_detections is not None:
+            found |= self.kind.ap_of_more(self.table, self.results, self.max_detections)
+        return found
 
     @functools.cached_property
     def per_keypoint(self) -> list[dict[str, Any]]:
@@ -94,6 +99,7 @@ def evaluate_run(
     nms: str | None = None,
     nms_threshold: float | None = None,
     out: Path | str | None = None,
+    max_detections: int | None = None,
 ) -> dict[str, Evaluation]:
     """Evaluates RUN/model and writes RUN/eval/<box source>/<decoder>/, or below `out`.
 
@@ -108,6 +114,8 @@ def evaluate_run(
       data, split, boxes, annotations: as in `LoadedRun.eval_table`.
       nms, nms_threshold: as in EvaluationConfig; None: from the config.
       out: the folder to write; None: RUN/eval.
+      max_detections: also compute AP with this number of poses per image; None: only with
+        COCO's 20.
 
     Returns:
       Evaluations by decoder and flip test.
@@ -123,6 +131,7 @@ def evaluate_run(
     is_set = {
         "decoder": decoders, "flip": flips, "boxes": boxes != "gt", "nms": nms,
         "nms-threshold": nms_threshold is not None,
+        "max-detections": max_detections is not None,
     }  # fmt: skip
     for option in (name for name, used in is_set.items() if used):
         if option not in kind.OPTIONS:
@@ -130,6 +139,8 @@ def evaluate_run(
                 f"--{option} is not supported for detectors, and {run} is a detector: omit "
                 f"--{option}."
             )
+    if max_detections is not None and max_detections < 1:
+        raise ConfigError(f"max_detections must be positive; got {max_detections}.")
     table = loaded.eval_table(
         data=data, split=split, boxes=boxes, annotations=annotations
     )
@@ -139,8 +150,11 @@ def evaluate_run(
     config = config_lib.build(EvaluationConfig, section, "evaluation")
     mesh, evaluations = sharding_lib.make_mesh(), {}
     for name, method in _variants(loaded, decoders, flips).items():
-        evaluations[name] = evaluate(
+        evaluation = evaluate(
             Predictor(method, mesh), loaded.variables, table, loaded.input, config
+        )
+        evaluations[name] = dataclasses.replace(
+            evaluation, max_detections=max_detections
         )
         place = root / kind.folder(table, name)
         for file, content in evaluations[name].files().items():

@@ -71,11 +71,13 @@ FORMULAS = {
 }
 """Definitions of the metrics by NAME, including normalizers."""
 
-OPTIONS = ("decoder", "flip", "boxes", "nms", "nms-threshold")
+OPTIONS = ("decoder", "flip", "boxes", "nms", "nms-threshold", "max-detections")
 """Options of `pose-jax eval` that poses support."""
 RESULTS, FILES = "predictions.json", {"keypoints.json": "per_keypoint"}
 """Name of the results file in RUN/eval, and further files by attribute of `Evaluation`."""
 DRAWN_BY_EVAL = False
+MAX_DETECTIONS = 20
+"""Number of poses per image that count in COCO's keypoint AP."""
 PDJ_THRESHOLDS = tuple(i / 100 for i in range(51))
 """Thresholds of the curves in the literature."""
 TINY_TORSO = 0.05
@@ -145,6 +147,46 @@ def measure(
         for name, threshold, value in _measured(table, poses):
             found[full_name(name, table, threshold)] = float(value)
     return found
+
+
+def ap_of_more(
+    table: Table, results: Sequence[Mapping[str, Any]], max_detections: int
+) -> dict[str, float]:
+    """Computes AP and AR with more than COCO's 20 poses per image, NAME[max=N]@....
+
+    Args:
+      table: the boxes that poses were predicted in.
+      results: the result of `to_results`.
+      max_detections: number of poses per image that count, the best.
+    """
+    if table.keypoints.sigmas is None:
+        return {}
+    values = metrics_lib.coco_keypoint_ap(
+        (table.ground_truth or table).coco_ground_truth(),
+        results,
+        sigmas=table.keypoints.sigmas,
+        max_detections=max_detections,
+    )
+    return {
+        full_name(f"{name}[max={max_detections}]", table): float(value)
+        for name, value in values.items()
+    }
+
+
+def _crowded(table: Table, poses: Poses, ap: str) -> list[str]:
+    """Says so if images have more people or poses than AP counts."""
+    truth, m = table.ground_truth or table, len(table.images)
+    people = np.bincount(truth.image[truth.labelled_rows()], minlength=m)
+    predicted = np.bincount(table.image[poses.row], minlength=m)
+    for what, counts in (("labeled people", people), ("poses", predicted)):
+        more = (counts > MAX_DETECTIONS).sum()
+        if more:
+            return [
+                f"{ap} counts the best {MAX_DETECTIONS} poses of an image, as COCO does: "
+                f"{more} images have more {what}, up to {counts.max()}; --max-detections N "
+                "also computes AP with N"
+            ]
+    return []
 
 
 def names(table: Table) -> list[str]:
@@ -380,6 +422,8 @@ def notes(
             results = to_results(table, poses)
         reasons = why_no_ap(table.ground_truth.coco_ground_truth(), results)
         found += [f"{ap} is {metrics[ap]:g}: {reason}" for reason in reasons]
+    if ap in metrics:
+        found += _crowded(table, poses, ap)
     for name in (*_TORSO_COUNTS[1:], "PCP_sticks_of_length_zero"):
         full = full_name(name, table)
         if metrics.get(full, 0) > 0:

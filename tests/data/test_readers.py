@@ -398,6 +398,52 @@ def test_the_cache_stays_within_its_limit(table):
     assert decoded(5) is pixels
 
 
+# EXIF orientations.
+
+
+@pytest.fixture
+def turned(tmp_path):
+    """JPEG files of orientation 6, listed as shown, and 3, of which both sizes fit."""
+    rng, files = np.random.default_rng(1), []
+    for orientation in (6, 3):
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        files.append(tmp_path / f"{orientation}.jpg")
+        picture(rng, 60, 41).save(files[-1], exif=exif)
+    return make_table(files, np.array([[41, 60], [60, 41]]), rng, people=1)
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_the_listed_size_decides_the_frame_of_the_pixels(
+    turned, reader, monkeypatch, caplog
+):
+    def shown(exif):
+        table = dataclasses.replace(turned, exif=exif)
+        config = dataclasses.replace(CONFIG, batch_size=2, reader=reader)
+        plan = Plan(table, IMAGES, config)
+        if reader == "tf":
+            batches(plan, "tf")  # Skips without TensorFlow.
+        (batch,) = readers.batches(plan)
+        order = np.argsort(batch.inputs.row)
+        return batch.inputs.images[order], plan.undecided
+
+    upright, stored = (np.asarray(Image.open(f).convert("RGB")) for f in turned.images)
+    upright = np.rot90(upright, -1)
+    images, undecided = shown("auto")
+    np.testing.assert_array_equal(images[0, :60, :41], upright)
+    np.testing.assert_array_equal(images[1, :41, :60], stored)
+    assert undecided == {1}
+    (message,) = [text for text in caplog.messages if "EXIF" in text]
+    assert message.startswith(
+        f"test: 1 image with an EXIF orientation (first: {turned.images[1]}"
+    )
+    images, undecided = shown("apply")
+    np.testing.assert_array_equal(images[1, :41, :60], stored[::-1, ::-1])
+    assert undecided == set()
+    with pytest.raises(InputError, match=r"6\.jpg .* is 60x41 .*say 41x60"):
+        shown("ignore")
+
+
 # What comes with the pixels.
 
 

@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 
 import pose_jax
-from pose_jax import cli, methods, predict, trees
+from pose_jax import cli, methods, trees
 from pose_jax import sharding as sharding_lib
-from pose_jax.data import coco
+from pose_jax.data import box_file, coco
 from pose_jax.data.plan import InputConfig
 from pose_jax.data.synthetic import scenes
 from pose_jax.data.table import Table
@@ -134,6 +134,13 @@ def test_load_takes_paths_and_arrays_alike(root, run):
     for one, other in zip(a, b, strict=True):
         np.testing.assert_array_equal(one[0].points_xy, other[0].points_xy)
     assert people([]) == []
+    opencv = people([array[..., ::-1] for array in arrays], channels="bgr")
+    for one, other in zip(b, opencv, strict=True):
+        np.testing.assert_array_equal(one[0].points_xy, other[0].points_xy)
+    with pytest.raises(ConfigError, match="channels is one of rgb, bgr; got 'RGB'"):
+        people(arrays, channels="RGB")
+    with pytest.raises(InputError, match=r"uint8 arrays \[h, w, 3\] \(RGB\)"):
+        people([arrays[0][..., 0]])
     nobody = people(paths, boxes=[np.zeros((0, 4))] * 3)
     assert nobody == [[], [], []]
 
@@ -194,6 +201,7 @@ def test_every_row_counts_once_and_keeps_its_place(root, run):
         (["eval", "--run", "RUN", "--compare", "RUN", "RUN"], 2, "--compare"),
         (["eval", "--run", "RUN", "--flip", "both"], 2, "flip_test"),
         (["eval", "--run", "RUN", "--nms-threshold", "2"], 2, "nms_threshold"),
+        (["eval", "--run", "RUN", "--max-detections", "0"], 2, "max_detections"),
         (["eval", "--run", "RUN", "--boxes", "nowhere.json"], 1, "nowhere.json"),
         (["predict", "nothing.jpg", "--run", "RUN"], 1, "nothing.jpg: no such file"),
         (["predict", "IMAGE", "--run", "RUN", "--boxes", "no.json"], 1, "no.json"),
@@ -211,12 +219,13 @@ def test_boxes_may_come_from_an_annotation_file(root):
     """Everybody's box but the crowds'."""
     table = coco.load(root, "val2017")
     path = root / "annotations" / "person_keypoints_val2017.json"
-    boxes, scores = predict.read_boxes(path, table.images)
-    for image, found in enumerate(boxes):
+    given = box_file.read(path, table.images)
+    assert given.ids == table.image_ids.tolist()
+    for image, found in enumerate(given.boxes_xyxy):
         rows = table.people_of_image(image)
         rows = rows[~table.crowd[rows]]
         np.testing.assert_allclose(found, table.boxes_xyxy[rows])
-    assert all((s == 1).all() for s in scores)
+    assert all((s == 1).all() for s in given.scores)
 
 
 @pytest.mark.parametrize(
@@ -233,7 +242,7 @@ def test_bad_boxes_are_one_line(text, says, tmp_path):
     path = tmp_path / "boxes.json"
     path.write_text(text)
     with pytest.raises(InputError, match=says):
-        predict.read_boxes(path, [tmp_path / "000000000001.jpg"])
+        box_file.read(path, [tmp_path / "000000000001.jpg"])
 
 
 def test_unreadable_images_are_named_and_the_others_done(root, run, tmp_path, capsys):
@@ -346,6 +355,7 @@ def test_a_detector_s_boxes_are_what_a_pose_model_is_evaluated_on(
         ("--boxes", "some.json"),
         ("--nms", "oks"),
         ("--nms-threshold", "0.5"),
+        ("--max-detections", "30"),
     ],
 )
 def test_options_of_poses_are_refused_to_a_detector(option, detector_run, capsys):

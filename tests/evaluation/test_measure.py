@@ -439,6 +439,23 @@ def test_an_ap_of_nothing_says_why(change, says):
     assert any(re.search(says, note) for note in notes), notes
 
 
+def test_more_people_than_ap_counts_are_said_and_counted_on_request():
+    table = make_table(42)
+    table = dataclasses.replace(table, image=(np.arange(42) // 21).astype(np.int32))
+    poses = make_poses(table)
+    found = measure.measure(table, poses)
+    assert found["AP@gt_boxes"] < 1
+    notes = measure.notes(table, poses, found)
+    assert any("2 images have more labeled people, up to 21" in note for note in notes)
+    more = measure.ap_of_more(table, measure.to_results(table, poses), 21)
+    assert more["AP[max=21]@gt_boxes"] == pytest.approx(1) and len(more) == 10
+    few = make_table(4)
+    found = measure.measure(few, make_poses(few))
+    assert not any(
+        "counts the best" in n for n in measure.notes(few, make_poses(few), found)
+    )
+
+
 def test_predictions_in_other_units_are_recognized():
     table = make_table()
     poses = make_poses(table)

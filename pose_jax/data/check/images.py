@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import os
 import warnings
@@ -13,6 +14,7 @@ from typing import IO, Literal
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from pose_jax.data import pixels
 from pose_jax.data.check.findings import File
 from pose_jax.data.table import Record
 
@@ -25,14 +27,17 @@ ImageFile = tuple[Path | Record, str, tuple[int, int] | None]
 """A file or record, and its name and size in the annotations."""
 
 
-def check_images(files: Sequence[ImageFile], file: File, depth: Depth) -> str:
+def check_images(
+    files: Sequence[ImageFile], file: File, depth: Depth, exif: pixels.Exif = "auto"
+) -> str:
     """Checks all images; returns a note on how it was done."""
     sample = np.linspace(0, len(files) - 1, min(len(files), SAMPLE)).astype(int)
     full = np.full(len(files), depth == "full")
     full[sample] = True
     with warnings.catch_warnings(), ThreadPoolExecutor(8) as pool:
         warnings.simplefilter("ignore")  # Pillow's, for large images and broken EXIF.
-        seen = pool.map(look_at, files, full, chunksize=16)
+        look = functools.partial(look_at, exif=exif)
+        seen = pool.map(look, files, full, chunksize=16)
         for (image, where, _), kinds in zip(files, seen, strict=True):
             is_file = isinstance(image, Path)
             shown = os.path.relpath(image, file.path) if is_file else str(image)
@@ -46,7 +51,9 @@ def check_images(files: Sequence[ImageFile], file: File, depth: Depth) -> str:
     )
 
 
-def look_at(file: ImageFile, full: bool) -> list[tuple[str, str]]:
+def look_at(
+    file: ImageFile, full: bool, exif: pixels.Exif = "auto"
+) -> list[tuple[str, str]]:
     """Returns kinds of findings of one image, each with a detail."""
     source, _, listed = file
     wrong = "image-unreadable"
@@ -61,7 +68,7 @@ def look_at(file: ImageFile, full: bool) -> list[tuple[str, str]]:
             if not end:
                 return [("image-empty", "")]
             image = Image.open(data)
-            seen = _of_header(image, listed)
+            seen = _of_header(image, listed, exif)
             # The file does not end as its format requires: decode it.
             if full or _ENDS.get(image.format or "", b"?") not in end:
                 wrong = "image-truncated"
@@ -76,19 +83,24 @@ def look_at(file: ImageFile, full: bool) -> list[tuple[str, str]]:
 
 
 def _of_header(
-    image: Image.Image, listed: tuple[int, int] | None
+    image: Image.Image, listed: tuple[int, int] | None, exif: pixels.Exif
 ) -> list[tuple[str, str]]:
     found = []
     turned = _orientation(image)
-    if listed is not None and image.size != listed:
-        detail = "{}x{}, listed as {}x{}".format(*image.size, *listed)
-        if image.size == listed[::-1]:
-            detail += ": turned by its EXIF orientation?" if turned > 4 else ": turned?"
-        found.append(("image-size", detail))
+    size = pixels.stored_size(image, turned)
+    use = ""
+    try:
+        turn, undecided = pixels.turns(size, turned, listed, exif)
+        use = "used turned" if turn else "used as stored"
+        use += ", since both fit" if undecided else ""
+    except ValueError as error:
+        detail = "{}, listed as {}x{}".format(error, *(listed or ()))
+        found.append(("image-size", detail + ": turned?" * (size == listed[::-1])))
     if kind := _kind_of_mode(image):
         found.append((kind, image.mode))
     if turned != 1:
-        found.append(("image-turned", f"orientation {turned}"))
+        detail = f"orientation {turned}{', ' if use else ''}{use}"
+        found.append(("image-turned", detail))
     if getattr(image, "is_animated", False):
         found.append(("image-animated", str(image.format)))
     return found
@@ -100,20 +112,17 @@ def _kind_of_mode(image: Image.Image) -> str | None:
         return "image-alpha" if "transparency" in image.info else None
     if mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
         return "image-alpha"
-    if mode.startswith("I;16"):
-        return "image-16-bit"
+    if pixels.bits(image) > 8:
+        return "image-16-bit" if pixels.bits(image) == 16 else "image-range"
     known = {"L": "gray", "1": "gray", "P": "palette", "CMYK": "cmyk"}
     return f"image-{known.get(mode, 'mode')}"
 
 
 def _orientation(image: Image.Image) -> int:
     """Returns EXIF's orientation, or 1; does not decode PNG files without EXIF."""
-    if "exif" not in image.info:
+    if image.format == "PNG" and "exif" not in image.info:
         return 1
-    try:
-        return int(image.getexif().get(0x0112, 1))
-    except Exception:  # Broken EXIF, which no reader uses.
-        return 1
+    return pixels.orientation(image)
 
 
 _ENDS = {"JPEG": b"\xff\xd9", "MPO": b"\xff\xd9", "PNG": b"IEND"}

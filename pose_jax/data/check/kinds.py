@@ -175,12 +175,13 @@ KINDS: dict[str, Kind] = {
     "image-alpha": warning(
         "images with transparency: it is dropped, the colors below show", _RGB),
     "image-cmyk": warning("CMYK images: turned into RGB without a color profile", _RGB),
-    "image-16-bit": warning("images of 16 bits: the upper 8 are kept, as gray", _RGB),
-    "image-mode": warning("images that are not RGB: clipped to 8 bits and converted",
-        _RGB),
-    "image-turned": warning(
-        "images with an EXIF orientation: not applied, labels must fit the stored pixels",
-        "if they were made on the rotated image, save it rotated, without the tag"),
+    "image-16-bit": warning("images of 16 bits: scaled to 8, as gray", _RGB),
+    "image-mode": warning("images that are not RGB: converted", _RGB),
+    "image-range": error("images of 32-bit integers or floats, whose range is unknown",
+        "save them with 8 or 16 bits"),
+    "image-turned": warning("images with an EXIF orientation: annotations refer to the "
+        "pixels of the listed size, and to those stored if the turned ones have it too",
+        'nothing, if the examples are right; else data option exif="apply" or "ignore"'),
     "image-animated": warning("files with several frames: the first is used",
         "save that frame only"),
     # --------------------------------------------------------------------- detections

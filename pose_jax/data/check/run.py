@@ -196,7 +196,7 @@ def _check_json(
         if folder is not None:
             pictures, missing = File(found, folder), options.get("missing", "error")
             files = coco_json.files_of_images(listed, pictures, missing)
-            notes.append(images_lib.check_images(files, pictures, depth))
+            notes.append(images_lib.check_images(files, pictures, depth, source.exif))
         counts = people_lib.counts([image.id for image in listed], people, boxes)
     if folder is not None and not any(f.severity == "error" for f in found.sorted()):
         # Data without findings must be readable, including cases not checked above.
@@ -239,7 +239,7 @@ def _check_table(source: data_lib.SourceConfig, depth: images_lib.Depth) -> Repo
         # One of the images may be what stopped the reader.
         paths = sorted(p for p in root.glob("images/*") if p.is_file())
         files = [(path, "not read", None) for path in paths]
-        note = images_lib.check_images(files, file, depth)
+        note = images_lib.check_images(files, file, depth, source.exif)
         return Report(title, (note,), found.sorted(), {"files in images": len(paths)})
     notes += table.notes
     people = _people_of(table if table.truth is None else table.truth)
@@ -255,7 +255,7 @@ def _check_table(source: data_lib.SourceConfig, depth: images_lib.Depth) -> Repo
         )
         if not isinstance(image, np.ndarray)
     ]
-    notes.append(images_lib.check_images(files, file, depth))
+    notes.append(images_lib.check_images(files, file, depth, source.exif))
     counts = people_lib.counts(table.image_ids, people, {table.box_source: len(table)})
     return Report(title, tuple(notes), found.sorted(), counts)
 

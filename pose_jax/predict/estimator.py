@@ -1,0 +1,203 @@
+"""People of images and arrays: what `pose_jax.load` returns."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from pose_jax import sharding as sharding_lib
+from pose_jax.data import table as table_lib
+from pose_jax.data.pixels import EXIF, Exif
+from pose_jax.errors import ConfigError, InputError
+from pose_jax.evaluation.predictor import Predictor, System
+from pose_jax.keypoints import KeypointSet
+from pose_jax.runs import model as model_lib
+
+
+@dataclasses.dataclass(frozen=True)
+class Person:
+    """A predicted person.
+
+    Attributes:
+      points_xy: [k, 2] image pixels, integer centers.
+      keypoint_scores: [k].
+      score: score of the pose.
+      box_xyxy: the person box that the pose was predicted in.
+      box_score: score of the box; 1 if it has none.
+    """
+
+    points_xy: np.ndarray
+    keypoint_scores: np.ndarray
+    score: float
+    box_xyxy: np.ndarray
+    box_score: float = 1.0
+
+
+class People(list[Person]):
+    """The people of one image.
+
+    Attributes:
+      dropped: number of detected boxes beyond the maximum number of detections (slots).
+    """
+
+    dropped: int = 0
+
+
+class Estimator:
+    """Predicts the people of images; returned by `load`. Traced once for all calls.
+
+    Attributes:
+      keypoints: the keypoint set.
+      category_id: id of people in the data that the network was trained on.
+      predictor: predicts the poses in boxes.
+      system: detects people and predicts their poses; None without a detector.
+    """
+
+    def __init__(
+        self,
+        loaded: model_lib.LoadedRun,
+        detector: model_lib.LoadedRun | None = None,
+        **options: Any,
+    ) -> None:
+        mesh = sharding_lib.make_mesh()
+        self._loaded = loaded
+        self.category_id = loaded.category_id
+        self.predictor = Predictor(loaded.method(), mesh)
+        self.keypoints: KeypointSet = self.predictor.method.keypoints
+        self.system = None
+        if detector is not None:
+            self.system = System(
+                detector.method(), detector.variables, loaded.method(),
+                loaded.variables, mesh=mesh, config=detector.input, **options,
+            )  # fmt: skip
+
+    def __call__(
+        self,
+        images: Sequence[Path | str | np.ndarray],
+        boxes: Sequence[np.ndarray] | None = None,
+        scores: Sequence[np.ndarray] | None = None,
+        *,
+        channels: Literal["rgb", "bgr"] = "rgb",
+        exif: Exif = "auto",
+    ) -> list[People]:
+        """Predicts poses.
+
+        Args:
+          images: paths, or uint8 arrays [h, w, 3]. The channels of arrays are red, green,
+            blue, as Pillow, imageio and matplotlib give them; those of OpenCV
+            (`cv2.imread`, `VideoCapture`) are blue, green, red: pass channels="bgr".
+          boxes: for each image [n, 4] (x, y, x + w, y + h). None: boxes of the detector;
+            without a detector, each image is one person.
+          scores: scores of the boxes, [n] for each image; None: 1.
+          channels: order of the channels of arrays; files are always read correctly.
+          exif: which pixels boxes and points refer to, for files with an EXIF orientation:
+            "apply": to the image as a viewer shows it; "ignore": to the pixels as stored;
+            "auto": as shown without boxes, as stored with boxes (with a warning).
+
+        Returns:
+          A list of people per image; with a detector, sorted by decreasing score, and
+          `dropped` is the number of detections beyond the maximum.
+
+        Raises:
+          InputError: an image cannot be read, or images, boxes and scores do not match.
+          ConfigError: an invalid option.
+        """
+        for name, value, known in (
+            ("channels", channels, ("rgb", "bgr")),
+            ("exif", exif, EXIF),
+        ):
+            if value not in known:
+                raise ConfigError(
+                    f"{name} is one of {', '.join(known)}; got {value!r}."
+                )
+        if not len(images):
+            return []
+        if channels == "bgr":
+            images = [_reversed(image) for image in images]
+        if exif == "auto" and boxes is None:
+            exif = "apply"
+        table = table_lib.from_boxes(
+            images, boxes, scores, keypoints=self.keypoints, exif=exif
+        )
+        if self.system is not None and boxes is None:
+            return self._people_of(self.system, table)
+        people = [People() for _ in images]
+        rows = np.arange(len(table), dtype=np.int32)
+        if len(rows) == 0:
+            return people
+        poses = self.predictor(self._loaded.variables, table, self._loaded.input, rows)
+        for i, row in enumerate(poses.row):
+            people[table.image[row]].append(
+                Person(
+                    points_xy=poses.points_xy[i],
+                    keypoint_scores=poses.keypoint_scores[i],
+                    score=float(poses.score[i]),
+                    box_xyxy=table.boxes_xyxy[row],
+                    box_score=float(table.box_scores[row]),
+                )
+            )
+        return people
+
+    def _people_of(self, system: System, table: table_lib.Table) -> list[People]:
+        people, found = system(table), []
+        for i in range(len(table.images)):
+            found.append(
+                People(
+                    Person(
+                        points_xy=people.points_xy[i, slot],
+                        keypoint_scores=people.keypoint_scores[i, slot],
+                        score=float(people.score[i, slot]),
+                        box_xyxy=people.boxes_xyxy[i, slot],
+                        box_score=float(people.box_scores[i, slot]),
+                    )
+                    for slot in np.flatnonzero(people.valid[i])
+                )
+            )
+            found[-1].dropped = int(people.overflow[i])
+        return found
+
+
+def _reversed(image: Path | str | np.ndarray) -> Path | str | np.ndarray:
+    """Returns an array with its channels in reverse order; a path as it is."""
+    return image[..., ::-1] if isinstance(image, np.ndarray) else image
+
+
+def load(
+    run: Path | str, detector: Path | str | None = None, **options: Any
+) -> Estimator:
+    """Loads RUN/model for use from Python.
+
+    Args:
+      run: the run directory of a pose method.
+      detector: the run directory of a detector; None: boxes are given, or one person each.
+      **options: for `methods.system.find_people`: slots, box_nms, oks_nms, rescoring.
+
+    Returns:
+      An `Estimator`: people(images, boxes=None) returns one list of Person per image.
+      Images are paths, or uint8 arrays [h, w, 3] in RGB; pass channels="bgr" for OpenCV's.
+
+    Raises:
+      InputError: a run has no finished model, `run` is a detector, or `detector` is not.
+      ConfigError: an invalid option.
+    """
+    loaded = model_lib.load(run)
+    if loaded.keypoints is None:
+        raise InputError(
+            f"{run} is a detector and predicts no poses: pass it as the detector of a pose "
+            "run (pose-jax predict --detector)."
+        )
+    if detector is None:
+        if options:
+            raise ConfigError(f"{', '.join(sorted(options))}: requires a detector.")
+        return Estimator(loaded)
+    loaded_detector = model_lib.load(detector)
+    if loaded_detector.keypoints is not None:
+        method = loaded_detector.manifest["method"]["name"]
+        raise InputError(
+            f"{detector} is a run of method {method!r}: give a run of method 'detector'."
+        )
+    return Estimator(loaded, loaded_detector, **options)

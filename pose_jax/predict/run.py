@@ -1,0 +1,245 @@
+"""`pose-jax predict`: images in, results and annotated pictures out."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pose_jax import writing
+from pose_jax.data import box_file
+from pose_jax.data import pixels as pixels_lib
+from pose_jax.data.pixels import Exif
+from pose_jax.data.table import undecided_exif
+from pose_jax.drawing import people as drawing
+from pose_jax.errors import ConfigError, InputError, Stopped
+from pose_jax.keypoints import KeypointSet
+from pose_jax.predict import inputs
+from pose_jax.predict.estimator import Estimator, People, Person, load
+from pose_jax.predict.inputs import Source
+from pose_jax.predict.results import Results, check_free
+
+_AT_ONCE = 16
+"""Number of images whose pixels are kept in memory at a time, for drawing."""
+
+
+def predict_run(
+    run: Path | str,
+    images: Sequence[Path],
+    *,
+    boxes: Path | None,
+    out: Path,
+    detector: Path | None = None,
+    category: str | None = None,
+    exif: Exif = "auto",
+    min_score: float | None = None,
+    **options: Any,
+) -> int:
+    """Writes the people of images to `out`, see `results`.
+
+    Images that cannot be read are reported on stderr and skipped. Results are written image
+    by image, and what has been done is kept, whatever stops the rest.
+
+    Args:
+      run: a run directory.
+      images: image files, folders and patterns, see `inputs.find`.
+      boxes: JSON file of person boxes, see `box_file`.
+      out: output folder.
+      detector: the run directory of a detector, instead of `boxes`.
+      category: name or id of people in `boxes`, if it has several categories.
+      exif: which pixels boxes and points refer to, see `pixels.turns`; without boxes,
+        "auto" is the image as a viewer shows it.
+      min_score: boxes of lower score are left out, people of lower score are not drawn.
+      **options: for `methods.system.find_people`.
+
+    Returns:
+      An exit code: 0, or 1 if an image could not be read or a pose is not finite.
+
+    Raises:
+      InputError: nothing can be predicted, or a file of the user would be overwritten.
+      Stopped: it was interrupted by Ctrl-C.
+    """
+    if boxes is not None and detector is not None:
+        raise ConfigError("give either --boxes or --detector, not both.")
+    if category is not None and boxes is None:
+        raise ConfigError("--category is that of --boxes: give both.")
+    sources, notes = inputs.find(images)
+    folders = [Path(image) for image in images if Path(image).is_dir()]
+    check_free(out, sources, [*folders, *([boxes] if boxes is not None else [])])
+    writing.check(out)
+    people = load(run, detector, **options)
+    given, paths = None, [source.path for source in sources]
+    if boxes is not None:
+        given = box_file.read(boxes, paths, category=category, min_score=min_score)
+        notes += given.notes
+    for note in notes:
+        _note(note)
+    work = _Work(people, given, exif, min_score, detector is not None)
+    if given is None and detector is None:
+        print("no --boxes and no --detector: each image is treated as one person")
+    category_of = given.category if given is not None else None
+    results = Results(
+        out,
+        people.keypoints,
+        category_of or box_file.Category(people.category_id),
+    )
+    listed = {} if given is None else dict(zip(paths, given.ids, strict=True))
+    ids = inputs.image_ids(sources, listed)
+    try:
+        # Pillow warns about large images, and rejects those twice as large.
+        with warnings.catch_warnings(), results:
+            warnings.filterwarnings("ignore", module="PIL")
+            for start in range(0, len(sources), _AT_ONCE):
+                chunk = range(start, min(start + _AT_ONCE, len(sources)))
+                work.predict([(i, sources[i]) for i in chunk], ids, results)
+    except KeyboardInterrupt:
+        raise Stopped(
+            f"interrupted: {results.done} of {len(sources)} images are done and kept, "
+            f"{results.people} people: {out}",
+            exit_code=130,
+        ) from None
+    return _conclude(results, work, len(sources))
+
+
+def _conclude(results: Results, work: _Work, count: int) -> int:
+    """Prints what was done and what was not; returns the exit code."""
+    if work.undecided:
+        _note(undecided_exif(len(work.undecided), work.undecided[0], "--exif "))
+    if work.not_finite:
+        print(
+            f"pose-jax: error: {work.not_finite} people are left out: their points or "
+            "scores are not finite. The training has diverged, or the model is damaged.",
+            file=sys.stderr,
+        )
+    skipped = ""
+    if results.skipped:
+        skipped = f"; {len(results.skipped)} of {count} images were skipped"
+    if results.done:
+        images = f"{results.done} image{'s' * (results.done != 1)}"
+        print(f"{results.people} people in {images}: {results.out}{skipped}")
+    return 1 if results.skipped or work.not_finite else 0
+
+
+@dataclasses.dataclass
+class _Work:
+    """Prediction of some images at a time.
+
+    Attributes:
+      people: the estimator.
+      given: the boxes of all images; None: found by the detector, or the whole image.
+      exif, min_score: as in `predict_run`.
+      detected: whether there is a detector.
+      undecided: images whose EXIF orientation their annotated size does not decide.
+      not_finite: number of people that are left out.
+    """
+
+    people: Estimator
+    given: box_file.BoxFile | None
+    exif: Exif
+    min_score: float | None
+    detected: bool
+    undecided: list[Path] = dataclasses.field(default_factory=list)
+    not_finite: int = 0
+
+    def predict(
+        self,
+        numbered: Sequence[tuple[int, Source]],
+        ids: dict[Path, int | str],
+        results: Results,
+    ) -> None:
+        """Predicts images, given with their numbers, and writes their results."""
+        read, arrays = [], []
+        for i, source in numbered:
+            try:
+                arrays.append(self._pixels(i, source))
+                read.append((i, source))
+            except InputError as error:
+                print(f"pose-jax: error: {error}", file=sys.stderr)
+                results.skip(source, str(error))
+        if not read:
+            return
+        boxes = scores = None
+        if self.given is not None:
+            boxes = [self.given.boxes_xyxy[i] for i, _ in read]
+            scores = [self.given.scores[i] for i, _ in read]
+        found = self.people(arrays, boxes, scores)
+        for (_, source), image, persons in zip(read, arrays, found, strict=True):
+            if persons.dropped:
+                _note(
+                    f"{source.path}: {persons.dropped} detections were dropped; increase "
+                    "--slots."
+                )
+            kept = self._kept(persons)
+            size = (image.shape[1], image.shape[0])
+            results.add(source, ids[source.path], size, kept, self._drawn(image, kept))
+
+    def _pixels(self, i: int, source: Source) -> np.ndarray:
+        """Reads an image, in the frame of its boxes."""
+        path = source.path
+        picture = pixels_lib.read(path, path, count_frames=True)
+        if picture.frames > 1:
+            _note(f"{path}: {picture.frames} frames, of which the first is used.")
+        size = picture.pixels.shape[1::-1]
+        exif, listed = self.exif, None
+        if self.given is not None:
+            listed = self.given.sizes[i]
+        elif exif == "auto":
+            exif = "apply"
+        try:
+            turn, undecided = pixels_lib.turns(size, picture.orientation, listed, exif)
+        except ValueError as found:
+            raise InputError(
+                f"{path} is {found}, the file of boxes says {listed[0]}x{listed[1]}. Is it "
+                "the original file?"
+            ) from None
+        self.undecided += [path] if undecided else []
+        turned = pixels_lib.turned(picture.pixels, picture.orientation)
+        return turned if turn else picture.pixels
+
+    def _kept(self, persons: People) -> list[Person]:
+        """Returns the people with finite values, and boxes of a sufficient score."""
+        finite = [person for person in persons if _is_finite(person)]
+        self.not_finite += len(persons) - len(finite)
+        return [p for p in finite if not self._below(p.box_score)]
+
+    def _below(self, score: float) -> bool:
+        return self.min_score is not None and score < self.min_score
+
+    def _drawn(self, image: np.ndarray, persons: Sequence[Person]) -> np.ndarray:
+        shown = [person for person in persons if not self._below(person.score)]
+        boxed = self.detected or self.given is not None
+        return _drawn(image, shown, self.people.keypoints, boxed, self.detected)
+
+
+def _is_finite(person: Person) -> bool:
+    values = (person.points_xy, person.keypoint_scores, person.score, person.box_xyxy)
+    return all(np.isfinite(value).all() for value in values)
+
+
+def _note(text: str) -> None:
+    print(f"pose-jax: note: {text}", file=sys.stderr)
+
+
+def _drawn(
+    image: np.ndarray,
+    persons: Sequence[Person],
+    keypoint_set: KeypointSet,
+    boxed: bool,
+    scored: bool,
+) -> np.ndarray:
+    k = len(keypoint_set)
+    return drawing.draw_people(
+        image,
+        np.array([p.points_xy for p in persons]).reshape(-1, k, 2),
+        keypoint_set,
+        scores=np.array([p.keypoint_scores for p in persons]).reshape(-1, k),
+        boxes_xyxy=np.array([p.box_xyxy for p in persons]).reshape(-1, 4)
+        if boxed
+        else None,
+        titles=[f"{p.score:.2f}" for p in persons] if scored else None,
+    )
