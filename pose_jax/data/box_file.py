@@ -91,10 +91,8 @@ def read(
         box, score = _box(row, f"{path}: entry {i}")
         image = number_of(row, f"{path}: entry {i}")
         why = _left_out(row, box, score, chosen, min_score)
-        if image is None:
-            why = why or "of images that are not given"
-        if why:
-            out[why] += 1
+        if why or image is None:
+            out[why or "of images that are not given"] += 1
         else:
             x, y, w, h = box
             boxes[image].append([x, y, x + w, y + h, score])

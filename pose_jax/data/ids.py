@@ -38,8 +38,9 @@ class ImageIds:
     def __init__(self, ids: Sequence[Id], files: Sequence[str] = ()) -> None:
         """Takes the ids of all images, which differ, and the names of their files."""
         self.are_text = any(isinstance(own, str) for own in ids)
-        self.numbers = numbers(list(map(str, ids))) if self.are_text else list(ids)
-        self._of = dict(zip(ids, self.numbers, strict=True))
+        texts = numbers(list(map(str, ids))) if self.are_text else None
+        self.numbers: list[int] = texts or [own for own in ids if isinstance(own, int)]
+        self._of: dict[Id, int] = dict(zip(ids, self.numbers, strict=True))
         # Detectors name images by the stems of their files.
         stems = [PurePosixPath(name).stem for name in files]
         count = collections.Counter(stems)

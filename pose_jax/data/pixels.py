@@ -154,7 +154,7 @@ _INVERSE = {6: 8, 8: 6}
 
 def upright_size(size: tuple[int, int], orientation: int) -> tuple[int, int]:
     """Returns (width, height) of an image after `turned`."""
-    return size[::-1] if orientation > 4 else size
+    return (size[1], size[0]) if orientation > 4 else size
 
 
 def turns(

@@ -16,9 +16,9 @@ import importlib.util
 import io
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from absl import logging
@@ -80,7 +80,7 @@ def batches(plan: Plan, start: int = 0, stop: int | None = None) -> Iterator[Bat
 
 def _counted(plan: Plan, batches: Iterator[Batch], start: int) -> Iterator[Batch]:
     """Yields batches; warns about undecided EXIF orientations after each epoch."""
-    with contextlib.closing(batches):
+    with contextlib.closing(cast(Generator[Batch], batches)):
         try:
             for step, batch in enumerate(batches, start + 1):
                 yield batch

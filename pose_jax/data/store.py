@@ -230,6 +230,7 @@ def _examples(
 def _verify(image: ImageRef) -> None:
     from pose_jax.data.check.images import look_at  # Imports Pillow.
 
+    assert not isinstance(image, np.ndarray)  # These are those of `predict`.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's, for large images and broken EXIF.
         for kind, detail in look_at((image, "", None), full=False):

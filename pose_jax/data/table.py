@@ -143,7 +143,7 @@ class Table:
     @property
     def has_box(self) -> np.ndarray:
         """[n] bool: people whose box has a width and a height."""
-        return (self.boxes_xyxy[:, 2:] > self.boxes_xyxy[:, :2]).all(1)
+        return np.all(self.boxes_xyxy[:, 2:] > self.boxes_xyxy[:, :2], axis=1)
 
     @property
     def _has_labels(self) -> np.ndarray:

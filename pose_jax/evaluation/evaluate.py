@@ -124,7 +124,8 @@ def evaluate_run(
       ConfigError: an option that the method of the run does not support.
       InputError: the folder to write, the model or the data are not usable.
     """
-    run, root = Path(run), folder(run, out)
+    run = Path(run)
+    root = folder(run, out)
     writing.check(root, "give a folder of your own by --out")
     loaded = model_lib.load(run)
     kind = evaluation_lib.of(loaded)

@@ -116,7 +116,7 @@ class Predictor:
         predict = lambda inputs: self._predict(variables, inputs)
         return over_batches(plan, self.mesh, predict, between_batches)
 
-    def _none(self, variables: Variables, config: InputConfig) -> Poses | Boxes:
+    def _none(self, variables: Variables, config: InputConfig) -> Any:
         """Returns predictions of no rows."""
         width, height = config.canvas_size
         shape = jax.ShapeDtypeStruct

@@ -141,10 +141,10 @@ def image_ids(
     paths = [source.path for source in sources]
     ids = {path: own for path in paths if (own := listed.get(path)) is not None}
     rest = [path for path in paths if path not in ids]
-    numbers = [number(path.stem) for path in rest]
+    numbers = [n for path in rest if (n := number(path.stem)) is not None]
     used = {str(own) for own in ids.values()} | {str(n) for n in numbers}
-    if None in numbers or len(used) < len(paths):
+    if len(used) < len(paths):  # Two are the same, or one is no number.
         taken = [own for own in ids.values() if isinstance(own, int)]
         start = max([0, *taken]) + 1
         numbers = list(range(start, start + len(rest)))
-    return ids | dict(zip(rest, numbers, strict=True))
+    return {**ids, **dict(zip(rest, numbers, strict=True))}

@@ -193,9 +193,10 @@ class _Work:
         try:
             turn, undecided = pixels_lib.turns(size, picture.orientation, listed, exif)
         except ValueError as found:
+            says = "{}x{}".format(*(listed or ()))
             raise InputError(
-                f"{path} is {found}, the file of boxes says {listed[0]}x{listed[1]}. Is it "
-                "the original file?"
+                f"{path} is {found}, the file of boxes says {says}. Is it the original "
+                "file?"
             ) from None
         self.undecided += [path] if undecided else []
         turned = pixels_lib.turned(picture.pixels, picture.orientation)

@@ -154,7 +154,7 @@ def _check_lengths(file: io.BytesIO) -> None:
     index, that it cannot have: `pickle` allocates memory for them before it reads on."""
     start = file.tell()
     for opcode, argument, position in pickletools.genops(file):  # Checks lengths.
-        if opcode.name.endswith("PUT") and argument > (position or 0) - start:
+        if opcode.name.endswith("PUT") and int(argument or 0) > (position or 0) - start:
             raise ValueError(f"index {argument} at byte {position}")
     file.seek(start)
 

@@ -95,7 +95,7 @@ def _of_header(
         use += ", since both fit" if undecided else ""
     except ValueError as error:
         detail = "{}, listed as {}x{}".format(error, *(listed or ()))
-        found.append(("image-size", detail + ": turned?" * (size == listed[::-1])))
+        found.append(("image-size", detail + ": turned?" * (listed == size[::-1])))
     if kind := _kind_of_mode(image):
         found.append((kind, image.mode))
     if turned != 1:
