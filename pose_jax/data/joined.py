@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 
 from pose_jax import config as config_lib
+from pose_jax.data.pixels import Exif
 from pose_jax.data.table import Table
 from pose_jax.errors import ConfigError, InputError
 
@@ -39,12 +40,14 @@ class PartConfig:
       root: folder of the data set, relative to the root of the joined set.
       split: split of the data set; None for that of the joined set.
       options: options of the data set's reader.
+      exif: as in SourceConfig.
     """
 
     name: str = ""
     root: str = ""
     split: str | None = None
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    exif: Exif = "auto"
 
 
 def load(
@@ -93,7 +96,8 @@ def load(
                 raise ConfigError("joined itself; name its sources here instead.")
             one = {"name": name, "root": str(Path(root) / part.root)}
             one["split"] = split if part.split is None else part.split
-            tables.append(load_source(**one, options=part.options))
+            source = {**one, "options": part.options, "exif": part.exif}
+            tables.append(load_source(**source))
         except ConfigError as error:
             said = str(error).removeprefix("config.data: ")
             raise ConfigError(f"config.data: sources.{label}: {said}") from None
@@ -148,6 +152,8 @@ def _misfit(a: Table, b: Table) -> str | None:
     if a.labelled != b.labelled or (a.truth is None) != (b.truth is None):
         bare = a if not a.labelled and a.truth is None else b
         return f"{bare.name} has no labels. Leave it out."
+    if a.exif != b.exif:
+        return f"their exif is {a.exif!r} and {b.exif!r}. Choose one for all."
     if (a.centric or "PC") != (b.centric or "PC"):
         sides = " and ".join(repr(t.centric) for t in (a, b))
         return (
