@@ -8,9 +8,9 @@ for data. All other errors keep their traceback.
 
 from __future__ import annotations
 
-import _thread
 import argparse
 import os
+import signal
 import sys
 import threading
 from collections.abc import Callable, Sequence
@@ -652,6 +652,7 @@ def _interrupt_again(unraisable: Any) -> None:
     Python ignores the exceptions of these and would go on.
     """
     if unraisable.exc_type is KeyboardInterrupt:
-        threading.Timer(0.1, _thread.interrupt_main).start()
+        main_thread = threading.main_thread().ident
+        threading.Timer(0.1, signal.pthread_kill, (main_thread, signal.SIGINT)).start()
     else:
         sys.__unraisablehook__(unraisable)
