@@ -14,12 +14,14 @@ import contextlib
 import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Literal
+from typing import IO, TYPE_CHECKING, Literal
 
 import numpy as np
-from PIL import Image
 
 from pose_jax.errors import InputError, one_line
+
+if TYPE_CHECKING:  # Readers that open no image do without Pillow.
+    from PIL import Image
 
 Exif = Literal["auto", "apply", "ignore"]
 """The frame of annotations: "ignore": the stored pixels; "apply": the upright ones; "auto":
@@ -87,6 +89,8 @@ def opened(source: Path | IO[bytes], name: object) -> Iterator[Image.Image]:
       source: the file, or its bytes.
       name: how to name it in an error.
     """
+    from PIL import Image
+
     try:
         with contextlib.ExitStack() as stack:
             if isinstance(source, str | Path):

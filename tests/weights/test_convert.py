@@ -743,7 +743,7 @@ def test_bad_input_is_one_line_and_nothing_is_written(tmp_path, capsys):
         assert found[0] == 2 and meant in found[1]
         assert not out.exists()
     found = _convert(capsys, tmp_path / "good", *model, "--out", tmp_path / "cut/run")
-    assert found[0] == 2 and f"{tmp_path / 'cut'} is a file" in found[1]
+    assert found[0] == 1 and f"{tmp_path / 'cut'}: Not a directory" in found[1]
     out.mkdir()
     (out / "config.json").write_text("{}")
     found = _convert(capsys, tmp_path / "good", *model, "--out", out)
