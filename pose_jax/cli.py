@@ -15,8 +15,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from pose_jax import writing
 from pose_jax._version import __version__
-from pose_jax.errors import ConfigError, InputError, Stopped, did_you_mean, disk_full
+from pose_jax.errors import ConfigError, InputError, Stopped, did_you_mean
 
 Run = Callable[[argparse.Namespace], int | None]
 
@@ -259,6 +260,7 @@ def _eval(parser: _Parser) -> Run:
     )
     parser.option("--data", "evaluation data folder (default: from the run's config)")
     parser.option("--split", "evaluation split (default: from the run's config)")
+    parser.option("--annotations", "annotation file of --data or --split")
     parser.option(
         "--boxes", '"gt" (default) or a COCO detections JSON file', default="gt"
     )
@@ -274,11 +276,14 @@ def _eval(parser: _Parser) -> Run:
         nargs=2,
         metavar=("RUN_A[:DECODER]", "RUN_B[:DECODER]"),
     )
+    parser.option("--out", "output folder (default: RUN/eval)", Path)
 
     def run(args: argparse.Namespace) -> None:
         if (args.run is None) == (args.compare is None):
             raise ConfigError("give either --run RUN or --compare RUN_A RUN_B.")
-        where = _given(args, "data", "split", "boxes")
+        if args.compare is not None and args.out is not None:
+            raise ConfigError("--compare writes no files: omit --out.")
+        where = _given(args, "data", "split", "boxes", "annotations")
         if args.compare is not None:
             from pose_jax.evaluation import compare
 
@@ -287,9 +292,9 @@ def _eval(parser: _Parser) -> Run:
         from pose_jax.evaluation import evaluate
 
         options = {"decoders": args.decoder, "flips": args.flip, **where}
-        options |= _given(args, "nms", "nms_threshold")
+        options |= _given(args, "nms", "nms_threshold", "out")
         evaluations = evaluate.evaluate_run(args.run, **options)
-        print(evaluate.described(args.run, evaluations))
+        print(evaluate.described(args.run, evaluations, args.out))
 
     return run
 
@@ -587,17 +592,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Stopped as note:
         print(f"pose-jax: {note}")
         return note.exit_code
-    except OSError as error:
-        reason = disk_full(error)
-        if reason is None:
+    except Exception as error:
+        refused = writing.refused(error)
+        if refused is None:
             raise
-        where = error.filename or "a file"
-        print(
-            f"pose-jax: error: {where} cannot be written: {reason}. Free some space and "
-            "run the same command again.",
-            file=sys.stderr,
-        )
-        return 1
+        print(f"pose-jax: error: {refused}", file=sys.stderr)
+        return refused.exit_code
     except KeyboardInterrupt:
         print("pose-jax: interrupted", file=sys.stderr)
         return 130

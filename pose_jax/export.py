@@ -25,10 +25,10 @@ import jax.export
 import jax.numpy as jnp
 import numpy as np
 
-from pose_jax import methods
+from pose_jax import methods, writing
 from pose_jax._version import __version__
 from pose_jax.codecs import gaussian
-from pose_jax.errors import ConfigError, InputError, did_you_mean, disk_full, one_line
+from pose_jax.errors import ConfigError, InputError, did_you_mean, one_line
 from pose_jax.keypoints import KeypointSet
 from pose_jax.runs import model as model_lib
 from pose_jax.types import Decoder as MethodDecoder
@@ -165,12 +165,11 @@ def export_decoder(
 
     Raises:
       ConfigError: unknown decoder, an option that is invalid or not used by the decoder, a
-        run of another method, or `out` exists or cannot be created.
-      InputError: no finished model in `run`.
+        run of another method, or `out` exists.
+      InputError: no finished model in `run`, or `out` cannot be written.
     """
     out = Path(out)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ConfigError(f"{out} already exists: give another --out, or delete it.")
+    writing.check_new(out)
     options = {"sigma": sigma, "kernel_size": kernel_size}
     options = {name: value for name, value in options.items() if value is not None}
     method = None
@@ -376,11 +375,7 @@ def _write(out: Path, files: Mapping[str, bytes]) -> Decoder:
         decoder = load(new)
         new.rename(out)
     except OSError as error:
-        if disk_full(error) is not None:
-            raise
-        raise ConfigError(
-            f"{out} cannot be created ({error.strerror}): give another --out."
-        ) from error
+        raise writing.failure(out, error) from error
     finally:
         shutil.rmtree(new, ignore_errors=True)
     return decoder

@@ -57,7 +57,7 @@ def heatmap_sigmoid_cross_entropy(
 
     The L_h of MultiPose (arXiv:1701.01779). A sum, as in the paper and in `offset_huber`:
     the factors of eq. (6) assume that both are sums over pixels. Logits of 0 give
-    h * w * ln 2.
+    h * w * ln 2; infinite logits are certain: 0 where the target agrees, else inf.
 
     Args:
       logits: before the sigmoid.
@@ -82,7 +82,10 @@ def heatmap_sigmoid_cross_entropy(
     logits, target = _where(counted, logits), _where(counted, target)
     # log(1 + exp(x)) - x t; with abs and maximum its gradient would be wrong at 0
     positive = logits >= 0
-    loss = jnp.where(positive, logits, 0) - logits * target
+    slope = jnp.where(positive, 1 - target, -target)
+    # An infinite logit of a target that agrees costs nothing, where inf * 0 is NaN.
+    certain = jnp.isinf(logits) & (slope == 0)
+    loss = jnp.where(certain, 0, logits) * slope
     loss += jnp.log1p(jnp.exp(jnp.where(positive, -logits, logits)))
     return jnp.sum(weight * loss, axis=(-3, -2))
 

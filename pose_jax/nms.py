@@ -5,7 +5,8 @@ fixed shapes: `valid` marks the slots in use. Candidates are processed by descen
 score, ties by the lower index; one that overlaps a better one *by more than* the
 threshold is dropped.
 
-n candidates, k keypoints. Boxes are (x0, y0, x1, y1), points (x, y), in pixels.
+n candidates, of which there may be none; k keypoints. Boxes are (x0, y0, x1, y1), points
+(x, y), in pixels.
 """
 
 from __future__ import annotations
@@ -45,6 +46,8 @@ def box_nms(
     boxes_xyxy = jnp.asarray(boxes_xyxy)
     scores, valid = _candidates(scores, valid, threshold)
     _check("boxes_xyxy", boxes_xyxy, (*scores.shape, 4))
+    if not scores.size:
+        return valid
     order = _by_score(scores, valid)
     ranked_xyxy = boxes_xyxy[order]
     rank = jnp.arange(scores.size)
@@ -128,6 +131,8 @@ def soft_oks_nms(
             "threshold must be positive, since it divides the squared OKS; got 0."
         )
     overlap = _pairwise_oks(points_xy, scores, areas, sigmas)
+    if not scores.size:
+        return scores
     decay = jnp.exp(-jnp.square(overlap) / threshold)
 
     def take_best(_, state):
@@ -147,6 +152,8 @@ def _by_score(scores, valid):
 
 def _greedy(overlap, scores, valid, threshold):
     n = scores.size
+    if not n:
+        return valid
     order = _by_score(scores, valid)
     too_close = (overlap > threshold)[order][:, order]  # ranked by score
     rank = jnp.arange(n)

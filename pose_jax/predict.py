@@ -18,6 +18,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from pose_jax import sharding as sharding_lib
+from pose_jax import writing
 from pose_jax.data import table as table_lib
 from pose_jax.drawing import people as drawing
 from pose_jax.drawing import sheet as sheet_lib
@@ -309,6 +310,7 @@ def predict_run(
     """
     if boxes is not None and detector is not None:
         raise ConfigError("give either --boxes or --detector, not both.")
+    writing.check(out)
     people = load(run, detector, **options)
     # Pillow warns about large images, and rejects those twice as large.
     large = {"action": "ignore", "category": Image.DecompressionBombWarning}

@@ -31,6 +31,26 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
+def multiple(batch_size: int, mesh: Mesh) -> int:
+    """Returns the smallest batch size that is not below this one and fits the devices."""
+    return -(-batch_size // mesh.size) * mesh.size
+
+
+def check_batch(batch_size: int, mesh: Mesh) -> None:
+    """Checks that devices can share a batch without padding it, as in training.
+
+    Raises:
+      ConfigError: the batch size is not divisible by the number of devices.
+    """
+    above = multiple(batch_size, mesh)
+    if above != batch_size:
+        nearest = " or ".join(str(n) for n in (above - mesh.size, above) if n)
+        raise ConfigError(
+            f"batch size {batch_size} is not divisible by {mesh.size} devices: set "
+            f"batch_size to {nearest}, or use fewer devices."
+        )
+
+
 def put_batch(batch: Any, mesh: Mesh) -> Any:
     """Moves a host batch to the devices.
 
@@ -51,14 +71,7 @@ def put_batch(batch: Any, mesh: Mesh) -> Any:
         leaf = np.asarray(leaf)
         if leaf.ndim == 0:
             return jax.device_put(leaf, whole)
-        rows = leaf.shape[0] * jax.process_count()
-        if rows % mesh.size:
-            below = rows - rows % mesh.size
-            nearest = " or ".join(str(n) for n in (below, below + mesh.size) if n)
-            raise ConfigError(
-                f"batch size {rows} is not divisible by {mesh.size} devices: set "
-                f"batch_size to {nearest}, or use fewer devices."
-            )
+        check_batch(leaf.shape[0] * jax.process_count(), mesh)
         return jax.make_array_from_process_local_data(split, leaf)
 
     return jax.tree.map(put, batch)

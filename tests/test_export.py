@@ -329,7 +329,7 @@ def test_a_decoder_of_heatmaps_alone_is_exported_of_any_method(tmp_path):
         ("--run BACKBONE", 2, "a backbone without a head"),
         ("--run WIDE", 2, "method.sigma must be in (0, 16]"),
         ("--out RUN", 2, "already exists"),
-        ("--out FILE/out", 2, "cannot be created (Not a directory)"),
+        ("--out FILE/out", 1, "FILE: Not a directory): give another --out"),
         ("--kernelsize 3", 2, "--kernel-size"),
     ],
 )

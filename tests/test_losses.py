@@ -146,6 +146,27 @@ def test_cross_entropy_of_certain_logits_is_exact_and_finite():
     assert worst[0, 0] > 2e4 and np.isfinite(gradient).all()
 
 
+def test_infinite_logits_cost_nothing_if_right_and_everything_if_wrong():
+    """As the limits of finite ones; the gradient is sigmoid(logit) - target."""
+    inf = np.inf
+    logits = jnp.array([-inf, -inf, -inf, inf, inf, inf, 0, -200])
+    target = jnp.array([0, 1, 0.5, 1, 0, 0.5, 0.25, 0])
+
+    def loss(logit, target):
+        maps = logit.reshape(1, 1, 1), target.reshape(1, 1, 1)
+        return losses.heatmap_sigmoid_cross_entropy(*maps, weight=jnp.ones(1))[0]
+
+    value, gradient = jax.vmap(jax.value_and_grad(loss))(logits, target)
+    np.testing.assert_allclose(value, [0, inf, inf, 0, inf, inf, np.log(2), 0])
+    np.testing.assert_allclose(gradient, [0, -1, -0.5, 0, 1, 0.5, 0.25, 0])
+    bins = jnp.array([-inf, 0.0, 1.0]), jnp.array([0.0, 0.5, 0.5])
+    divergence = lambda logits, target: losses.bins_divergence(
+        logits[None], target[None], weight=jnp.ones(1)
+    )[0]
+    value, gradient = jax.value_and_grad(divergence)(*bins)
+    assert np.isfinite(value) and np.isfinite(gradient).all() and gradient[0] == 0
+
+
 def test_cross_entropy_weights_of_pixels():
     rng = np.random.default_rng(2)
     logits, target = rng.normal(size=(2, B, H, W, K)).astype(np.float32)

@@ -196,3 +196,20 @@ def test_degenerate_boxes_and_areas_make_no_nan():
     same = jnp.zeros((2, K, 2))
     keep = oks_nms_at(same, scores[:2], none, jnp.asarray(SIGMAS), threshold=0.5)
     np.testing.assert_array_equal(keep, [True, False])
+
+
+@jax.jit
+def of_nobody(points_xy, scores):
+    poses = points_xy, scores, scores, SIGMAS
+    return (
+        nms.box_nms(points_xy[:, :2].reshape(-1, 4), scores, threshold=0.5),
+        nms.oks_nms(*poses, threshold=0.5),
+        nms.soft_oks_nms(*poses, threshold=0.5),
+    )
+
+
+def test_nobody_is_suppressed_where_there_is_nobody():
+    found = of_nobody(jnp.zeros((0, K, 2)), jnp.zeros(0))
+    assert [(each.shape, each.dtype) for each in found] == [
+        ((0,), bool), ((0,), bool), ((0,), np.float32)
+    ]  # fmt: skip

@@ -62,6 +62,11 @@ def test_a_batch_that_does_not_divide_says_what_would(mesh):
     sharding.put_batch(batch(3), sharding.make_mesh(jax.devices()[:1]))
 
 
+@needs_four
+def test_a_batch_is_rounded_up_to_the_devices(mesh):
+    assert [sharding.multiple(n, mesh) for n in (1, 4, 5, 8)] == [4, 4, 8, 8]
+
+
 def test_fetch_undoes_put(mesh):
     given = batch(8)
     del given["labels"]

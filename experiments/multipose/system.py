@@ -119,7 +119,7 @@ def box_metrics(table: Table, people: system.People) -> dict[str, float]:
     results = [
         {
             "image_id": int(table.image_ids[i]),
-            "category_id": 1,
+            "category_id": table.category_id,
             "bbox": [float(x0), float(y0), float(x1 - x0), float(y1 - y0)],
             "score": float(score),
         }

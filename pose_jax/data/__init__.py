@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from pose_jax import registry
+from pose_jax import registry, writing
 from pose_jax.data import coco, flic, joined, lsp, mpii, store, synthetic, tfds
 from pose_jax.data.dataset import DataSet
 from pose_jax.data.table import Table
@@ -52,7 +52,7 @@ DATASETS: dict[str, DataSet] = {
     "lsp": lsp.DATA_SET,
     "lsp_extended": lsp.EXTENDED,
     "mpii": mpii.DATA_SET,
-    "prepared": DataSet(store.load),
+    "prepared": DataSet(store.load, file_options={"detections": "split"}),
     "tfds": DataSet(tfds.load),
 }
 
@@ -97,6 +97,50 @@ def load(source: SourceConfig) -> Table:
     return reader(source)()
 
 
+def moved(
+    source: SourceConfig, root: str | None = None, split: str | None = None
+) -> tuple[SourceConfig, dict[str, Any]]:
+    """Returns the source at another root or split.
+
+    Args:
+      source: the split of a config.
+      root, split: the other ones; None: as in the config.
+
+    Returns:
+      The other source, without the options that name files of the former root or split
+      (`DataSet.file_options`), and these options; those of a joined set's sources as
+      "sources.NAME.OPTION".
+    """
+    other = dataclasses.replace(
+        source,
+        root=source.root if root is None else root,
+        split=source.split if split is None else split,
+    )
+    kept, dropped = dict(source.options), {}
+    if source.name == "joined":
+        parts = {}
+        for label, part in (kept.get("sources") or {}).items():
+            own = SourceConfig(
+                part.get("name") or label,
+                str(Path(source.root) / part.get("root", "")),
+                part.get("split") or source.split,
+                part.get("options", {}),
+            )
+            own, gone = moved(
+                own,
+                str(Path(other.root) / part.get("root", "")),
+                part.get("split") or other.split,
+            )
+            parts[label] = {**part, "options": own.options}
+            dropped |= {f"sources.{label}.{name}": gone[name] for name in gone}
+        return dataclasses.replace(other, options={**kept, "sources": parts}), dropped
+    changed = {"root": other.root != source.root, "split": other != source}
+    for name, of in data_set(source.name).file_options.items():
+        if changed[of] and kept.get(name) is not None:
+            dropped[name] = kept.pop(name)
+    return dataclasses.replace(other, options=kept), dropped
+
+
 def usual_keypoints(name: str, options: Mapping[str, Any]) -> KeypointSet | None:
     """Returns the keypoint set of data without reading them; None if unknown.
 
@@ -129,13 +173,16 @@ def prepare_source(
 
     Raises:
       ConfigError: the source is a store already, or a name is invalid.
-      InputError: the files are absent or broken, or another store is there.
+      InputError: the files are absent or broken, another store is there, or `out` cannot
+        be written.
     """
     if source.name == "prepared":
         raise ConfigError(f"{source.root} is a store already: give the original data.")
-    table = load(source)
     dataset = name or source.name
     existed = store.folder(out, dataset, source.split).exists()
+    if not existed:
+        writing.check(out)
+    table = load(source)
     about = DATASETS[dataset].about if dataset in DATASETS else None
     if dataset == "synthetic":
         about = synthetic.ABOUT

@@ -38,6 +38,8 @@ def load(
 ) -> Table:
     """Reads one split.
 
+    A file without annotations, as of a test set, gives the images and no people.
+
     Args:
       root: the folder that holds the images' folder and `annotations/`.
       split: name of the images' folder, "train2017" or "val2017".
@@ -64,8 +66,10 @@ def load(
             "Unpack the images there, or give the folder that holds them as root."
         )
 
-    category, names = _person_category(data, path)
-    if tuple(names) != keypoints.names:
+    # Test sets name images only, and the keypoints of their category neither.
+    labelled = bool(data.get("annotations"))
+    category, names = _person_category(data, path, required=labelled)
+    if names and tuple(names) != keypoints.names:
         raise InputError(
             f"{path}: category {category} has {len(names)} keypoints "
             f"({', '.join(names)}); keypoint set {keypoints.name} has {len(keypoints)} "
@@ -78,7 +82,8 @@ def load(
     images = [image for image in images if image["id"] not in lost]
     number = {image["id"]: i for i, image in enumerate(images)}
     people = []
-    for i, person in enumerate(_field(data, "annotations", list, path)):
+    annotated = _field(data, "annotations", list, path) if labelled else []
+    for i, person in enumerate(annotated):
         where = f"{path}: annotation {_name(person, i)}"
         if _field(person, "category_id", int, where) != category:
             continue
@@ -96,10 +101,12 @@ def load(
         image_ids=np.array([image["id"] for image in images], np.int64),
         image_sizes=np.array(sizes, np.int32).reshape(-1, 2),
         box_scores=np.ones(len(people)),
+        labelled=labelled,
+        category_id=category,
         **_columns(people, len(keypoints)),
     )
     if detections is not None:
-        table = with_detections(table, Path(detections), category, lost)
+        table = with_detections(table, Path(detections), lost)
     return table
 
 
@@ -160,23 +167,22 @@ def _person(
     }
 
 
-def with_detections(
-    table: Table, path: Path, category: int = 1, lost: Container[int] = ()
-) -> Table:
+def with_detections(table: Table, path: Path, lost: Container[int] = ()) -> Table:
     """Replaces the people of a Table by detected boxes, see `load`.
 
     Args:
-      table: the annotated people.
-      path: the COCO results file.
-      category: id of people in it.
+      table: the annotated people; or none, with the images only.
+      path: the COCO results file; the people in it have `table.category_id`.
       lost: ids of images that are left out of the table.
     """
     number = {image_id: i for i, image_id in enumerate(table.image_ids.tolist())}
-    people, scores, unlisted, empty = [], [], 0, 0
+    people, scores, unlisted, empty, others = [], [], 0, 0, set()
     k = len(table.keypoints)
     for i, row in enumerate(read_json(path, list, "name another")):
         where = f"{path}: detection {i}"
-        if _field(row, "category_id", int, where) != category:
+        category = _field(row, "category_id", int, where)
+        if category != table.category_id:
+            others.add(category)
             continue
         image_id = _field(row, "image_id", int, where)
         if image_id not in number:
@@ -195,13 +201,19 @@ def with_detections(
             "%s: left out %d boxes of images that %s does not list, %d empty boxes.",
             path, unlisted, table.name, empty,
         )  # fmt: skip
+    if not people:
+        why = f", but of {', '.join(map(str, sorted(others)[:5]))}" if others else ""
+        logging.warning(
+            "%s: no boxes of people (category_id %d%s) in the images of %s.",
+            path, table.category_id, why, table.name,
+        )  # fmt: skip
     return dataclasses.replace(
         table,
         box_scores=np.array(scores, np.float64),
         box_source="detections",
         labelled=False,
         head_sizes=None,
-        truth=table,
+        truth=table.ground_truth,
         **_columns(people, k),
     )
 
@@ -232,15 +244,24 @@ def image_folders(root: Path, split: str) -> tuple[Path, Path]:
     return root / split, root / "images" / split
 
 
-def _person_category(data: Mapping[str, Any], path: Path) -> tuple[int, list[str]]:
-    """Returns id and keypoint names of "person", or of the only category with any."""
-    categories = []
+def _person_category(
+    data: Mapping[str, Any], path: Path, required: bool = True
+) -> tuple[int, list[str]]:
+    """Returns id and keypoint names of "person", or of the only category with any.
+
+    Unless `required`, the names may be missing, and then the id is that of "person".
+    """
+    categories, people = [], []
     for i, category in enumerate(_field(data, "categories", list, path)):
         _field(category, "id", int, f"{path}: category {_name(category, i)}")
+        if category.get("name") == "person":
+            people.append(category["id"])
         if category.get("keypoints"):
             _field(category, "keypoints", list, f"{path}: category {category['id']}")
             categories.append(category)
     named = [c for c in categories if c.get("name") == "person"] or categories
+    if not named and len(people) == 1 and not required:
+        return people[0], []
     if len(named) != 1:
         raise InputError(
             f"{path}: {len(named)} categories have keypoints; one is needed. Use the "
@@ -329,6 +350,7 @@ DATA_SET = DataSet(
     splits=splits,
     keypoints=COCO,
     json=True,
+    file_options={"annotations": "split", "detections": "split"},
     about={
         "description": "Common Objects in Context, person keypoints: photographs from "
         "Flickr, and of the people in them boxes, 17 keypoints, areas and crowd regions.",

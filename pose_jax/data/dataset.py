@@ -6,6 +6,7 @@ import dataclasses
 import inspect
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Literal
 
 from pose_jax.data.table import Table
 from pose_jax.keypoints import KeypointSet
@@ -23,6 +24,8 @@ class DataSet:
       keypoints: the usual keypoint set.
       json: whether its labels are a JSON file in COCO's format, which `data check` reads
         directly.
+      file_options: options of its reader that name files, and what the file is of: one
+        "split", or the whole data set in "root".
       about: description, homepage, license and citation, as far as they are known.
     """
 
@@ -32,6 +35,9 @@ class DataSet:
     splits: Callable[[Path], list[str]] | None = None
     keypoints: KeypointSet | None = None
     json: bool = False
+    file_options: Mapping[str, Literal["split", "root"]] = dataclasses.field(
+        default_factory=dict
+    )
     about: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     @property
@@ -39,7 +45,6 @@ class DataSet:
         """The license, as a phrase; "" if unknown."""
         return self.about.get("license", "")
 
-    @property
-    def takes_detections(self) -> bool:
-        """True if its reader has an option for the boxes of a detector."""
-        return "detections" in inspect.signature(self.load).parameters
+    def takes(self, option: str) -> bool:
+        """Returns whether its reader has an option of this name."""
+        return option in inspect.signature(self.load).parameters

@@ -118,6 +118,7 @@ DATA_SET = DataSet(
     recognize=lambda root: (root / "examples.mat").is_file(),
     splits=lambda root: ["train", "test"],
     keypoints=FLIC,
+    file_options={"annotations": "root"},
     about={
         "description": "Frames Labeled In Cinema: 5003 frames of films, 11 keypoints of "
         "the upper body of one person each.",

@@ -198,6 +198,7 @@ DATA_SET = DataSet(
     recognize=lambda root: _is_lsp(root, extended=False),
     splits=lambda root: ["all"],
     keypoints=LSP,
+    file_options={"annotations": "root"},
     about={
         "description": "Leeds Sports Pose: 2000 photographs of people at sports, scaled "
         "to about 150 pixels of height, 14 joints of one person each.",
@@ -215,6 +216,7 @@ EXTENDED = DataSet(
     recognize=lambda root: _is_lsp(root, extended=True),
     splits=lambda root: ["all"],
     keypoints=LSP,
+    file_options={"annotations": "root"},
     about={
         "description": "Leeds Sports Pose Extended: 10000 photographs of people at "
         "sports, 14 joints of one person each, annotated by the crowd.",

@@ -366,6 +366,7 @@ DATA_SET = DataSet(
     recognize=_is_mpii,
     splits=_splits,
     keypoints=MPII,
+    file_options={"annotations": "split"},
     about={
         "description": "MPII Human Pose: frames of videos of everyday activities, 16 "
         "joints of each person, and head boxes.",

@@ -30,6 +30,7 @@ from typing import Any
 
 import numpy as np
 
+from pose_jax import writing
 from pose_jax.data import coco
 from pose_jax.data.table import Record, Table
 from pose_jax.errors import ConfigError, InputError, disk_full, one_line
@@ -111,7 +112,7 @@ def prepare(
             builder.download_and_prepare(**options)
     except OSError as error:
         if disk_full(error):
-            raise
+            raise writing.failure(path, error) from None
         raise InputError(
             f"{error.filename or path}: {error.strerror or one_line(error, 200)}. Nothing "
             f"was written to {path}; fix that and run the same command again."
@@ -136,7 +137,7 @@ def _builder(
         "pose_jax": VERSION,
         "split": split,
         "fingerprint": table.fingerprint(),
-        "table": {k: v for k, v in vars(table).items() if isinstance(v, str | bool)},
+        "table": {k: v for k, v in vars(table).items() if isinstance(v, str | int)},
         "keypoints": table.keypoints.to_json(),
     }
     people = {name: c for name, c in columns.items() if name not in _OF_IMAGES}

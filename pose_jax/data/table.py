@@ -75,6 +75,7 @@ class Table:
       labelled: whether points and visibility are annotations; False for boxes only.
       centric: meaning of left and right, where a data set exists in both forms: "PC"
         (the person's) or "OC" (the observer's); shown in metrics. "" elsewhere.
+      category_id: id of people in the annotation file, for results in COCO's format.
       truth: for boxes without labels of a labeled split: the table of its labels; see
         `ground_truth`.
       head_sizes: [n] float64, MPII's normalizer of PCKh, pixels; 0 where there is no
@@ -97,6 +98,7 @@ class Table:
     box_source: str = "gt_boxes"
     labelled: bool = True
     centric: str = ""
+    category_id: int = 1
     head_sizes: np.ndarray | None = None
     truth: Table | None = None
 
@@ -159,13 +161,17 @@ class Table:
                 for i, (w, h) in zip(self.image_ids, self.image_sizes, strict=True)
             ],
             "categories": [
-                {"id": 1, "name": "person", "keypoints": list(self.keypoints.names)}
+                {
+                    "id": self.category_id,
+                    "name": "person",
+                    "keypoints": list(self.keypoints.names),
+                }
             ],
             "annotations": [
                 {
                     "id": int(self.ids[row]),
                     "image_id": int(self.image_ids[self.image[row]]),
-                    "category_id": 1,
+                    "category_id": self.category_id,
                     "keypoints": keypoints[row].reshape(-1).tolist(),
                     "num_keypoints": int(labelled[row].sum()),
                     "bbox": xywh[row].tolist(),

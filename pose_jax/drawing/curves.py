@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+
+from pose_jax import writing
 
 HEADLINE = 0.2
 """The threshold reported in tables and marked in curves."""
@@ -56,8 +60,13 @@ def curves(metrics_path: Path | str, out: Path | str) -> None:
         axes.grid(alpha=0.3)
         if len(lines) > 1:
             axes.legend(fontsize=5 if len(lines) > 6 else 7)
-    Path(out).parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(out, dpi=100)
+    _save(figure, out, dpi=100)
+
+
+def _save(figure: Any, out: Path | str, *, dpi: int) -> None:
+    content = io.BytesIO()
+    figure.savefig(content, format="png", dpi=dpi)
+    writing.write(out, content.getvalue())
 
 
 def _is_number(value: object) -> bool:
@@ -147,5 +156,4 @@ def pdj_curves(
         loc="outside upper center", fontsize=9, frameon=False,
         ncols=side_by_side,
     )  # fmt: skip
-    Path(out).parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(out, dpi=110)
+    _save(figure, out, dpi=110)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
@@ -9,6 +10,7 @@ from typing import Literal
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from pose_jax import writing
 from pose_jax.drawing._pixels import as_uint8
 from pose_jax.drawing.maps import heatmap_overlay
 from pose_jax.drawing.people import draw_boxes, draw_pose
@@ -107,6 +109,7 @@ def preview_sheet(
 
 
 def save_png(path: Path | str, image: np.ndarray) -> None:
-    """Writes [h, w, 3] as PNG; its folder is created."""
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(as_uint8(image)).save(path, format="PNG")
+    """Writes [h, w, 3] as PNG, completely or not at all; its folder is created."""
+    content = io.BytesIO()
+    Image.fromarray(as_uint8(image)).save(content, format="PNG")
+    writing.write(path, content.getvalue())

@@ -56,8 +56,9 @@ def to_results(table: Table, boxes: Boxes) -> list[dict[str, Any]]:
         np.round(xywh, 3).tolist(),
         boxes.scores[row, slot].astype(np.float64).tolist(),
     )
+    category = {"category_id": table.category_id}
     return [
-        {"image_id": image_id, "category_id": 1, "bbox": bbox, "score": score}
+        {"image_id": image_id, **category, "bbox": bbox, "score": score}
         for image_id, bbox, score in zip(*columns, strict=True)
     ]
 
@@ -111,19 +112,21 @@ def notes(
     if metrics["box_AP"] > 0:
         return []
     truth = table.ground_truth.coco_ground_truth()
-    reasons = why_no_box_ap(truth, results or to_results(table, boxes))
+    if results is None:
+        results = to_results(table, boxes)
+    reasons = why_no_box_ap(truth, results)
     return [f"box_AP is {metrics['box_AP']:g}: {reason}" for reason in reasons]
 
 
 def folder(table: Table, decoder: str) -> str:
-    """Returns the folder of an evaluation, relative to RUN/eval."""
+    """Returns the folder of an evaluation, relative to RUN/eval or --out."""
     del table, decoder
     return "images"
 
 
-def written(run: Path, table: Table, results: Sequence[Mapping[str, Any]]) -> str:
-    """Describes the output of `pose-jax eval` and a possible next command."""
-    out = run / "eval" / folder(table, "")
+def written(out: Path, table: Table, results: Sequence[Mapping[str, Any]]) -> str:
+    """Describes the output of `pose-jax eval` in `out`, and a possible next command."""
+    out = out / folder(table, "")
     return (
         f"{len(results)} boxes of {len(table.images)} images, metrics and pictures: {out}\n"
         f"poses in these boxes: pose-jax eval --run RUN --boxes {out / RESULTS}"

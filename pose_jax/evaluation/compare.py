@@ -54,17 +54,19 @@ def compare(
     data: str | None = None,
     split: str | None = None,
     boxes: str = "gt",
+    annotations: str | None = None,
     samples: int = SAMPLES,
 ) -> str:
     """Evaluates two runs and returns their differences as text.
 
     Args:
       run_a, run_b: RUN or RUN:DECODER.
-      data, split, boxes: as in `evaluate.evaluate_run`, for the evaluation data of run A.
+      data, split, boxes, annotations: as in `LoadedRun.eval_table`, for the evaluation data
+        of run A.
       samples: number of bootstrap samples.
 
     Raises:
-      InputError: a run is a detector, or the keypoint sets differ.
+      InputError: a run is a detector, the keypoint sets differ, or there are no labels.
     """
     (path_a, decoder_a), (path_b, decoder_b) = map(_parse, (run_a, run_b))
     first, second = model_lib.load(path_a), model_lib.load(path_b)
@@ -80,7 +82,11 @@ def compare(
             f"{path_a} has keypoint set {names[0]!r}, {path_b} has "
             f"{names[1]!r}: give two runs with the same set."
         )
-    table = first.eval_table(data=data, split=split, boxes=boxes)
+    table = first.eval_table(
+        data=data, split=split, boxes=boxes, annotations=annotations
+    )
+    if table.ground_truth is None:
+        raise InputError(f"{table.name} has no labels, so that nothing is measured.")
     mesh = sharding_lib.make_mesh()
 
     def predict(loaded, decoder) -> Any:
@@ -134,9 +140,9 @@ def per_image(table: Table, predictions: Poses) -> dict[str, PerImage]:
     """Returns metrics by full name, as functions of the multiplicity of each image."""
     found: dict[str, PerImage] = {}
     keypoints = table.keypoints
-    if keypoints.sigmas is not None:
+    if table.ground_truth is not None and keypoints.sigmas is not None:
         matched = match_keypoints(
-            (table.ground_truth or table).coco_ground_truth(),
+            table.ground_truth.coco_ground_truth(),
             poses.to_results(table, predictions),
             sigmas=keypoints.sigmas,
         )

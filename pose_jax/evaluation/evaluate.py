@@ -12,6 +12,7 @@ from typing import Any
 from pose_jax import config as config_lib
 from pose_jax import evaluation as evaluation_lib
 from pose_jax import sharding as sharding_lib
+from pose_jax import writing
 from pose_jax.data.plan import InputConfig
 from pose_jax.data.table import Table
 from pose_jax.errors import ConfigError
@@ -89,10 +90,12 @@ def evaluate_run(
     data: str | None = None,
     split: str | None = None,
     boxes: str = "gt",
+    annotations: str | None = None,
     nms: str | None = None,
     nms_threshold: float | None = None,
+    out: Path | str | None = None,
 ) -> dict[str, Evaluation]:
-    """Evaluates RUN/model and writes RUN/eval/<box source>/<decoder>/.
+    """Evaluates RUN/model and writes RUN/eval/<box source>/<decoder>/, or below `out`.
 
     For a detector it writes RUN/eval/images/: metrics, pictures, and detections.json, which
     can be used as `boxes` in the evaluation of a pose model.
@@ -102,17 +105,20 @@ def evaluate_run(
       decoders: names of decoders; empty: the decoder of the run.
       flips: flip tests "none", "plain", "shift"; empty: the flip test of the run. Others
         are part of the name of the result: "dark_flip_shift".
-      data, split: another root or split of the evaluation data; None: from the config.
-      boxes: "gt", or a COCO detections JSON file.
+      data, split, boxes, annotations: as in `LoadedRun.eval_table`.
       nms, nms_threshold: as in EvaluationConfig; None: from the config.
+      out: the folder to write; None: RUN/eval.
 
     Returns:
       Evaluations by decoder and flip test.
 
     Raises:
       ConfigError: an option that the method of the run does not support.
+      InputError: the folder to write, the model or the data are not usable.
     """
     run = Path(run)
+    root = folder(run, out)
+    writing.check(root, "give a folder of your own by --out")
     loaded = model_lib.load(run)
     kind = evaluation_lib.of(loaded)
     is_set = {
@@ -125,7 +131,9 @@ def evaluate_run(
                 f"--{option} is not supported for detectors, and {run} is a detector: omit "
                 f"--{option}."
             )
-    table = loaded.eval_table(data=data, split=split, boxes=boxes)
+    table = loaded.eval_table(
+        data=data, split=split, boxes=boxes, annotations=annotations
+    )
     section = dict(loaded.manifest.get("evaluation") or {})
     options = {"nms": nms, "nms_threshold": nms_threshold}
     section |= {name: value for name, value in options.items() if value is not None}
@@ -135,18 +143,26 @@ def evaluate_run(
         evaluations[name] = evaluate(
             Predictor(method, mesh), loaded.variables, table, loaded.input, config
         )
-        out = run / "eval" / kind.folder(table, name)
-        out.mkdir(parents=True, exist_ok=True)
+        place = root / kind.folder(table, name)
         for file, content in evaluations[name].files().items():
-            directory.write_json(out / file, content)
+            directory.write_json(place / file, content)
         if kind.DRAWN_BY_EVAL:
-            pictures.draw_predictions(out, evaluations[name])
+            pictures.draw_predictions(place, evaluations[name])
     return evaluations
 
 
-def described(run: Path | str, found: Mapping[str, Evaluation]) -> str:
+def folder(run: Path, out: Path | str | None = None) -> Path:
+    """Returns the folder that `evaluate_run` writes."""
+    return run / "eval" if out is None else Path(out)
+
+
+def described(
+    run: Path | str, found: Mapping[str, Evaluation], out: Path | str | None = None
+) -> str:
     """Formats the evaluations of a run as text: metrics, tables, notes, files."""
-    lines = [text.table_of({name: each.metrics for name, each in found.items()})]
+    lines = []
+    if all(each.metrics for each in found.values()):
+        lines.append(text.table_of({name: of.metrics for name, of in found.items()}))
     for name, each in found.items():
         if each.per_keypoint:
             table = text.keypoint_table(each.per_keypoint)
@@ -155,7 +171,9 @@ def described(run: Path | str, found: Mapping[str, Evaluation]) -> str:
         of = f" {name}:" if len(found) > 1 else ""
         lines += [f"note:{of} {note}" for note in each.notes]
     *_, last = found.values()
-    return "\n".join([*lines, last.kind.written(Path(run), last.table, last.results)])
+    return "\n".join(
+        [*lines, last.kind.written(folder(Path(run), out), last.table, last.results)]
+    )
 
 
 def _variants(

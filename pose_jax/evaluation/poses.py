@@ -107,8 +107,9 @@ def to_results(table: Table, poses: Poses) -> list[dict[str, Any]]:
         np.round(keypoints, 3).tolist(),
         poses.score.astype(np.float64).tolist(),
     )
+    category = {"category_id": table.category_id}
     return [
-        {"image_id": image_id, "category_id": 1, "keypoints": points, "score": score}
+        {"image_id": image_id, **category, "keypoints": points, "score": score}
         for image_id, points, score in zip(*columns, strict=True)
     ]
 
@@ -128,12 +129,13 @@ def measure(
       results: the result of `to_results`, if it is already computed.
 
     Returns:
-      Values by full name. AP is omitted if the keypoint set has no sigmas.
+      Values by full name. AP is omitted if the keypoint set has no sigmas. Empty without
+      ground truth.
     """
-    values = {}
-    if table.keypoints.sigmas is not None:
+    values, truth = {}, table.ground_truth
+    if truth is not None and table.keypoints.sigmas is not None:
         values = metrics_lib.coco_keypoint_ap(
-            (table.ground_truth or table).coco_ground_truth(),
+            truth.coco_ground_truth(),
             to_results(table, poses) if results is None else results,
             sigmas=table.keypoints.sigmas,
         )
@@ -146,9 +148,8 @@ def measure(
 
 def names(table: Table) -> list[str]:
     """Returns the full names of the metrics of `measure` on a table, in its order."""
-    found = [
-        full_name(name, table) for name in _AP if table.keypoints.sigmas is not None
-    ]
+    has_ap = table.ground_truth is not None and table.keypoints.sigmas is not None
+    found = [full_name(name, table) for name in _AP if has_ap]
     if not table.labelled:
         return found
     keypoints, parts = table.keypoints, []
@@ -362,6 +363,11 @@ def notes(
     results: Sequence[Mapping[str, Any]] | None = None,
 ) -> list[str]:
     """Explains special values: why AP is missing, -1 or 0; unusual torsos and sticks."""
+    if table.ground_truth is None:
+        return [
+            f"no metrics: {table.name} has no labels. {RESULTS} has the format of COCO's "
+            "evaluation server"
+        ]
     found, ap = [], full_name("AP", table)
     if ap not in metrics:
         found.append(
@@ -369,10 +375,9 @@ def notes(
             "OKS requires"
         )
     elif metrics[ap] <= 0:
-        reasons = why_no_ap(
-            (table.ground_truth or table).coco_ground_truth(),
-            results or to_results(table, poses),
-        )
+        if results is None:
+            results = to_results(table, poses)
+        reasons = why_no_ap(table.ground_truth.coco_ground_truth(), results)
         found += [f"{ap} is {metrics[ap]:g}: {reason}" for reason in reasons]
     for name in (*_TORSO_COUNTS[1:], "PCP_sticks_of_length_zero"):
         full = full_name(name, table)
@@ -382,14 +387,14 @@ def notes(
 
 
 def folder(table: Table, decoder: str) -> str:
-    """Returns the folder of an evaluation, relative to RUN/eval."""
+    """Returns the folder of an evaluation, relative to RUN/eval or --out."""
     return f"{table.box_source}/{decoder}"
 
 
-def written(run: Path, table: Table, results: Sequence[Mapping[str, Any]]) -> str:
-    """Describes the output of `pose-jax eval`."""
+def written(out: Path, table: Table, results: Sequence[Mapping[str, Any]]) -> str:
+    """Describes the output of `pose-jax eval` in `out`."""
     del results
-    return f"metrics and predictions: {run / 'eval' / table.box_source}"
+    return f"metrics and predictions: {out / table.box_source}"
 
 
 def relative_errors(table: Table, poses: Poses) -> np.ndarray:

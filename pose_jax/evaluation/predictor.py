@@ -15,6 +15,7 @@ import numpy as np
 
 from pose_jax import sharding as sharding_lib
 from pose_jax.data import readers
+from pose_jax.data import rows as rows_lib
 from pose_jax.data.plan import InputConfig, Plan
 from pose_jax.data.table import Table
 from pose_jax.methods.system import People, find_people
@@ -97,6 +98,13 @@ class Predictor:
         Returns:
           NumPy leaves, one entry per row, in the order of `rows`.
         """
+        kind = rows_lib.of(self.method.view)
+        rows = kind.default(table, False) if rows is None else rows
+        # Devices share a batch: those that do not divide it pad it.
+        size = sharding_lib.multiple(config.batch_size, self.mesh)
+        config = dataclasses.replace(config, batch_size=size)
+        if not len(rows) and not table.labelled:  # A detector that found no one.
+            return self._none(variables, config)
         plan = Plan(
             table=table,
             view=self.method.view,
@@ -107,6 +115,22 @@ class Predictor:
         )
         predict = lambda inputs: self._predict(variables, inputs)
         return over_batches(plan, self.mesh, predict, between_batches)
+
+    def _none(self, variables: Variables, config: InputConfig) -> Any:
+        """Returns predictions of no rows."""
+        width, height = config.canvas_size
+        shape = jax.ShapeDtypeStruct
+        inputs = Inputs(
+            images=shape((1, height, width, 3), np.uint8),
+            canvas_to_image=shape((1, 2, 3), np.float32),
+            box_xyxy=shape((1, 4), np.float32),
+            box_score=shape((1,), np.float32),
+            valid=shape((1,), np.bool_),
+            row=shape((1,), np.int32),
+        )
+        predicted = jax.eval_shape(self.method.predict, variables, inputs)
+        empty = lambda leaf: np.zeros((0, *leaf.shape[1:]), leaf.dtype)
+        return jax.tree.map(empty, predicted)
 
 
 class System:

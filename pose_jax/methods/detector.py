@@ -561,7 +561,8 @@ def _losses(logits, deltas, base_xyxy, targets_xyxy, kind, counted, *, scale, be
     Both counts are the number of samples, positive or not, as in eq. (1) of Faster R-CNN.
     """
     positive = counted & (kind == 1)
-    logistic = jax.nn.softplus(logits) - logits * positive
+    # Not softplus(logits) - logits * positive: NaN at infinite logits.
+    logistic = jax.nn.softplus(jnp.where(positive, -logits, logits))
     target = boxes.encode(targets_xyxy, base_xyxy, scale=scale)
     corners = (*deltas.shape[:2], 2, 2)
     distance = losses.keypoint_smooth_l1(

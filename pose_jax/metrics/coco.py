@@ -426,7 +426,7 @@ def why_no_ap(ground_truth: GroundTruth, results: Results) -> list[str]:
             "it to the number of labeled keypoints, or leave the field out."
         ]
     if not detections:
-        return ["there are no results."]
+        return ["there are no predicted poses: no person boxes were given or detected."]
     reasons = []
     flat = [i for i in counted if people[i]["area"] <= 0]
     if flat:

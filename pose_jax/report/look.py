@@ -112,6 +112,8 @@ def look(
     method = loaded.method()
     table = loaded.eval_table(data=data)
     rows = rows_lib.of(method.view).default(table, training=False)
+    if not len(rows):
+        raise InputError(f"{table.name} has no people to predict.")
     picked = rows[pictures.evenly(len(rows), count)]
     # One device supports batches of any size; all readers return the same pixels.
     mesh = sharding_lib.make_mesh(jax.devices()[:1])

@@ -11,6 +11,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from pose_jax import writing
 from pose_jax.errors import ConfigError, InputError
 from pose_jax.report import (
     curves,
@@ -40,12 +41,13 @@ def report(run: Path | str, *, people: int = 500, data: str | None = None) -> Pa
       The path of the report.
 
     Raises:
-      InputError: `run` is not a run directory.
+      InputError: `run` is not a run directory, or cannot be written.
       ConfigError: `people` is below 1.
     """
     if people < 1:
         raise ConfigError(f"--people must be at least 1; got {people}.")
     files = files_lib.read(Path(run))
+    writing.check(files.run, "copy the run to a folder of your own")
     notes, seen = list(files.notes), None
     if files.manifest is None:
         notes.append(files.why_no_model())
@@ -57,7 +59,7 @@ def report(run: Path | str, *, people: int = 500, data: str | None = None) -> Pa
             notes.append(f"No {what} are shown: {error}")
     name, out = files.run.resolve().name, files.run / "report.html"
     page = html.page(name, "report", subtitle(files), sections(files, seen), notes)
-    out.write_text(page, encoding="utf-8")
+    writing.write(out, page)
     for note in notes:
         print(f"pose-jax: note: {note}", file=sys.stderr)
     print(f"report: {out}")

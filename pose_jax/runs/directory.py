@@ -15,6 +15,7 @@ import jax
 from absl import logging
 
 from pose_jax import config as config_lib
+from pose_jax import writing
 from pose_jax.errors import ConfigError, InputError
 
 
@@ -85,10 +86,8 @@ def _check_config(run: Path, plain: Mapping[str, Any]) -> None:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Writes a JSON file atomically."""
-    new = path.with_suffix(".new")
-    new.write_text(json.dumps(content, indent=1), encoding="utf-8")
-    new.replace(path)
+    """Writes a JSON file completely or not at all."""
+    writing.write(path, json.dumps(content, indent=1))
 
 
 _MAY_CHANGE = (

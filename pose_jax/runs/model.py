@@ -18,6 +18,7 @@ from typing import Any
 import flax
 import jax
 import numpy as np
+from absl import logging
 from flax.traverse_util import empty_node, flatten_dict, unflatten_dict
 
 from pose_jax import config as config_lib
@@ -53,6 +54,7 @@ def write_model(
         "data": plain["data"]["eval"],
         "evaluation": plain.get("evaluation", {}),
         "scores": dict(scores),
+        "category_id": train_table.category_id,
         "train_data": {
             "name": train_table.name,
             "fingerprint": train_table.fingerprint(),
@@ -80,6 +82,11 @@ class LoadedRun:
     input: InputConfig
 
     @property
+    def category_id(self) -> int:
+        """The id of people in the data that it was trained on."""
+        return self.manifest.get("category_id", 1)
+
+    @property
     def decoder(self) -> str:
         """The decoder of the run, or the name of the method if it has no choice."""
         section = self.manifest["method"]
@@ -95,39 +102,64 @@ class LoadedRun:
         return methods.build(section, self.keypoints, decoder=decoder)
 
     def eval_table(
-        self, *, data: str | None = None, split: str | None = None, boxes: str = "gt"
+        self,
+        *,
+        data: str | None = None,
+        split: str | None = None,
+        boxes: str = "gt",
+        annotations: str | None = None,
     ) -> Table:
         """Loads the run's evaluation data.
 
         Args:
-          data, split: another root or split; None: from the config.
+          data, split: another root or split; None: from the config. Options that name
+            files of the former one are not used for it.
           boxes: "gt" for ground-truth boxes, or a COCO detections JSON file.
+          annotations: the annotation file, if it has another name; None: from the config.
 
         Raises:
           InputError: the data are missing or have another keypoint set.
+          ConfigError: the data set has no such option.
         """
         self._check_complete()
-        section = dict(self.manifest["data"])
-        if data is not None:
-            section["root"] = data
-        if not section["root"]:
+        section = self.manifest["data"]
+        source = config_lib.build(data_lib.SourceConfig, section, "manifest.data")
+        source, dropped = data_lib.moved(source, data, split)
+        if not source.root:
             raise InputError(
                 "the model was converted from published weights and has no data folder: "
-                f"give the folder of {section['name']} by --data."
+                f"give the folder of {source.name} by --data."
             )
-        if split is not None:
-            section["split"] = split
-        if boxes != "gt":
-            if not data_lib.data_set(section["name"]).takes_detections:
+        options = dict(source.options)
+        for flag, name, file in (
+            ("--boxes FILE", "detections", None if boxes == "gt" else boxes),
+            ("--annotations", "annotations", annotations),
+        ):
+            if file is None:
+                continue
+            if not data_lib.data_set(source.name).takes(name):
                 known = data_lib.DATASETS.items()
-                takers = ", ".join(repr(k) for k, it in known if it.takes_detections)
+                takers = ", ".join(repr(k) for k, it in known if it.takes(name))
                 raise ConfigError(
-                    f"--boxes FILE is only supported for data sets {takers}; this run's is "
-                    f"{section['name']!r}."
+                    f"{flag} is only supported for data sets {takers}; this run's is "
+                    f"{source.name!r}."
                 )
-            section["options"] = {**section.get("options", {}), "detections": boxes}
-        source = config_lib.build(data_lib.SourceConfig, section, "manifest.data")
-        table = data_lib.load(source)
+            options[name] = file
+        for name in dropped.keys() - options.keys():
+            logging.warning(
+                "%s = %r is of the data set in the config, not of %s %s, and is not used.",
+                name, dropped[name], source.root, source.split,
+            )  # fmt: skip
+        table = data_lib.load(dataclasses.replace(source, options=options))
+        if (
+            self.keypoints
+            and table.ground_truth is None
+            and "detections" not in options
+        ):
+            raise InputError(
+                f"{table.name} has no annotations, hence no boxes: give a detector's boxes "
+                "by --boxes FILE."
+            )
         if self.keypoints is not None and table.keypoints != self.keypoints:
             raise InputError(
                 f"the model has keypoint set {self.keypoints.name!r}, but {table.name} has "

@@ -26,6 +26,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from pose_jax import writing
 from pose_jax.errors import ConfigError, InputError, Stopped
 from pose_jax.runs.log import Progress
 from pose_jax.sweep.preflight import check
@@ -93,6 +94,9 @@ def run(
     if trials < 1:
         raise ConfigError(f"--trials must be at least 1; got {trials}.")
     load_optuna()
+    writing.check(
+        where.out, "give another --study" if not where.storage else "give another --out"
+    )
     times = times or Times()
     if eval_only is not None:
         if overrides or workers > 1:

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from pose_jax import writing
 from pose_jax.report import html
 from pose_jax.report.html import tag
 from pose_jax.sweep import space
@@ -110,13 +111,13 @@ def report(
       InputError: the study does not exist.
     """
     where = study_lib.place(study, name, out)
+    path = Path(file) if file is not None else where.out / "report.html"
+    writing.check(path.parent, "give another --html")
     opened, spec = study_lib.open_study(where)
     trials = opened.get_trials(deepcopy=False)
     rows = leaderboard(trials, spec)
-    path = Path(file) if file is not None else where.out / "report.html"
-    path.parent.mkdir(parents=True, exist_ok=True)
     title = where.name if where.storage else where.out.resolve().name
-    path.write_text(_page(title, opened, trials, rows, spec), encoding="utf-8")
+    writing.write(path, _page(title, opened, trials, rows, spec))
     print(text(rows, spec))
     print(f"leaderboard: {path}")
     return path

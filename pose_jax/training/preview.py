@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from pose_jax import writing
 from pose_jax.data import readers
 from pose_jax.drawing import sheet as sheet_lib
 from pose_jax.training import config as training_config
@@ -28,6 +29,7 @@ def show(config: Mapping[str, Any], out: Path, rows: int = 24) -> None:
       ConfigError: the config is invalid.
       InputError: the data are missing or not usable.
     """
+    writing.check(out.parent)
     s = training_config.setup(config)
     phase = s.method.phases[0]
     # The same augmentation as in the first steps of training.
@@ -54,5 +56,4 @@ def draw(out: Path, shown: Mapping[str, np.ndarray], method: Method) -> None:
     picture = sheet_lib.preview_sheet(
         shown, method.keypoints, alignment=method.view.alignment
     )
-    out.parent.mkdir(parents=True, exist_ok=True)
     sheet_lib.save_png(out, picture)

@@ -22,6 +22,7 @@ import jax.numpy as jnp
 
 from pose_jax import evaluation as evaluation_lib
 from pose_jax import sharding as sharding_lib
+from pose_jax import writing
 from pose_jax.data import readers
 from pose_jax.errors import ConfigError, InputError, Stopped, did_you_mean
 from pose_jax.evaluation import pictures, text
@@ -512,8 +513,11 @@ def train(
         another process, or the disk is full.
       Stopped: stopped by a signal.
     """
-    s = setup(config)
     run = Path(run)
+    writing.check(run, "give another --run")
+    s = setup(config)
+    mesh = sharding_lib.make_mesh(devices)
+    sharding_lib.check_batch(s.config.input.batch_size, mesh)
     # With several processes JAX itself handles SIGTERM, to agree on a common step.
     catch = jax.process_count() == 1
     with (

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pose_jax import keypoints, methods, models
+from pose_jax import keypoints, methods, models, writing
 from pose_jax.errors import ConfigError, InputError
 from pose_jax.runs import model as model_lib
 from pose_jax.trees import flatten
@@ -64,12 +64,12 @@ def convert(
       A summary of the conversion, as text.
 
     Raises:
-      InputError: `file` cannot be used.
-      ConfigError: an option is invalid, or `out` exists or cannot be created.
+      InputError: `file` cannot be used, or `out` cannot be written.
+      ConfigError: an option is invalid, or `out` exists.
     """
     file, out = Path(file), Path(out)
     options = dict(options or {})
-    _check_free(out)
+    writing.check_new(out)
     state_dict = torch_file.read(file)
     try:
         variables = from_torch(state_dict, model, backbone=backbone, **options)
@@ -107,16 +107,6 @@ def convert(
     phase = "detector" if is_detector else "pose"
     model_lib.save_model(out / "model", {phase: variables}, manifest)
     return _summary(file, out, state_dict, manifest, len(flatten(variables)))
-
-
-def _check_free(out: Path) -> None:
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ConfigError(f"{out} already exists: give another --out, or delete it.")
-    above = next(path for path in out.absolute().parents if path.exists())
-    if not above.is_dir():
-        raise ConfigError(
-            f"{out} cannot be created: {above} is a file; give another --out."
-        )
 
 
 def _input_size(

@@ -591,3 +591,13 @@ def test_a_detector_may_be_evaluated_on_people_of_other_keypoints(people, monkey
     config["method"] = make_config(people)["method"]
     with pytest.raises(ConfigError, match="must have the same keypoint set"):
         train.setup(config)
+
+
+@pytest.mark.skipif(jax.device_count() < 4, reason="needs four devices")
+def test_a_batch_that_devices_cannot_share_is_refused_before_there_is_a_run(
+    people, tmp_path
+):
+    config = make_config(people, input__batch_size=6)
+    with pytest.raises(ConfigError, match="set batch_size to 4 or 8, or use fewer"):
+        train.train(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()

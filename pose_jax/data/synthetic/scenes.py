@@ -15,17 +15,23 @@ front, belt buckle, trouser pockets, backpack, and the direction of shoes and jo
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import io
 import itertools
 import json
 import multiprocessing
+import signal
+import threading
 import zlib
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from pose_jax import writing
 from pose_jax.data.synthetic import bodies, raster
 from pose_jax.errors import ConfigError, InputError, one_line
 from pose_jax.keypoints import COCO
@@ -254,7 +260,9 @@ def _write_image(job: tuple[Path, int, list[int], dict]) -> list[dict]:
     """Writes one image; returns its annotations."""
     path, image_id, seed, options = job
     image, people = render(np.random.default_rng(seed), **options)
-    Image.fromarray(image).save(path, "JPEG", quality=90)
+    content = io.BytesIO()
+    Image.fromarray(image).save(content, "JPEG", quality=90)
+    writing.write(path, content.getvalue())
     return [
         {
             "segmentation": [p.round(1).reshape(-1).tolist() for p in person.polygons],
@@ -275,6 +283,32 @@ def _write_image(job: tuple[Path, int, list[int], dict]) -> list[dict]:
     ]
 
 
+def _write_images(jobs: list, workers: int) -> list[list[dict]]:
+    if workers == 1:
+        return [_write_image(job) for job in jobs]
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=spawn) as pool:
+        with _ignore_interrupts():
+            annotations = pool.map(_write_image, jobs, chunksize=16)
+        return list(annotations)
+
+
+@contextlib.contextmanager
+def _ignore_interrupts() -> Iterator[None]:
+    """Ignores Ctrl-C while processes are started, which inherit that.
+
+    It is sent to all processes of a terminal, but only the first one reports it.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def write_coco(
     out: Path, *, split: str, count: int, seed: int, size: tuple[int, int] = (320, 256),
     first_id: int = 1, workers: int = 1, difficulty: str = "hard",
@@ -290,7 +324,6 @@ def write_coco(
     folder = Path(out) / f"{split}2017"
     path = Path(out) / "annotations" / f"person_keypoints_{split}2017.json"
     folder.mkdir(parents=True, exist_ok=True)
-    path.parent.mkdir(exist_ok=True)
     images = [
         {"file_name": f"{i:012d}.jpg", "height": size[1], "width": size[0], "id": i}
         for i in range(first_id, first_id + count)
@@ -301,12 +334,7 @@ def write_coco(
         (folder / image["file_name"], image["id"], [*stream, index], options)
         for index, image in enumerate(images)
     ]
-    if workers > 1:
-        spawn = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(workers, mp_context=spawn) as pool:
-            annotations = list(pool.map(_write_image, jobs, chunksize=16))
-    else:
-        annotations = [_write_image(job) for job in jobs]
+    annotations = _write_images(jobs, workers)
     skeleton = [(i + 1, j + 1) for i, j in COCO.skeleton]
     person = {"supercategory": "person", "id": 1, "name": "person"}
     person |= {"keypoints": COCO.names, "skeleton": skeleton}
@@ -317,7 +345,7 @@ def write_coco(
         "annotations": list(itertools.chain.from_iterable(annotations)),
         "categories": [person],
     }
-    path.write_text(json.dumps(content, separators=(",", ":")))
+    writing.write(path, json.dumps(content, separators=(",", ":")))
     return path
 
 
@@ -331,8 +359,8 @@ def write_dataset(
       One line that says what was done: nothing, if `out` holds this data set already.
 
     Raises:
-      InputError: `out` holds something else.
-      ConfigError: no such difficulty.
+      InputError: `out` holds another set, or cannot be written.
+      ConfigError: no such difficulty, or `out` holds something else.
     """
     if difficulty not in DIFFICULTIES:
         known = ", ".join(DIFFICULTIES)
@@ -356,10 +384,10 @@ def write_dataset(
             for split, count in counts.items()
         ):
             return f"{out} holds these {what} already; nothing to do."
-    elif out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError(f"{out}: is not an empty folder; choose another.")
-    out.mkdir(parents=True, exist_ok=True)
-    note.write_text(manifest)
+        writing.check(out)
+    else:
+        writing.check_new(out)
+    writing.write(note, manifest)
     for split, first_id in (("train", 1), ("val", n + 1)):
         which = {"split": split, "count": counts[split], "first_id": first_id}
         which |= {"size": size, "difficulty": difficulty}
