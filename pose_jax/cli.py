@@ -426,6 +426,38 @@ def _weights_convert(parser: _Parser) -> Run:
     return run
 
 
+def _weights_list(parser: _Parser) -> Run:
+    """list published weights: settings, reported scores, sizes, licenses, files"""
+    parser.option(
+        "names",
+        "weights to describe completely (default: a table of all)",
+        nargs="*",
+        metavar="NAME",
+    )
+    parser.add_argument("--json", action="store_true", help="print a JSON object")
+
+    def run(args: argparse.Namespace) -> None:
+        from pose_jax.weights import listing
+
+        print(listing.listing(args.names, as_json=args.json))
+
+    return run
+
+
+def _weights_fetch(parser: _Parser) -> Run:
+    """download published weights and convert them to a run directory"""
+    parser.option("name", "name from `pose-jax weights list`", metavar="NAME")
+    parser.option("--out", "run directory to create", Path, required=True)
+    parser.option("--model", "network, for a backbone of several (default: the first)")
+
+    def run(args: argparse.Namespace) -> None:
+        from pose_jax.weights import fetch
+
+        print(fetch.fetch(args.name, args.out, network=args.model))
+
+    return run
+
+
 def _export(parser: _Parser) -> Run:
     """export a decoder to one file that JAX runs without pose_jax"""
     parser.option(
@@ -531,6 +563,8 @@ VERBS: dict[str, Callable[[_Parser], Run]] = {
     "predict": _predict,
     "report": _report,
     "info": _info,
+    "weights list": _weights_list,
+    "weights fetch": _weights_fetch,
     "weights convert": _weights_convert,
     "export": _export,
     "sweep run": _sweep_run,
@@ -592,6 +626,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Stopped as note:
         print(f"pose-jax: {note}")
         return note.exit_code
+    except BrokenPipeError:  # The reader of a pipe has enough: `| head`.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except Exception as error:
         refused = writing.refused(error)
         if refused is None:
