@@ -84,9 +84,12 @@ def find(name: str, releases: Mapping[str, Release] = RELEASES) -> Release:
     return releases[name]
 
 
-def command(release: Release, network: str, out: Path | str = "RUN") -> str:
-    """Returns the command that converts the files of a release."""
-    words = ["pose-jax", "weights", "convert", release.files[0].name or "FILE"]
+def command(
+    release: Release, network: str, out: Path | str = "RUN", folder: str = ""
+) -> str:
+    """Returns the command that converts the files of a release in a folder."""
+    file = f"{folder}{release.files[0].name or 'FILE'}"
+    words = ["pose-jax", "weights", "convert", file]
     words += ["--model", network]
     for option, value in release.options.items():
         words.append(f"--{option.replace('_', '-')}")
@@ -155,9 +158,7 @@ def _verification(file: File) -> str:
 def _by_hand(release: Release, network: str, out: Any) -> str:
     """Says how to get the files without `weights fetch`."""
     names = [file.name for file in release.files if file.name]
-    what = " and ".join(names) or "the file"
-    where = " to one folder" if len(names) > 1 else ""
     return (
-        f"get {what}{where} from {release.source.page}, then run, there: "
-        f"{command(release, network, out)}"
+        f"download {' and '.join(names) or 'the file'} from {release.source.page} to a "
+        f"FOLDER, then run: {command(release, network, out, 'FOLDER/')}"
     )

@@ -190,8 +190,8 @@ def test_a_part_of_an_earlier_command_is_used_only_if_it_fits(server, fetcher, k
 
 
 BY_HAND = (
-    "get net.json and net.bin to one folder from https://page.test, then run, there: "
-    "pose-jax weights convert net.json --model hrnet_w32 --out "
+    "download net.json and net.bin from https://page.test to a FOLDER, then run: "
+    "pose-jax weights convert FOLDER/net.json --model hrnet_w32 --out "
 )
 
 
@@ -318,7 +318,7 @@ def test_files_without_an_address_are_got_by_hand(fetcher):
     fetcher.change(addresses=(), options={"input_size": (288, 384), "backbone": True})
     with pytest.raises(InputError) as refusal:
         fetcher()
-    assert "no stable address: get net.json and net.bin" in str(refusal.value)
+    assert "no stable address: download net.json and net.bin" in str(refusal.value)
     assert "--model hrnet_w32 --input-size 288x384 --backbone" in str(refusal.value)
 
 
