@@ -6,10 +6,12 @@ full disk is reported in one line before anything is computed.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import itertools
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from pose_jax.errors import ConfigError, InputError, disk_full, one_line
@@ -74,6 +76,21 @@ def write(path: Path | str, content: str | bytes) -> None:
             new.unlink(missing_ok=True)
     except OSError as error:
         raise failure(path, error) from error
+
+
+@contextlib.contextmanager
+def naming(folder: Path | str) -> Iterator[None]:
+    """Names a folder if a library that writes there meets a full disk and names no file.
+
+    Raises:
+      InputError: the disk is full.
+    """
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, InputError) or not disk_full(error):
+            raise
+        raise failure(folder, error) from error
 
 
 def failure(

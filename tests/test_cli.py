@@ -141,6 +141,7 @@ def test_eval_and_predict_pass_on_what_is_said(stub, tmp_path):
     images = [Path("a.jpg"), Path("b.png")]
     said = {"decoders": (), "flips": (), "data": None, "boxes": "gt"}
     said |= {"split": None, "nms": None, "nms_threshold": None}
+    said |= {"annotations": None, "out": None}
     assert calls == [
         (run, {**said, "decoders": ("argmax", "dark"), "boxes": "b.json"}),
         (run, {**said, "flips": ("shift",), "nms": "oks"}),

@@ -32,7 +32,7 @@ LINES = {
     "predict": "predict gone.jpg --run gone --out FILE/x",
     "weights convert": "weights convert gone.pth --model hrnet_w32 --out FILE/x",
     "export": "export --out FILE/x",
-    "sweep run": f"sweep run --sweep SWEEP --config {DEMO} --trials 1 --study FILE/x",
+    "sweep run": f"sweep run --sweep SWEEP.py --config {DEMO} --trials 1 --study FILE/x",
     "sweep report": "sweep report --study FILE/x",
 }
 READ_ONLY = ("data check", "info", "doctor")
@@ -52,7 +52,7 @@ def test_a_folder_that_cannot_be_written_is_refused_first(
 ):
     """Below a file nothing can be written, not even by the superuser."""
     (tmp_path / "FILE").touch()
-    (tmp_path / "SWEEP").write_text(SWEEP)
+    (tmp_path / "SWEEP.py").write_text(SWEEP)
     (tmp_path / "RUN").mkdir()
     (tmp_path / "RUN" / "config.json").write_text("{}")
     monkeypatch.chdir(tmp_path)

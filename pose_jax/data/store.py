@@ -33,7 +33,7 @@ import numpy as np
 from pose_jax import writing
 from pose_jax.data import coco
 from pose_jax.data.table import Record, Table
-from pose_jax.errors import ConfigError, InputError, disk_full, one_line
+from pose_jax.errors import ConfigError, InputError, one_line
 from pose_jax.keypoints import KeypointSet
 
 VERSION = "1.0.0"
@@ -106,13 +106,11 @@ def prepare(
     )
     try:
         # TFDS prints about downloads.
-        with bar, contextlib.redirect_stdout(io.StringIO()):
+        with writing.naming(path), bar, contextlib.redirect_stdout(io.StringIO()):
             builder = _builder(table, Path(out), dataset, split, about, bar)
             options = {"download_config": config, "file_format": "array_record"}
             builder.download_and_prepare(**options)
     except OSError as error:
-        if disk_full(error):
-            raise writing.failure(path, error) from None
         raise InputError(
             f"{error.filename or path}: {error.strerror or one_line(error, 200)}. Nothing "
             f"was written to {path}; fix that and run the same command again."

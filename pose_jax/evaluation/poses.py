@@ -100,7 +100,8 @@ def full_name(name: str, table: Table, threshold: float | None = None) -> str:
 def to_results(table: Table, poses: Poses) -> list[dict[str, Any]]:
     """Converts poses to COCO result format; a keypoint's third number is its score."""
     keypoints = np.concatenate([poses.points_xy, poses.keypoint_scores[..., None]], -1)
-    keypoints = keypoints.reshape(len(keypoints), -1).astype(np.float64)
+    keypoints = keypoints.reshape(len(keypoints), 3 * len(table.keypoints))
+    keypoints = keypoints.astype(np.float64)
     columns = (
         table.image_ids[table.image[poses.row]].tolist(),
         # A float32 times 1000 is exact in float64, so the digits are those of `round`.

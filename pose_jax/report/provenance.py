@@ -87,17 +87,21 @@ def _git_commit() -> str:
     """Returns the git commit of this package; "" if it is not tracked by git."""
     here = str(Path(__file__).parent)
     try:
-        for words in (
-            "ls-files --error-unmatch files.py",
-            "describe --always --dirty --abbrev=40 --exclude=*",
-        ):
-            done = subprocess.run(
-                ["git", "-C", here, *words.split()],
+        _, commit, changes = (
+            subprocess.run(
+                ["git", "--no-optional-locks", "-C", here, *words.split()],
                 capture_output=True, text=True, timeout=30, check=True,
-            )  # fmt: skip
+            ).stdout.strip()
+            for words in (
+                "ls-files --error-unmatch files.py",
+                "rev-parse HEAD",
+                # Not `describe --dirty`, which locks and rewrites the index.
+                "status --porcelain --untracked-files=no",
+            )
+        )  # fmt: skip
     except (OSError, subprocess.SubprocessError):
         return ""
-    return done.stdout.strip()
+    return f"{commit}-dirty" if changes else commit
 
 
 def reproduce(files: Files) -> html.Section:

@@ -113,7 +113,11 @@ def run(
         Task(where, trials, config or "", cores, device, times=times, **more)
         for cores, device in shares
     ]
-    with StopRequest() as stop, _Watch(opened, where, trials) as watch:
+    with (
+        writing.naming(where.out),
+        StopRequest() as stop,
+        _Watch(opened, where, trials) as watch,
+    ):
         if readouts is None:
             _workers(tasks, stop, watch)
         else:

@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any, Literal, TextIO
 
 from pose_jax import config as config_lib
+from pose_jax import writing
 from pose_jax.errors import ConfigError, InputError, one_line
 
 
@@ -268,11 +269,12 @@ def open_study(where: Place, spec: Mapping[str, Any] | None = None):
         if "sweep" not in kept:
             raise InputError(f"{at}: study {where.name!r} is not a pose-jax sweep.")
         spec = dict(kept["sweep"])
-    study = optuna.create_study(
-        study_name=where.name, storage=storage, direction=spec["direction"],
-        load_if_exists=True, sampler=_sampler(optuna, spec, lambda: study),
-        pruner=_pruner(optuna, spec),
-    )  # fmt: skip
+    with writing.naming(where.out):
+        study = optuna.create_study(
+            study_name=where.name, storage=storage, direction=spec["direction"],
+            load_if_exists=True, sampler=_sampler(optuna, spec, lambda: study),
+            pruner=_pruner(optuna, spec),
+        )  # fmt: skip
     # The storage keeps JSON, which has no tuples.
     spec = dict(json.loads(json.dumps(spec)))
     kept = study.user_attrs.get("sweep")

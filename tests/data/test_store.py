@@ -300,14 +300,24 @@ def test_nothing_is_left_of_a_run_that_failed(tmp_path):
     assert_same_table(table, store.load(out, "val2017"))
 
 
-def test_a_failure_half_way_leaves_no_store(folder, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (OSError(5, "Input/output error", "b.jpg"), r"b\.jpg: Input/output error"),
+        (
+            RuntimeError("write() failed: No space left on device; at byte 9"),
+            r"val2017.1\.0\.0 cannot be written \(No space left on device\)",
+        ),
+    ],
+)
+def test_a_failure_half_way_leaves_no_store(error, says, folder, tmp_path, monkeypatch):
     def examples(*args):
         yield next(original(*args))
-        raise OSError(5, "Input/output error", "b.jpg")
+        raise error
 
     original = store._examples
     monkeypatch.setattr(store, "_examples", examples)
-    with pytest.raises(InputError, match=r"b\.jpg: Input/output error"):
+    with pytest.raises(InputError, match=says):
         store.prepare(folder, tmp_path, dataset="coco", split="val2017")
     assert not files_under(tmp_path)
 

@@ -19,7 +19,8 @@ from pose_jax.evaluation import compare, evaluate, poses
 from pose_jax.evaluation.predictor import Predictor
 from pose_jax.keypoints import COCO
 from pose_jax.runs import model as model_lib
-from tests.made_up import make_poses, make_table, right_answers
+from pose_jax.types import Boxes
+from tests.made_up import make_poses, make_table
 
 METHOD = {
     "name": "dark",
@@ -100,7 +101,9 @@ def test_every_table_and_its_files_keep_the_category(root, tmp_path):
         truth = each.coco_ground_truth()
         assert truth["categories"][0]["id"] == PERSON
         assert {a["category_id"] for a in truth["annotations"]} == {PERSON}
-    found = of_boxes.to_results(table, right_answers(table))
+    ones = np.ones((1, 1))
+    boxes = Boxes(table.boxes_xyxy[None, :1], ones, ones > 0, table.image[:1])
+    found = of_boxes.to_results(table, boxes)
     assert found and {r["category_id"] for r in found} == {PERSON}
     assert coco.load(root, "train2017").category_id == 1
 
