@@ -261,6 +261,13 @@ def _eval(parser: _Parser) -> Run:
     parser.option("--data", "evaluation data folder (default: from the run's config)")
     parser.option("--split", "evaluation split (default: from the run's config)")
     parser.option("--annotations", "annotation file of --data or --split")
+    parser.option("--format", "data set format of --data (default: the run's)")
+    parser.add_argument(
+        "--match-keypoints",
+        action="store_true",
+        help="if the data have another keypoint set than the model, compare the keypoints "
+        "with the same name; their number is in the names of the metrics",
+    )
     parser.option(
         "--boxes", '"gt" (default) or a COCO detections JSON file', default="gt"
     )
@@ -283,7 +290,8 @@ def _eval(parser: _Parser) -> Run:
             raise ConfigError("give either --run RUN or --compare RUN_A RUN_B.")
         if args.compare is not None and args.out is not None:
             raise ConfigError("--compare writes no files: omit --out.")
-        where = _given(args, "data", "split", "boxes", "annotations")
+        names = "data", "split", "boxes", "annotations", "format", "match_keypoints"
+        where = _given(args, *names)
         if args.compare is not None:
             from pose_jax.evaluation import compare
 
