@@ -265,6 +265,13 @@ def _eval(parser: _Parser) -> Run:
     parser.option("--data", "evaluation data folder (default: from the run's config)")
     parser.option("--split", "evaluation split (default: from the run's config)")
     parser.option("--annotations", "annotation file of --data or --split")
+    parser.option("--format", "data set format of --data (default: the run's)")
+    parser.add_argument(
+        "--match-keypoints",
+        action="store_true",
+        help="if the data have another keypoint set than the model, compare the keypoints "
+        "with the same name; their number is in the names of the metrics",
+    )
     parser.option(
         "--boxes", '"gt" (default) or a COCO detections JSON file', default="gt"
     )
@@ -293,7 +300,8 @@ def _eval(parser: _Parser) -> Run:
             raise ConfigError("give either --run RUN or --compare RUN_A RUN_B.")
         if args.compare is not None and args.out is not None:
             raise ConfigError("--compare writes no files: omit --out.")
-        where = _given(args, "data", "split", "boxes", "annotations")
+        names = "data", "split", "boxes", "annotations", "format", "match_keypoints"
+        where = _given(args, *names)
         if args.compare is not None:
             from pose_jax.evaluation import compare
 
@@ -466,6 +474,38 @@ def _weights_convert(parser: _Parser) -> Run:
     return run
 
 
+def _weights_list(parser: _Parser) -> Run:
+    """list published weights: settings, reported scores, sizes, licenses, files"""
+    parser.option(
+        "names",
+        "weights to describe completely (default: a table of all)",
+        nargs="*",
+        metavar="NAME",
+    )
+    parser.add_argument("--json", action="store_true", help="print a JSON object")
+
+    def run(args: argparse.Namespace) -> None:
+        from pose_jax.weights import listing
+
+        print(listing.listing(args.names, as_json=args.json))
+
+    return run
+
+
+def _weights_fetch(parser: _Parser) -> Run:
+    """download published weights and convert them to a run directory"""
+    parser.option("name", "name from `pose-jax weights list`", metavar="NAME")
+    parser.option("--out", "run directory to create", Path, required=True)
+    parser.option("--model", "network, for a backbone of several (default: the first)")
+
+    def run(args: argparse.Namespace) -> None:
+        from pose_jax.weights import fetch
+
+        print(fetch.fetch(args.name, args.out, network=args.model))
+
+    return run
+
+
 def _export(parser: _Parser) -> Run:
     """export a decoder to one file that JAX runs without pose_jax"""
     parser.option(
@@ -571,6 +611,8 @@ VERBS: dict[str, Callable[[_Parser], Run]] = {
     "predict": _predict,
     "report": _report,
     "info": _info,
+    "weights list": _weights_list,
+    "weights fetch": _weights_fetch,
     "weights convert": _weights_convert,
     "export": _export,
     "sweep run": _sweep_run,
@@ -633,6 +675,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Stopped as note:
         print(f"pose-jax: {note}")
         return note.exit_code
+    except BrokenPipeError:  # The reader of a pipe has enough: `| head`.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except Exception as error:
         refused = writing.refused(error)
         if refused is None:

@@ -10,7 +10,7 @@ k keypoints. Indices are 0-based.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -104,6 +104,42 @@ class KeypointSet:
             groups[bare] = (*groups.get(bare, ()), i)
         return groups
 
+    def select(self, names: Sequence[str], name: str) -> KeypointSet:
+        """Returns some of the keypoints, in the order of `names`, and what relates them.
+
+        Args:
+          names: names of this set.
+          name: name of the new set.
+        """
+        order = [self.names.index(each) for each in names]
+        at = {old: new for new, old in enumerate(order)}
+
+        def among(*groups: Any) -> tuple[Any, ...]:
+            """Renumbers tuples of indices; drops those with an index that is left out."""
+            return tuple(
+                tuple(at[i] for i in group)
+                for group in groups
+                if all(i in at for i in group)
+            )
+
+        sticks = []
+        for kind, *ends in self.sticks:
+            new = among(*(np.atleast_1d(end).tolist() for end in ends))
+            if len(new) == len(ends):
+                sticks.append((kind, *(e if len(e) > 1 else e[0] for e in new)))
+        each = lambda values: tuple(values[i] for i in order if values) or None
+        return KeypointSet(
+            name=name,
+            names=tuple(names),
+            flip_pairs=among(*self.flip_pairs),
+            skeleton=among(*self.skeleton),
+            sticks=tuple(sticks),
+            torso=next(iter(among(self.torso)), None) if self.torso else None,
+            upper_body=tuple(at[i] for i in self.upper_body if i in at),
+            sigmas=each(self.sigmas),
+            joint_weights=each(self.joint_weights),
+        )
+
     def to_json(self) -> dict[str, Any]:
         """Plain values, for manifests and metadata."""
         return dataclasses.asdict(self)
@@ -152,6 +188,22 @@ def remap(
     known = index >= 0
     points_xy = jnp.where(known[:, None], points_xy[..., index, :], 0)
     return points_xy, jnp.where(known, visibility[..., index], 0)
+
+
+def matched(first: KeypointSet, second: KeypointSet) -> KeypointSet:
+    """Returns the keypoints that two sets have by the same name, in the order of `first`.
+
+    Sticks, torso, sigmas, skeleton and the upper body are those of `first`, or of `second`
+    if `first` has none.
+    """
+    names = [name for name in first.names if name in second.names]
+    label = f"{first.name} and {second.name}"
+    chosen, other = first.select(names, label), second.select(names, label)
+    rest = ("skeleton", "sticks", "torso", "upper_body", "sigmas", "joint_weights")
+    return dataclasses.replace(
+        chosen,
+        **{field: getattr(chosen, field) or getattr(other, field) for field in rest},
+    )
 
 
 def swap(

@@ -114,19 +114,36 @@ def load(source: SourceConfig) -> Table:
 
 
 def moved(
-    source: SourceConfig, root: str | None = None, split: str | None = None
+    source: SourceConfig,
+    root: str | None = None,
+    split: str | None = None,
+    name: str | None = None,
 ) -> tuple[SourceConfig, dict[str, Any]]:
-    """Returns the source at another root or split.
+    """Returns the source at another root or split, or of another data set.
 
     Args:
       source: the split of a config.
-      root, split: the other ones; None: as in the config.
+      root, split, name: the other ones; None: as in the config.
 
     Returns:
       The other source, without the options that name files of the former root or split
       (`DataSet.file_options`), and these options; those of a joined set's sources as
-      "sources.NAME.OPTION".
+      "sources.NAME.OPTION". Another data set has none of the options.
+
+    Raises:
+      ConfigError: another data set is given without its root or split.
     """
+    if name not in (None, source.name):
+        found = data_set(name, "--format")
+        splits = found.splits(Path(root)) if root and found.splits else []
+        split = split or (splits[0] if len(splits) == 1 else None)
+        if root is None or split is None:
+            which = f": {', '.join(splits)}" if splits else ""
+            raise ConfigError(
+                f"--format {name} requires --data and --split{which}, as the run's data "
+                f"set is {source.name!r}."
+            )
+        return SourceConfig(name, root, split), dict(source.options)
     other = dataclasses.replace(
         source,
         root=source.root if root is None else root,

@@ -20,8 +20,8 @@ from absl import logging
 
 from pose_jax.data import pixels as pixels_lib
 from pose_jax.data.pixels import Exif
-from pose_jax.errors import InputError
-from pose_jax.keypoints import KeypointSet
+from pose_jax.errors import InputError, one_line
+from pose_jax.keypoints import KeypointSet, matched
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,6 +78,8 @@ class Table:
       labelled: whether points and visibility are annotations; False for boxes only.
       centric: meaning of left and right, where a data set exists in both forms: "PC"
         (the person's) or "OC" (the observer's); shown in metrics. "" elsewhere.
+      matched: if `keypoints` are only those that a model has by the same name, which ones
+        are left out, in words; shown in metrics. "" elsewhere.
       category_id: id of people in the annotation file, for results in COCO's format.
       truth: for boxes without labels of a labeled split: the table of its labels; see
         `ground_truth`.
@@ -104,6 +106,7 @@ class Table:
     box_source: str = "gt_boxes"
     labelled: bool = True
     centric: str = ""
+    matched: str = ""
     category_id: int = 1
     exif: Exif = "auto"
     head_sizes: np.ndarray | None = None
@@ -176,6 +179,35 @@ class Table:
         order = np.argsort(self.image, kind="stable").astype(np.int32)
         cuts = np.searchsorted(self.image[order], np.arange(1, len(self.images)))
         return np.split(order, cuts)
+
+    def matched_to(self, keypoints: KeypointSet) -> Table:
+        """Returns the table with only the keypoints that another set has by the same name.
+
+        Raises:
+          InputError: there are none.
+        """
+        if self.keypoints == keypoints:
+            return self
+        chosen = matched(self.keypoints, keypoints)
+        if not len(chosen):
+            raise InputError(
+                f"{self.name} has keypoint set {self.keypoints.name!r}, of which "
+                f"{keypoints.name!r} has none by the same name."
+            )
+        which = [self.keypoints.names.index(name) for name in chosen.names]
+        left_out = [
+            f"; only in {each.name}: {', '.join(names)}"
+            for each in (self.keypoints, keypoints)
+            if (names := [name for name in each.names if name not in chosen.names])
+        ]
+        return dataclasses.replace(
+            self,
+            keypoints=chosen,
+            points_xy=self.points_xy[:, which],
+            visibility=self.visibility[:, which],
+            truth=self.truth and self.truth.matched_to(keypoints),
+            matched=f"{len(chosen)} keypoints of the same name{''.join(left_out)}",
+        )
 
     def coco_ground_truth(self) -> dict[str, Any]:
         """Returns the table as a COCO keypoint annotation dictionary, for evaluators.

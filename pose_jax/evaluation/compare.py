@@ -55,14 +55,18 @@ def compare(
     split: str | None = None,
     boxes: str = "gt",
     annotations: str | None = None,
+    format: str | None = None,
+    match_keypoints: bool = False,
     samples: int = SAMPLES,
 ) -> str:
     """Evaluates two runs and returns their differences as text.
 
     Args:
       run_a, run_b: RUN or RUN:DECODER.
-      data, split, boxes, annotations: as in `LoadedRun.eval_table`, for the evaluation data
-        of run A.
+      data, split, boxes, annotations, format: as in `LoadedRun.eval_table`, for the
+        evaluation data of run A.
+      match_keypoints: compare the keypoints that both runs and the data have by the same
+        name, if they have several keypoint sets.
       samples: number of bootstrap samples.
 
     Raises:
@@ -77,14 +81,22 @@ def compare(
                 f"{path} is a detector: --compare only supports pose runs."
             )
         names.append(loaded.keypoints.name)
-    if first.keypoints != second.keypoints:
+    if first.keypoints != second.keypoints and not match_keypoints:
         raise InputError(
             f"{path_a} has keypoint set {names[0]!r}, {path_b} has "
-            f"{names[1]!r}: give two runs with the same set."
+            f"{names[1]!r}: give two runs with the same set, or compare the keypoints of "
+            "the same name by --match-keypoints."
         )
     table = first.eval_table(
-        data=data, split=split, boxes=boxes, annotations=annotations
+        data=data,
+        split=split,
+        boxes=boxes,
+        annotations=annotations,
+        format=format,
+        match_keypoints=match_keypoints,
     )
+    if second.keypoints is not None and second.keypoints != first.keypoints:
+        table = table.matched_to(second.keypoints)
     if table.ground_truth is None:
         raise InputError(f"{table.name} has no labels, so that nothing is measured.")
     mesh = sharding_lib.make_mesh()
@@ -99,9 +111,10 @@ def compare(
         table, predict(first, decoder_a), predict(second, decoder_b), samples=samples
     )
     people = len(table.labelled_rows()) if table.labelled else len(table)
+    data_name = f"{table.name}, {table.matched}" if table.matched else table.name
     head = (
         f"A: {run_a}\nB: {run_b}\n{people} people in {len(table.images)} images of "
-        f"{table.name}; B - A with 95% intervals from {samples} paired bootstrap samples "
+        f"{data_name}; B - A with 95% intervals from {samples} paired bootstrap samples "
         "of images"
     )
     return f"{head}\n{table_of(metrics)}"

@@ -83,6 +83,7 @@ def evaluate(
     """Predicts and applies NMS; metrics are computed when the result is asked for them."""
     kind = evaluation_lib.of(predictor.method)
     predictions = predictor(variables, table, config, between_batches=between_batches)
+    predictions = kind.matched(table, predictions, predictor.method.keypoints)
     predictions = kind.suppress(table, predictions, evaluation or EvaluationConfig())
     return Evaluation(kind, table, predictions)
 
@@ -96,6 +97,8 @@ def evaluate_run(
     split: str | None = None,
     boxes: str = "gt",
     annotations: str | None = None,
+    format: str | None = None,
+    match_keypoints: bool = False,
     nms: str | None = None,
     nms_threshold: float | None = None,
     out: Path | str | None = None,
@@ -111,7 +114,8 @@ def evaluate_run(
       decoders: names of decoders; empty: the decoder of the run.
       flips: flip tests "none", "plain", "shift"; empty: the flip test of the run. Others
         are part of the name of the result: "dark_flip_shift".
-      data, split, boxes, annotations: as in `LoadedRun.eval_table`.
+      data, split, boxes, annotations, format, match_keypoints: as in
+        `LoadedRun.eval_table`.
       nms, nms_threshold: as in EvaluationConfig; None: from the config.
       out: the folder to write; None: RUN/eval.
       max_detections: also compute AP with this number of poses per image; None: only with
@@ -131,7 +135,7 @@ def evaluate_run(
     kind = evaluation_lib.of(loaded)
     is_set = {
         "decoder": decoders, "flip": flips, "boxes": boxes != "gt", "nms": nms,
-        "nms-threshold": nms_threshold is not None,
+        "nms-threshold": nms_threshold is not None, "match-keypoints": match_keypoints,
         "max-detections": max_detections is not None,
     }  # fmt: skip
     for option in (name for name, used in is_set.items() if used):
@@ -143,7 +147,12 @@ def evaluate_run(
     if max_detections is not None and max_detections < 1:
         raise ConfigError(f"max_detections must be positive; got {max_detections}.")
     table = loaded.eval_table(
-        data=data, split=split, boxes=boxes, annotations=annotations
+        data=data,
+        split=split,
+        boxes=boxes,
+        annotations=annotations,
+        format=format,
+        match_keypoints=match_keypoints,
     )
     section = dict(loaded.manifest.get("evaluation") or {})
     options = {"nms": nms, "nms_threshold": nms_threshold}

@@ -1,12 +1,15 @@
 """Metrics of poses by full name, a table per keypoint, and pictures.
 
 The full name of a metric is NAME[@threshold]@box source[@PC|OC], e.g. `AP@detections`,
-`PCK@0.2@joint_boxes@PC`. FORMULAS defines each NAME. `boxes` has the same functions for the
-boxes of a detector; `evaluation.of` selects the module.
+`PCK@0.2@joint_boxes@PC`. Where only the keypoints are compared that the data and the model
+have by the same name, their number is in it: `PCK@0.2[12 keypoints]@gt_boxes`. FORMULAS
+defines each NAME. `boxes` has the same functions for the boxes of a detector;
+`evaluation.of` selects the module.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -23,7 +26,7 @@ from pose_jax.drawing import sheet as sheet_lib
 from pose_jax.evaluation import lengths
 from pose_jax.evaluation.lengths import PCK_THRESHOLDS
 from pose_jax.evaluation.suppress import suppress as suppress
-from pose_jax.keypoints import LIMBS
+from pose_jax.keypoints import LIMBS, KeypointSet
 from pose_jax.metrics.coco import why_no_ap
 from pose_jax.types import Poses
 
@@ -71,7 +74,10 @@ FORMULAS = {
 }
 """Definitions of the metrics by NAME, including normalizers."""
 
-OPTIONS = ("decoder", "flip", "boxes", "nms", "nms-threshold", "max-detections")
+OPTIONS = (
+    "decoder", "flip", "boxes", "nms", "nms-threshold", "match-keypoints",
+    "max-detections",
+)  # fmt: skip
 """Options of `pose-jax eval` that poses support."""
 RESULTS, FILES = "predictions.json", {"keypoints.json": "per_keypoint"}
 """Name of the results file in RUN/eval, and further files by attribute of `Evaluation`."""
@@ -94,9 +100,32 @@ _flipped = jax.jit(metrics_lib.flipped, static_argnames="flip_pairs")
 
 
 def full_name(name: str, table: Table, threshold: float | None = None) -> str:
-    """Returns NAME[@threshold]@box source[@PC|OC] of a metric on a table."""
+    """Returns NAME[@threshold]@box source[@PC|OC] of a metric on a table, with the number
+    of keypoints before the source if only some are compared."""
     parts = [name] if threshold is None else [name, f"{threshold:g}"]
+    if table.matched:
+        parts[-1] += f"[{len(table.keypoints)} keypoints]"
     return "@".join([*parts, table.box_source, *filter(None, [table.centric])])
+
+
+def matched(table: Table, poses: Poses, keypoints: KeypointSet) -> Poses:
+    """Returns poses with the keypoints of a table only, see `Table.matched_to`.
+
+    The score of a pose is that of all its keypoints.
+
+    Args:
+      table: the table that is evaluated.
+      poses: the predictions, NumPy leaves.
+      keypoints: the keypoint set of the predictions.
+    """
+    if table.keypoints == keypoints:
+        return poses
+    which = [keypoints.names.index(name) for name in table.keypoints.names]
+    return dataclasses.replace(
+        poses,
+        points_xy=poses.points_xy[:, which],
+        keypoint_scores=poses.keypoint_scores[:, which],
+    )
 
 
 def to_results(table: Table, poses: Poses) -> list[dict[str, Any]]:
@@ -412,6 +441,8 @@ def notes(
             "evaluation server"
         ]
     found, ap = [], full_name("AP", table)
+    if table.matched:
+        found.append(f"compared: {table.matched}")
     if ap not in metrics:
         found.append(
             f"AP not computed: keypoint set {table.keypoints.name!r} has no sigmas, which "

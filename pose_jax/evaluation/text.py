@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,9 +12,19 @@ FORMULAS = {**poses.FORMULAS, **boxes.FORMULAS}
 """Definitions of all metrics by NAME."""
 
 
+def whole(name: str) -> str:
+    """Returns the name of a metric without the number of compared keypoints."""
+    return re.sub(r"\[\d+ keypoints\]", "", name)
+
+
+def base(name: str) -> str:
+    """Returns NAME of a metric's full name."""
+    return whole(name).split("@")[0]
+
+
 def formula(full: str) -> str:
     """Returns the definition of a metric; "" if it has none of its own."""
-    return FORMULAS.get(full.split("@")[0], "")
+    return FORMULAS.get(base(full), "")
 
 
 def is_metric(name: str) -> bool:
@@ -30,7 +41,7 @@ _SHOWN = (*_LOGGED, "PCP_limbs", "flipped_people", "box_APs", "box_APm", "box_AP
 
 def shown(metrics: Mapping[str, float], names: Sequence[str] = _SHOWN) -> list[str]:
     """Selects the metrics to show in a table, in their order."""
-    return [name for name in metrics if name.split("@")[0] in names]
+    return [name for name in metrics if base(name) in names]
 
 
 def one_line(step: int, metrics: Mapping[str, float]) -> str:
@@ -44,8 +55,8 @@ def table_of(found: Mapping[str, Mapping[str, float]]) -> str:
     names = shown(next(iter(found.values())))
     rows = [["metric", *found]]
     rows += [[name, *(f"{m[name]:.3f}" for m in found.values())] for name in names]
-    bases = dict.fromkeys(name.split("@")[0] for name in names)
-    lines = [*_aligned(rows), *(f"  {base}: {FORMULAS[base]}" for base in bases)]
+    bases = dict.fromkeys(base(name) for name in names)
+    lines = [*_aligned(rows), *(f"  {name}: {FORMULAS[name]}" for name in bases)]
     return "\n".join(lines)
 
 

@@ -41,7 +41,8 @@ class Scores(NamedTuple):
 
 def key_metric(name: str) -> str:
     """Returns the key in KEY_METRICS of a metric's full name, or ""."""
-    return next((key for key in KEY_METRICS if f"{name}@".startswith(f"{key}@")), "")
+    name = f"{text.whole(name)}@"
+    return next((key for key in KEY_METRICS if name.startswith(f"{key}@")), "")
 
 
 def scores(files: Files) -> list[Scores]:
@@ -104,7 +105,7 @@ def all_metrics(files: Files) -> html.Section:
         )
         for columns, rows in found
     ]
-    formulas = {n.split("@")[0]: f for n in names if (f := text.formula(n))}
+    formulas = {text.base(n): f for n in names if (f := text.formula(n))}
     if formulas:
         content += [tag("h3", "Definitions"), html.facts(formulas)]
     words = f"All metrics ({len(names)})"

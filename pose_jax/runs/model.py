@@ -28,7 +28,7 @@ from pose_jax._version import __version__
 from pose_jax.data.plan import InputConfig
 from pose_jax.data.table import Table
 from pose_jax.errors import ConfigError, InputError, one_line
-from pose_jax.keypoints import KeypointSet
+from pose_jax.keypoints import KeypointSet, matched
 from pose_jax.trees import first, flatten, nearest, path_matches
 from pose_jax.types import Method, Variables
 
@@ -108,6 +108,8 @@ class LoadedRun:
         split: str | None = None,
         boxes: str = "gt",
         annotations: str | None = None,
+        format: str | None = None,
+        match_keypoints: bool = False,
     ) -> Table:
         """Loads the run's evaluation data.
 
@@ -116,6 +118,9 @@ class LoadedRun:
             files of the former one are not used for it.
           boxes: "gt" for ground-truth boxes, or a COCO detections JSON file.
           annotations: the annotation file, if it has another name; None: from the config.
+          format: another data set, as in a config, at `data`; None: that of the config.
+          match_keypoints: if the data have another keypoint set, the table has only the
+            keypoints that are in both by the same name.
 
         Raises:
           InputError: the data are missing or have another keypoint set.
@@ -124,11 +129,12 @@ class LoadedRun:
         self._check_complete()
         section = self.manifest["data"]
         source = config_lib.build(data_lib.SourceConfig, section, "manifest.data")
-        source, dropped = data_lib.moved(source, data, split)
+        source, dropped = data_lib.moved(source, data, split, format)
         if not source.root:
             raise InputError(
                 "the model was converted from published weights and has no data folder: "
-                f"give the folder of {source.name} by --data."
+                f"give the folder of {source.name} by --data, or another by --data and "
+                "--format."
             )
         options = dict(source.options)
         for flag, name, file in (
@@ -160,12 +166,18 @@ class LoadedRun:
                 f"{table.name} has no annotations, hence no boxes: give a detector's boxes "
                 "by --boxes FILE."
             )
-        if self.keypoints is not None and table.keypoints != self.keypoints:
-            raise InputError(
-                f"the model has keypoint set {self.keypoints.name!r}, but {table.name} has "
-                f"{table.keypoints.name!r}: evaluate on data with the set of the model."
-            )
-        return table
+        if self.keypoints is None or table.keypoints == self.keypoints:
+            return table
+        if match_keypoints:
+            return table.matched_to(self.keypoints)
+        same = len(matched(table.keypoints, self.keypoints))
+        remedy = f", or on the {same} keypoints of the same name by `pose-jax eval "
+        remedy += "--match-keypoints`"
+        raise InputError(
+            f"the model has keypoint set {self.keypoints.name!r}, but {table.name} has "
+            f"{table.keypoints.name!r}: evaluate on data with the set of the model"
+            f"{remedy if same else ''}."
+        )
 
     def _check_complete(self) -> None:
         if self.manifest.get("converted", {}).get("part") == "backbone":

