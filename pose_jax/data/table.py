@@ -20,7 +20,7 @@ from absl import logging
 
 from pose_jax.data import pixels as pixels_lib
 from pose_jax.data.pixels import Exif
-from pose_jax.errors import InputError, one_line
+from pose_jax.errors import InputError
 from pose_jax.keypoints import KeypointSet, matched
 
 

@@ -438,7 +438,8 @@ def notes(
     if table.ground_truth is None:
         return [
             f"no metrics: {table.name} has no labels. {RESULTS} has the format of COCO's "
-            "evaluation server"
+            "evaluation server",
+            *table.notes,
         ]
     found, ap = [], full_name("AP", table)
     if table.matched:
