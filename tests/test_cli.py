@@ -19,6 +19,7 @@ from PIL import Image
 
 import pose_jax
 from pose_jax import cli, doctor, info, keypoints, methods, models
+from pose_jax.cli import options as cli_options
 from pose_jax.errors import ConfigError, InputError
 from pose_jax.models import cost, ops
 from pose_jax.runs import model as model_lib
@@ -103,7 +104,7 @@ def test_overrides_are_parted_from_everything_else():
     words = (
         "--config c.py --config.a.b=1 --run r --config.c 2 --config.d=-3 x --config.e"
     )
-    rest, overrides = cli.split_overrides(words.split())
+    rest, overrides = cli_options.split_overrides(words.split())
     assert rest == ["--config", "c.py", "--run", "r", "x"]
     assert overrides == [
         "--config.a.b=1",
@@ -142,7 +143,8 @@ def test_eval_and_predict_pass_on_what_is_said(stub, tmp_path):
     images = [Path("a.jpg"), Path("b.png")]
     said = {"decoders": (), "flips": (), "data": None, "boxes": "gt"}
     said |= {"split": None, "nms": None, "nms_threshold": None}
-    said |= {"annotations": None, "out": None}
+    said |= {"annotations": None, "out": None, "format": None}
+    said |= {"match_keypoints": False}
     assert calls == [
         (run, {**said, "decoders": ("argmax", "dark"), "boxes": "b.json"}),
         (run, {**said, "flips": ("shift",), "nms": "oks"}),

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from pose_jax import cli
+from pose_jax.cli import options
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -122,7 +123,7 @@ def help_texts():
     """(verb, option or argument, help text) of the whole command line."""
     for verb, declare in cli.VERBS.items():
         yield verb, "", declare.__doc__
-        parser = cli._Parser(prog=f"pose-jax {verb}", add_help=False)
+        parser = options.Parser(prog=f"pose-jax {verb}", add_help=False)
         declare(parser)
         for action in parser._actions:
             yield verb, (action.option_strings or [action.dest])[0], action.help

@@ -1,0 +1,228 @@
+"""Verbs for runs: train, eval, predict, report, export, info."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from pose_jax.cli.options import (
+    Parser,
+    Run,
+    comma_separated,
+    config_option,
+    given,
+    load_config,
+)
+from pose_jax.errors import ConfigError
+
+
+def train(parser: Parser) -> Run:
+    """train a config in a run directory, or resume a stopped run"""
+    config_option(parser)
+    parser.option("--run", "run directory", Path, required=True)
+
+    def run(args: argparse.Namespace) -> None:
+        config = load_config(args)
+        from pose_jax.training import train
+
+        train.train(config, args.run)
+
+    return run
+
+
+def evaluate(parser: Parser) -> Run:
+    """evaluate a trained model and write RUN/eval"""
+    parser.option("--run", "run directory", Path)
+    parser.option(
+        "--decoder",
+        "comma-separated decoders, e.g. argmax,shift,dark (default: from the config)",
+        comma_separated,
+        (),
+    )
+    parser.option(
+        "--flip",
+        "comma-separated flip tests, e.g. none,shift (default: from the config)",
+        comma_separated,
+        (),
+    )
+    parser.option("--data", "evaluation data folder (default: from the run's config)")
+    parser.option("--split", "evaluation split (default: from the run's config)")
+    parser.option("--annotations", "annotation file of --data or --split")
+    parser.option("--format", "data set format of --data (default: the run's)")
+    parser.add_argument(
+        "--match-keypoints",
+        action="store_true",
+        help="if the data have another keypoint set than the model, compare the keypoints "
+        "with the same name; their number is in the names of the metrics",
+    )
+    parser.option(
+        "--boxes", '"gt" (default) or a COCO detections JSON file', default="gt"
+    )
+    parser.option(
+        "--nms",
+        "pose NMS, used with detected boxes only (default: from the run's config, oks)",
+        choices=("none", "oks", "soft_oks"),
+    )
+    parser.option("--nms-threshold", "OKS threshold of --nms (default: 0.9)", float)
+    parser.option(
+        "--max-detections",
+        "number of poses per image for a further AP (AP counts the best 20, as COCO does)",
+        int,
+        metavar="N",
+    )
+    parser.option(
+        "--compare",
+        "two runs to compare on the same people, with 95%% intervals (instead of --run)",
+        nargs=2,
+        metavar=("RUN_A[:DECODER]", "RUN_B[:DECODER]"),
+    )
+    parser.option("--out", "output folder (default: RUN/eval)", Path)
+
+    def run(args: argparse.Namespace) -> None:
+        if (args.run is None) == (args.compare is None):
+            raise ConfigError("give either --run RUN or --compare RUN_A RUN_B.")
+        if args.compare is not None and args.out is not None:
+            raise ConfigError("--compare writes no files: omit --out.")
+        names = "data", "split", "boxes", "annotations", "format", "match_keypoints"
+        where = given(args, *names)
+        if args.compare is not None:
+            from pose_jax.evaluation import compare
+
+            print(compare.compare(*args.compare, **where))
+            return
+        from pose_jax.evaluation import evaluate
+
+        options = {"decoders": args.decoder, "flips": args.flip, **where}
+        options |= given(args, "nms", "nms_threshold", "out")
+        options |= given(args, "max_detections", unset=False)
+        evaluations = evaluate.evaluate_run(args.run, **options)
+        print(evaluate.described(args.run, evaluations, args.out))
+
+    return run
+
+
+def predict(parser: Parser) -> Run:
+    """predict poses in images; write pictures of them and predictions.json"""
+    parser.option(
+        "images",
+        "image files, folders of images, or patterns such as 'videos/**/*.jpg' (quoted)",
+        Path,
+        nargs="+",
+        metavar="IMAGE",
+    )
+    parser.option("--run", "run directory", Path, required=True)
+    parser.option(
+        "--boxes", "JSON file of person boxes: COCO detections or annotations", Path
+    )
+    parser.option(
+        "--detector",
+        "run directory of a person detector (instead of --boxes)",
+        Path,
+        metavar="RUN",
+    )
+    detected = {
+        "slots": ("maximum number of detections per image (default: 32)", int),
+        "box_nms": ("IoU threshold for box NMS (default: 0.6)", float),
+        "oks_nms": ("OKS threshold for pose NMS (default: 0.5)", float),
+    }
+    for name, (words, kind) in detected.items():
+        option = f"--{name.replace('_', '-')}"
+        parser.option(option, f"{words}, with --detector", kind)
+    parser.option(
+        "--rescoring",
+        "score used to rank people: keypoint mean, box score, or their product (default: "
+        "from the run's config), with --detector",
+        choices=("pose", "box", "product"),
+    )
+    parser.option(
+        "--category", "name or id of people in --boxes, if it has several categories"
+    )
+    parser.option(
+        "--exif",
+        "which pixels boxes and points refer to, for images with an EXIF orientation: "
+        "apply: the image as a viewer shows it; ignore: the pixels as stored (default: "
+        "those of the size in --boxes, stored if both have it; without boxes, apply)",
+        choices=("apply", "ignore"),
+    )
+    parser.option(
+        "--min-score",
+        "score below which boxes are left out and people are not drawn (default: none)",
+        float,
+    )
+    parser.option("--out", "output folder (default: RUN/predictions)", Path)
+
+    def run(args: argparse.Namespace) -> int:
+        from pose_jax import predict
+
+        return predict.predict_run(
+            args.run,
+            args.images,
+            boxes=args.boxes,
+            out=args.out or args.run / "predictions",
+            detector=args.detector,
+            **given(
+                args,
+                *detected,
+                "rescoring",
+                "category",
+                "exif",
+                "min_score",
+                unset=False,
+            ),
+        )
+
+    return run
+
+
+def report(parser: Parser) -> Run:
+    """write RUN/report.html: scores, people, errors, curves and config in one file"""
+    parser.option("run", "run directory", Path, metavar="RUN")
+    parser.option(
+        "--people",
+        "maximum number of evenly spaced people (detectors: images) (default: 500)",
+        int,
+        500,
+    )
+    parser.option("--data", "evaluation data folder (default: from the run's config)")
+
+    def run(args: argparse.Namespace) -> None:
+        from pose_jax.report import run as report
+
+        report.report(args.run, people=args.people, data=args.data)
+
+    return run
+
+
+def info(parser: Parser) -> Run:
+    """describe a run or a config: model, cost, data, scores"""
+    parser.option("target", "run directory or config file", metavar="RUN|CONFIG.py")
+
+    def run(args: argparse.Namespace) -> None:
+        from pose_jax import info
+
+        print(info.text(info.info(args.target)))
+
+    return run
+
+
+def export(parser: Parser) -> Run:
+    """export a decoder to one file that JAX runs without pose_jax"""
+    parser.option(
+        "--decoder", "decoder, e.g. dark, argmax (default: the run's decoder, or dark)"
+    )
+    parser.option("--out", "folder to create", Path, required=True)
+    parser.option("--run", "run directory that sets sigma and kernel size", Path)
+    parser.option("--sigma", "Gaussian blur sigma, in heatmap pixels", float)
+    parser.option(
+        "--kernel-size",
+        "blur kernel size, in heatmap pixels (without --sigma: OpenCV's sigma)",
+        int,
+    )
+
+    def run(args: argparse.Namespace) -> None:
+        from pose_jax import export
+
+        options = given(args, "decoder", "run", "sigma", "kernel_size")
+        print(export.export_decoder(args.out, **options))
+
+    return run

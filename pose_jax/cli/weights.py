@@ -1,0 +1,97 @@
+"""Verbs for published weights: `pose-jax weights VERB`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from pose_jax.cli.options import (
+    Parser,
+    Run,
+    given,
+    width_x_height,
+)
+
+
+def weights_convert(parser: Parser) -> Run:
+    """convert published PyTorch weights to a run directory"""
+    parser.option("file", ".safetensors or torch.save file", Path, metavar="FILE")
+    parser.option("--model", "network name, e.g. hrnet_w32", required=True)
+    parser.option("--out", "run directory to create", Path, required=True)
+    parser.add_argument(
+        "--backbone",
+        action="store_true",
+        help="convert an ImageNet backbone (torchvision's ResNet or HRNet's classifier) "
+        "for train.init_from. Supported by simple_baseline_*, hrnet_*, and by "
+        "resnet_regression_* and multipose_*, which have no complete published checkpoint",
+    )
+    parser.option(
+        "--keypoints", "keypoint set (default: the set with this number of keypoints)"
+    )
+    parser.option(
+        "--input-size",
+        "network input size (default: 192x256, mpii 256x256, hourglass 96x128, multipose "
+        "257x353)",
+        width_x_height,
+    )
+    parser.option(
+        "--sigma",
+        "Gaussian sigma of the training targets, in heatmap pixels (default: 1 at 96x128, "
+        "except hourglass_8: 2; 3 at 288x384; otherwise 2)",
+        float,
+    )
+    parser.option(
+        "--alignment",
+        'alignment of crops and heatmaps: "stride" (default) for the HRNet and '
+        'SimpleBaseline checkpoints, "aligned" for DarkPose (default for hourglass)',
+        choices=("stride", "aligned"),
+    )
+    parser.option(
+        "--channels",
+        "color order used in training (default: rgb for hrnet and backbones, otherwise "
+        "bgr)",
+        choices=("rgb", "bgr"),
+    )
+
+    def run(args: argparse.Namespace) -> None:
+        from pose_jax.weights import convert
+
+        options = given(
+            args, "backbone", "input_size", "sigma", "alignment", "channels"
+        )
+        options["keypoint_set"] = args.keypoints
+        print(convert.convert(args.file, args.model, args.out, **options))
+
+    return run
+
+
+def weights_list(parser: Parser) -> Run:
+    """list published weights: settings, reported scores, sizes, licenses, files"""
+    parser.option(
+        "names",
+        "weights to describe completely (default: a table of all)",
+        nargs="*",
+        metavar="NAME",
+    )
+    parser.add_argument("--json", action="store_true", help="print a JSON object")
+
+    def run(args: argparse.Namespace) -> None:
+        from pose_jax.weights import listing
+
+        print(listing.listing(args.names, as_json=args.json))
+
+    return run
+
+
+def weights_fetch(parser: Parser) -> Run:
+    """download published weights and convert them to a run directory"""
+    parser.option("name", "name from `pose-jax weights list`", metavar="NAME")
+    parser.option("--out", "run directory to create", Path, required=True)
+    parser.option("--model", "network, for a backbone of several (default: the first)")
+
+    def run(args: argparse.Namespace) -> None:
+        from pose_jax.weights import fetch
+
+        print(fetch.fetch(args.name, args.out, network=args.model))
+
+    return run
