@@ -183,8 +183,11 @@ class _Work:
         path = source.path
         picture = pixels_lib.read(path, path, count_frames=True)
         if picture.frames > 1:
-            _note(f"{path}: {picture.frames} frames, of which the first is used.")
-        size = picture.pixels.shape[1::-1]
+            _note(
+                f"{path}: animated image ({picture.frames} frames): using the first frame."
+            )
+        height, width = picture.pixels.shape[:2]
+        size = (width, height)
         exif, listed = self.exif, None
         if self.given is not None:
             listed = self.given.sizes[i]

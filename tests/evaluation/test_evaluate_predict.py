@@ -480,7 +480,7 @@ def test_strange_images_are_looked_at_and_wrong_ones_named(
     assert len(lines) == len(bad) + 1
     for name, line in zip([bad[0], bad[1], "moving.gif", bad[2]], lines, strict=True):
         assert name in line
-    assert "3 frames, of which the first is used" in lines[2]
+    assert "animated image (3 frames)" in lines[2]
     found = json.loads((out / "predictions.json").read_text())
     assert {person["file_name"] for person in found} == set(good)
     assert all(np.isfinite(person["keypoints"]).all() for person in found)
