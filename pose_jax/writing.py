@@ -51,7 +51,10 @@ def check_new(folder: Path | str) -> None:
     """
     folder = Path(folder)
     if os.path.lexists(folder) and (not folder.is_dir() or any(folder.iterdir())):
-        raise ConfigError(f"{folder} already exists: give another --out, or delete it.")
+        raise ConfigError(
+            f"{folder} already exists and is not an empty folder: give another --out, or "
+            "delete it."
+        )
     check(folder)
 
 
