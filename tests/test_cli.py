@@ -518,3 +518,13 @@ def test_info_of_joined_data_that_are_not_there_guesses_no_keypoints(sources, wo
     found = info._of_config(config)
     assert found["keypoints"].startswith(words)
     assert "not readable" in found["data"]["train"]
+
+
+def test_a_pipe_that_is_closed_early_is_no_mistake(run_python):
+    """`pose-jax VERB | head -1`."""
+    done = run_python(
+        "import os, subprocess, sys; read, write = os.pipe(); os.close(read)\n"
+        "words = [sys.executable, '-m', 'pose_jax', '--help']\n"
+        "sys.exit(subprocess.call(words, stdout=write))"
+    )
+    assert (done.returncode, done.stderr) == (0, "")

@@ -88,7 +88,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command line and returns its exit code."""
     hook, sys.unraisablehook = sys.unraisablehook, _interrupt_again
     try:
-        return _run(sys.argv[1:] if argv is None else list(argv))
+        exit_code = _run(sys.argv[1:] if argv is None else list(argv))
+        sys.stdout.flush()
+        return exit_code
     except InputError as error:
         print(f"pose-jax: error: {error}", file=sys.stderr)
         return error.exit_code

@@ -5,6 +5,7 @@ import hashlib
 import http.server
 import io
 import json
+import os
 import re
 import threading
 from pathlib import Path
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from pose_jax import cli, models
+from pose_jax.cli import options
 from pose_jax.errors import ConfigError, InputError
 from pose_jax.weights import catalogue, fetch, listing
 from pose_jax.weights.catalogue import RELEASES, File, Release, Source
@@ -330,7 +332,7 @@ def test_what_is_listed_can_be_converted(name):
     """The networks are known, the options are those of the command line."""
     release = RELEASES[name]
     words = fetch.command(release, release.networks[0]).split()
-    parser = cli._Parser(prog="pose-jax weights convert")
+    parser = options.Parser(prog="pose-jax weights convert")
     cli.VERBS["weights convert"](parser)
     assert parser.parse(words[3:]).model == release.networks[0]
     for file in release.files:
@@ -374,6 +376,19 @@ def test_the_list_as_json(capsys):
     content = json.loads(capsys.readouterr().out)
     assert list(content) == list(RELEASES)
     assert content["hrnet_w32_coco_288x384"]["options"] == {"input_size": [288, 384]}
+
+
+@pytest.mark.skipif(fetch.LOCAL not in os.environ, reason=f"{fetch.LOCAL} is not set")
+@pytest.mark.parametrize(
+    "name", ["movenet_thunder", "movenet_lightning", "posenet_mobilenet_075"]
+)
+def test_the_hashes_are_those_of_the_files(name, tmp_path):
+    folder = Path(os.environ[fetch.LOCAL])
+    seen = lambda file, network, out: f"{file} {network}"
+    text = fetch.fetch(name, tmp_path / "run", converter=seen)
+    assert f"{folder / RELEASES[name].files[0].name} {name}" in text
+    sizes = [(folder / file.name).stat().st_size for file in RELEASES[name].files]
+    assert sizes == [file.size for file in RELEASES[name].files]
 
 
 def test_the_documentation_has_the_table_as_printed():
