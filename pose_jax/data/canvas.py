@@ -115,6 +115,16 @@ def decode(table: Table, image: int) -> np.ndarray:
     return pixels
 
 
+def shown(table: Table, image: int) -> np.ndarray:
+    """Returns `decode`, for drawing; gray if images that cannot be read are skipped."""
+    try:
+        return decode(table, image)
+    except InputError:
+        if table.on_error != "skip":
+            raise
+        return np.full((*table.image_sizes[image][::-1], 3), 128, np.uint8)
+
+
 def check_size(table: Table, image: int, pixels: np.ndarray) -> None:
     """Raises InputError for an image whose size differs from its annotations."""
     height, width = pixels.shape[:2]

@@ -134,7 +134,11 @@ def _builder(
         "pose_jax": VERSION,
         "split": split,
         "fingerprint": table.fingerprint(),
-        "table": {k: v for k, v in vars(table).items() if isinstance(v, str | bool)},
+        "table": {
+            k: v
+            for k, v in vars(table).items()
+            if isinstance(v, str | bool) and k != "on_error"
+        },
         "keypoints": table.keypoints.to_json(),
     }
     people = {name: c for name, c in columns.items() if name not in _OF_IMAGES}

@@ -65,7 +65,10 @@ class Checkpoints(contextlib.AbstractContextManager):
         self._metrics = self._read_metrics()
         if jax.process_index() == 0 and not read_only:
             _remove_incomplete(self._directory)
-        for logger in (logging.get_absl_logger(), standard_logging.getLogger("asyncio")):
+        for logger in (
+            logging.get_absl_logger(),
+            standard_logging.getLogger("asyncio"),
+        ):
             logger.addFilter(_raised_anyway)
         self._resources = contextlib.ExitStack()
         self._root = self._resources.enter_context(_plain_path(self._directory))
