@@ -140,3 +140,10 @@ def agreed(requested: bool, step: int) -> bool:
     if jax.process_count() == 1:
         return requested
     return multihost_utils.reached_preemption_sync_point(step)
+
+
+def decided_by_first(value: bool) -> bool:
+    """Returns the value of the first process; equal in all processes, which all call it."""
+    if jax.process_count() == 1:
+        return value
+    return bool(multihost_utils.broadcast_one_to_all(np.bool_(value)))

@@ -14,7 +14,7 @@ import functools
 import inspect
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from absl import logging
 
@@ -40,6 +40,9 @@ class SourceConfig:
       exif: which pixels the annotations of images with an EXIF orientation refer to:
         "ignore": those stored; "apply": those turned by it; "auto": those that have the
         annotated width and height, and those stored if both have.
+      on_error: what to do with an image that cannot be read. "stop": end with an error.
+        "skip": in training, its rows are replaced by others, for at most 1% of the images
+        (or one image) of an epoch; in evaluation, its people count as missed.
     """
 
     name: str
@@ -47,6 +50,7 @@ class SourceConfig:
     split: str
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     exif: Exif = "auto"
+    on_error: Literal["stop", "skip"] = "stop"
 
     def __post_init__(self) -> None:
         one_of("exif", self.exif, EXIF)
@@ -108,6 +112,8 @@ def load(source: SourceConfig) -> Table:
     table = reader(source)()
     if source.exif != "auto":  # Otherwise the reader's own.
         table = dataclasses.replace(table, exif=source.exif)
+    if source.on_error != table.on_error:
+        table = dataclasses.replace(table, on_error=source.on_error)
     for remark in table.remarks():
         logging.warning("%s: %s.", table.name, remark)
     return table

@@ -105,6 +105,16 @@ def decode(table: Table, image: int, undecided: set[int] | None = None) -> np.nd
     return framed(table, image, picture.pixels, picture.orientation, undecided)
 
 
+def shown(table: Table, image: int) -> np.ndarray:
+    """Returns `decode`, for drawing; gray if images that cannot be read are skipped."""
+    try:
+        return decode(table, image)
+    except InputError:
+        if table.on_error != "skip":
+            raise
+        return np.full((*table.image_sizes[image][::-1], 3), 128, np.uint8)
+
+
 def framed(
     table: Table,
     image: int,

@@ -5,6 +5,10 @@ The host only decodes and crops. Pixels are *canvases*: uint8 RGB windows of an 
 copied from the Table. Everything is a pure function of (table, view, config, seed, step):
 reading can start at any step, and results depend neither on threads nor on the reader.
 This is the only file that uses tf.data.
+
+If `Table.on_error` is "skip", an image that cannot be read does not end the reading. In
+training its rows are replaced by others, a function of (seed, epoch, row); in evaluation
+its rows are not valid.
 """
 
 from __future__ import annotations
@@ -27,7 +31,7 @@ from pose_jax.data import pixels as pixels_lib
 from pose_jax.data.canvas import cut, decode, framed
 from pose_jax.data.plan import Plan
 from pose_jax.data.table import Record, Table, undecided_exif
-from pose_jax.errors import ConfigError
+from pose_jax.errors import ConfigError, InputError
 from pose_jax.types import Batch, Inputs
 
 PREFETCH = 2
@@ -57,6 +61,80 @@ class _Decoded:
                 while self._bytes > self._limit:
                     self._bytes -= self._kept.popitem(last=False)[1].nbytes
         return pixels
+
+
+class _Unreadable:
+    """Handles images that cannot be read, as `Table.on_error` says."""
+
+    def __init__(self, plan: Plan):
+        self._plan, self._images = plan, plan.kind.images(plan.table, plan.rows)
+        count = len(np.unique(self._images)) // plan.process_count
+        self._limit = max(1, count // 100)
+        self._epoch, self._known = -1, set()
+
+    def note(self, image: int, epoch: int, error: InputError) -> None:
+        """Counts and logs an image.
+
+        Raises:
+          InputError: images are not skipped, or there are too many in this epoch.
+        """
+        if self._plan.table.on_error != "skip":
+            raise error
+        if epoch != self._epoch:
+            self._epoch, self._known = epoch, set()
+        if image in self._known:
+            return
+        self._known.add(image)
+        if not self._plan.training:
+            logging.warning("Its people count as missed (on_error): %s", error)
+            return
+        count = len(self._known)
+        if count > self._limit:
+            raise InputError(
+                f"{error} It is unreadable image {count} of epoch {epoch}: on_error "
+                f'"skip" replaces at most 1% of the images, here {self._limit}.'
+            )
+        logging.warning(
+            "Its rows are replaced in epoch %d (on_error; %d of at most %d images): %s",
+            epoch, count, self._limit, error,
+        )  # fmt: skip
+
+    def replace(
+        self, slots: np.ndarray, batch: tuple[int, np.ndarray, np.ndarray, np.ndarray],
+        decoded: _Decoded,
+    ) -> None:  # fmt: skip
+        """Replaces the rows of slots of a batch; in evaluation, makes them invalid."""
+        epoch, rows, valid, canvases = batch
+        for slot in slots:
+            if self._plan.training:
+                rows[slot] = self._other(epoch, rows[slot], canvases[slot], decoded)
+            else:
+                valid[slot] = False
+
+    def _other(
+        self, epoch: int, row: int, canvas: np.ndarray, decoded: _Decoded
+    ) -> int:
+        """Fills the canvas of another row, a function of (seed, epoch, row)."""
+        plan = self._plan
+        same = (plan.windows[plan.rows, 3:] == plan.windows[row, 3:]).all(-1)
+        rows, images = plan.rows[same], self._images[same]
+        key = np.random.SeedSequence([plan.seed, epoch, int(row), 1])
+        words = np.random.Philox(key)
+        while not self._known.issuperset(images.tolist()):
+            index = int(words.random_raw() % len(rows))
+            image = int(images[index])
+            if image in self._known:
+                continue
+            try:
+                cut(decoded(image), plan.windows[rows[index]], canvas)
+            except InputError as error:
+                self.note(image, epoch, error)
+            else:
+                return rows[index]
+        raise InputError(
+            f"{plan.table.name}: no image of canvas size {canvas.shape[1]}x"
+            f"{canvas.shape[0]} can be read. Fetch the data again."
+        )
 
 
 def batches(plan: Plan, start: int = 0, stop: int | None = None) -> Iterator[Batch]:
@@ -105,9 +183,13 @@ def _warn_once(text: str) -> None:
 
 
 def numpy_batches(
-    plan: Plan, start: int = 0, stop: int | None = None
+    plan: Plan,
+    start: int = 0,
+    stop: int | None = None,
+    unreadable: _Unreadable | None = None,
 ) -> Iterator[Batch]:
     """`batches` by Pillow in threads; TensorFlow is not imported."""
+    unreadable = unreadable or _Unreadable(plan)
     decoded = _Decoded(plan.table, plan.config.cache_mb << 20, plan.undecided)
     workers = plan.config.workers or os.cpu_count() or 1
     pool = ThreadPoolExecutor(workers, thread_name_prefix="pose_jax_read")
@@ -126,12 +208,17 @@ def numpy_batches(
         jobs = []
         for image in dict.fromkeys(images[valid].tolist()):  # Each once, in order.
             slots = np.flatnonzero(valid & (images == image))
-            jobs.append(pool.submit(read, image, slots, windows[slots], canvases))
+            job = pool.submit(read, image, slots, windows[slots], canvases)
+            jobs.append((job, image, slots))
         return jobs, epoch, rows, valid, canvases
 
     def finish(jobs, *batch):
-        for job in jobs:
-            job.result()
+        for job, image, slots in jobs:
+            try:
+                job.result()
+            except InputError as error:
+                unreadable.note(image, batch[0], error)
+                unreadable.replace(slots, batch, decoded)
         return _assemble(plan, *batch)
 
     ahead = collections.deque()
@@ -157,7 +244,7 @@ def tf_batches(plan: Plan, start: int = 0, stop: int | None = None) -> Iterator[
       ConfigError: TensorFlow is not installed.
     """
     tf = _import_tensorflow()
-    canvas_of = _tf_canvas_of(tf, plan)
+    canvas_of, unreadable = _tf_canvas_of(tf, plan), _Unreadable(plan)
 
     def items(steps):
         for step in steps:
@@ -186,7 +273,7 @@ def tf_batches(plan: Plan, start: int = 0, stop: int | None = None) -> Iterator[
             batch = _assemble(plan, *plan.batch_rows(step), next(canvases))
         except tf.errors.OpError as error:
             # Pillow reads the batch, or names the invalid image.
-            (batch,) = numpy_batches(plan, step, step + 1)
+            (batch,) = numpy_batches(plan, step, step + 1, unreadable)
             why = error.message
             logging.warning("TensorFlow could not read step %d: %s", step, why)
             canvases = canvases_from(step + 1)

@@ -137,7 +137,11 @@ def _builder(
         "pose_jax": VERSION,
         "split": split,
         "fingerprint": table.fingerprint(),
-        "table": {k: v for k, v in vars(table).items() if isinstance(v, str | int)},
+        "table": {
+            k: v
+            for k, v in vars(table).items()
+            if isinstance(v, str | int) and k != "on_error"
+        },
         "notes": table.notes,
         "keypoints": table.keypoints.to_json(),
     }

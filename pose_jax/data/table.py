@@ -11,6 +11,7 @@ import dataclasses
 import functools
 import hashlib
 import io
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -88,6 +89,8 @@ class Table:
       head_sizes: [n] float64, MPII's normalizer of PCKh, pixels; 0 where there is no
         head box. None for data sets without head boxes.
       notes: what users should know of how the files were read, one phrase each.
+      on_error: what readers do with an image that cannot be read: "stop" or "skip", see
+        `readers`.
     """
 
     name: str
@@ -112,6 +115,7 @@ class Table:
     head_sizes: np.ndarray | None = None
     truth: Table | None = None
     notes: tuple[str, ...] = ()
+    on_error: str = "stop"
 
     def __post_init__(self) -> None:
         n, m, k = len(self.image), len(self.images), len(self.keypoints)
@@ -169,6 +173,18 @@ class Table:
                 "data check` names them)"
             )
         return found
+
+    def missing_images(self) -> list[Path]:
+        """Returns the image files that do not exist; each folder is listed once."""
+        paths = [image for image in self.images if isinstance(image, Path)]
+        listed: dict[Path, set[str]] = {}
+        for folder in {path.parent for path in paths}:
+            try:
+                listed[folder] = set(os.listdir(folder))
+            except OSError:
+                listed[folder] = set()
+        unlisted = (path for path in paths if path.name not in listed[path.parent])
+        return [path for path in unlisted if not path.is_file()]
 
     def people_of_image(self, image: int) -> np.ndarray:
         """Returns [r] int32: the rows of one image, in table order."""

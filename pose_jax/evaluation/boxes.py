@@ -153,7 +153,7 @@ def draw(
       image: index of the image.
       side: longer side of the picture; None: that of the image.
     """
-    pixels = canvas.decode(table, image)
+    pixels = canvas.shown(table, image)
     (place,) = np.flatnonzero(boxes.row == image)
     scores = np.where(boxes.valid[place], boxes.scores[place], -np.inf)
     order = np.argsort(-scores, kind="stable")

@@ -130,6 +130,7 @@ def matched(table: Table, poses: Poses, keypoints: KeypointSet) -> Poses:
 
 def to_results(table: Table, poses: Poses) -> list[dict[str, Any]]:
     """Converts poses to COCO result format; a keypoint's third number is its score."""
+    poses = jax.tree.map(lambda leaf: leaf[poses.valid], poses)
     keypoints = np.concatenate([poses.points_xy, poses.keypoint_scores[..., None]], -1)
     keypoints = keypoints.reshape(len(keypoints), 3 * len(table.keypoints))
     keypoints = keypoints.astype(np.float64)
@@ -255,12 +256,13 @@ def _measured(
 ) -> Iterator[tuple[str, float | None, float | np.ndarray]]:
     """Yields names, thresholds and values of the metrics that compare row by row."""
     true_xy, visibility = table.points_xy[poses.row], table.visibility[poses.row]
-    labeled, distance = visibility > 0, _distance(table, poses)
+    labeled = (visibility > 0) & poses.valid[:, None]
+    distance = _distance(table, poses)
     yield "pixel_error", None, _mean(distance[labeled])
     boxes = table.boxes_xyxy[poses.row]
     side = np.maximum((boxes[:, 2:] - boxes[:, :2]).max(-1, keepdims=True), 1)
     yield "box_error", None, _mean((distance / side)[labeled])
-    data = poses.points_xy.astype(np.float32), true_xy.astype(np.float32), visibility
+    data = _points(poses), true_xy.astype(np.float32), visibility
     for metric in reversed(lengths.metrics(table)):
         yield from _by_length(table, poses, data, metric)
     if table.keypoints.sticks:
@@ -375,7 +377,7 @@ def pdj_curve(
     if not table.labelled or keypoints.torso is None:
         return {}
     correct, counted = metrics_lib.pdj(
-        poses.points_xy.astype(np.float32),
+        _points(poses),
         table.points_xy[poses.row].astype(np.float32),
         table.visibility[poses.row],
         keypoints.torso,
@@ -403,7 +405,7 @@ def per_keypoint(table: Table, poses: Poses) -> list[dict[str, Any]]:
         return []
     true_xy, visibility = table.points_xy[poses.row], table.visibility[poses.row]
     labeled, distance = visibility > 0, _distance(table, poses)
-    data = poses.points_xy.astype(np.float32), true_xy.astype(np.float32), visibility
+    data = _points(poses), true_xy.astype(np.float32), visibility
     fractions: dict[str, np.ndarray] = {}
     if lengths.metrics(table):
         length = lengths.length(table, poses.row)
@@ -413,7 +415,7 @@ def per_keypoint(table: Table, poses: Poses) -> list[dict[str, Any]]:
             fractions[f"{length.metric}@{t:g}"] = row / np.maximum(counted, 1)
     rows = []
     for k, keypoint in enumerate(table.keypoints.names):
-        errors = distance[labeled[:, k], k]
+        errors = distance[labeled[:, k] & poses.valid, k]
         rows.append(
             {
                 "name": keypoint,
@@ -444,6 +446,11 @@ def notes(
     found, ap = [], full_name("AP", table)
     if table.matched:
         found.append(f"compared: {table.matched}")
+    if not poses.valid.all():
+        found.append(
+            f"{(~poses.valid).sum()} people are in images that could not be read: they "
+            "count as missed, and have no pixel_error and box_error"
+        )
     if ap not in metrics:
         found.append(
             f"AP not computed: keypoint set {table.keypoints.name!r} has no sigmas, which "
@@ -477,7 +484,7 @@ def written(out: Path, table: Table, results: Sequence[Mapping[str, Any]]) -> st
 def relative_errors(table: Table, poses: Poses) -> np.ndarray:
     """Returns [n] mean error of each person over the square root of the box area, by which
     people are ranked."""
-    labeled = table.visibility[poses.row] > 0
+    labeled = (table.visibility[poses.row] > 0) & poses.valid[:, None]
     mean = np.where(labeled, _distance(table, poses), 0).sum(1) / np.maximum(
         labeled.sum(1), 1
     )
@@ -496,9 +503,9 @@ def draw(
       image: index of the image.
       side: longer side of the picture; None: that of the image.
     """
-    which = table.image[poses.row] == image
+    which = (table.image[poses.row] == image) & poses.valid
     drawn = drawing.draw_people(
-        canvas.decode(table, image),
+        canvas.shown(table, image),
         poses.points_xy[which],
         table.keypoints,
         scores=poses.keypoint_scores[which],
@@ -541,7 +548,7 @@ def person(table: Table, poses: Poses, i: int, side: int) -> list[np.ndarray]:
     """
     row = poses.row[i]
     visibility, points = table.visibility[row], table.points_xy[row]
-    image = canvas.decode(table, int(table.image[row]))
+    image = canvas.shown(table, int(table.image[row]))
     window, low = crop(image, table.boxes_xyxy[row], points[visibility > 0])
     scale = side / max(window.shape[:2])
     shown = [(poses.points_xy[i], {"scores": poses.keypoint_scores[i]})]
@@ -564,6 +571,12 @@ def crop(
     low = np.clip(np.floor(low - margin).astype(int), 0, [w - 1, h - 1])
     high = np.clip(np.ceil(high + margin).astype(int), low + 1, [w, h])
     return image[low[1] : high[1], low[0] : high[0]], low
+
+
+def _points(poses: Poses) -> np.ndarray:
+    """Returns the points as float32; infinitely far away if the image was not read."""
+    valid = poses.valid[:, None, None]
+    return np.where(valid, poses.points_xy, np.inf).astype(np.float32)
 
 
 def _distance(table: Table, poses: Poses) -> np.ndarray:

@@ -18,6 +18,7 @@ from pose_jax.data import readers
 from pose_jax.data import rows as rows_lib
 from pose_jax.data.plan import InputConfig, Plan
 from pose_jax.data.table import Table
+from pose_jax.errors import InputError
 from pose_jax.methods.system import People, find_people
 from pose_jax.types import Inputs, Method, Variables
 
@@ -37,7 +38,8 @@ def over_batches(
       between_batches: called before each batch; its exceptions are propagated.
 
     Returns:
-      NumPy leaves, one entry per row, in the order of `plan.rows`.
+      NumPy leaves, one entry per row, in the order of `plan.rows`. Rows that could not be
+      read have zeros: they are not valid.
     """
     parts = []
     for batch in readers.batches(plan):
@@ -53,9 +55,19 @@ def over_batches(
     ]
     merged = jax.tree.map(lambda *leaves: np.concatenate(leaves), *kept)
     # The order of batches may differ from that of the rows (canvases of several sizes).
-    place = np.empty(plan.rows.max() + 1, np.int64)
+    place = np.full(plan.rows.max() + 1, -1)
     place[merged.row] = np.arange(len(merged.row))
-    return jax.tree.map(lambda leaf: leaf[place[plan.rows]], merged)
+    place = place[plan.rows]
+    if not len(merged.row):
+        raise InputError(f"{plan.table.name}: none of the images can be read.")
+
+    def in_order(leaf):
+        read = (place >= 0).reshape(-1, *[1] * (leaf.ndim - 1))
+        return np.where(read, leaf[place], leaf.dtype.type(0))
+
+    if (place >= 0).all():
+        return jax.tree.map(lambda leaf: leaf[place], merged)
+    return dataclasses.replace(jax.tree.map(in_order, merged), row=plan.rows)
 
 
 class Predictor:

@@ -75,14 +75,58 @@ def _check_config(run: Path, plain: Mapping[str, Any]) -> None:
                 f"{path} cannot be read ({error}): restore the config of the run, or give "
                 "another --run."
             ) from None
-        names = config_lib.differences(plain, there)
-        changed = [name for name in names if name not in _MAY_CHANGE]
+        changed = {
+            name: values
+            for name, values in config_lib.differences(plain, there).items()
+            if name not in _MAY_CHANGE
+        }
+        diverged_at = _diverged_at(run)
+        lower = [n for n, (_, new) in changed.items() if _is_lower(n, new, diverged_at)]
+        for name in lower:
+            changed.pop(name)
         if changed:
-            raise ConfigError(
-                f"{run} has a run of another config, which differs in "
-                f"{', '.join(changed[:3])}: give another --run, or delete {run}."
-            )
+            raise _other_config(run, changed)
+        if lower:
+            print(f"{run} had diverged: it is continued with a lower learning rate")
+            (run / _DIVERGED).unlink()
     write_json(path, plain)
+
+
+def _other_config(run: Path, changed: Mapping[str, tuple[Any, Any]]) -> ConfigError:
+    """Returns the error for a run of another config."""
+    for name, (old, new) in changed.items():
+        longer = isinstance(old, int) and isinstance(new, int) and new > old
+        if name.split(".")[-2:] == ["train", "steps"] and longer:
+            return ConfigError(
+                f"{run} has a run of {old} steps ({name}): to train it for {new} steps, "
+                "give another --run and resume its last state there, with "
+                f"--config.train.resume_from={run}"
+            )
+    return ConfigError(
+        f"{run} has a run of another config, which differs in "
+        f"{', '.join(list(changed)[:3])}: give another --run, or delete {run}."
+    )
+
+
+def mark_diverged(run: Path, lr: float) -> None:
+    """Notes that the training in a directory has diverged with learning rate `lr`: it may
+    be continued there with a lower one."""
+    if jax.process_index() == 0:
+        (run / _DIVERGED).write_text(repr(lr), encoding="utf-8")
+
+
+def _diverged_at(run: Path) -> float:
+    """Returns the learning rate of a training that has diverged; 0 for any other."""
+    try:
+        return float((run / _DIVERGED).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return 0.0
+
+
+def _is_lower(name: str, value: Any, limit: float) -> bool:
+    """Returns whether a key is a learning rate whose value is below a limit."""
+    is_rate = name.split(".")[-2:] == ["optimizer", "lr"]
+    return is_rate and isinstance(value, int | float) and value < limit
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -90,8 +134,11 @@ def write_json(path: Path, content: Any) -> None:
     writing.write(path, json.dumps(content, indent=1))
 
 
+_DIVERGED = "diverged"
 _MAY_CHANGE = (
     "input.reader", "input.workers", "input.cache_mb", "train.log_every_steps",
-    "train.eval_every_steps", "train.checkpoint_every_steps", "train.keep_checkpoints",
+    "train.eval_every_steps", "train.checkpoint_every_steps",
+    "train.checkpoint_every_minutes", "train.keep_checkpoints", "data.train.on_error",
+    "data.eval.on_error",
 )  # fmt: skip
 """Keys that a resumed run may change; the weights do not depend on them."""

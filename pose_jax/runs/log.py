@@ -10,14 +10,16 @@ import json
 import math
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
 import jax
 from absl import logging
 
-_METRICS = "metrics.jsonl"
+_METRICS, _DAMAGED = "metrics.jsonl", "metrics_damaged.jsonl"
+_OF_TRAINING = "images_per_second"
+"""A scalar that every entry of training steps has, and no entry of an evaluation."""
 _RESERVED = ("step", "phase", "time")
 
 
@@ -39,27 +41,60 @@ class MetricWriter:
         if self._enabled:
             self._run_dir.mkdir(parents=True, exist_ok=True)
 
-    def resume(self, phase: str, step: int) -> None:
+    def resume(self, phase: str, step: int, *, evaluated: bool = True) -> None:
         """Removes the entries that an interrupted run wrote for `phase` after `step`.
 
-        The log is then that of an uninterrupted run. Truncated lines are removed too.
+        The log is then that of an uninterrupted run. A line that was cut off is removed
+        too; damaged lines are moved to metrics_damaged.jsonl, with a warning.
+
+        Args:
+          phase: name of the phase.
+          step: step of the restored state.
+          evaluated: False if the evaluation of `step` is not complete and is repeated: its
+            entry is removed as well.
         """
         if not self._enabled:
             return
         self.close()
         path = self._run_dir / _METRICS
         if path.exists():
+            lines = path.read_bytes().split(b"\n")
+            entries = [_entry(line) for line in lines]
             kept = [
                 line
-                for line, entry in _entries(path)
-                if entry["phase"] != phase or entry["step"] <= step
+                for line, entry in zip(lines, entries, strict=True)
+                if entry is not None
+                and (entry["phase"] != phase or entry["step"] <= step)
+                and (
+                    evaluated
+                    or (entry["phase"], entry["step"]) != (phase, step)
+                    or _OF_TRAINING in entry
+                )
             ]
+            # The last line has no end if the process was killed while writing it.
+            self._set_aside(
+                line
+                for line, entry in zip(lines[:-1], entries, strict=False)
+                if entry is None and line.strip(b"\0 \r")
+            )
             new = path.with_suffix(".new")
-            new.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+            new.write_bytes(b"".join(line + b"\n" for line in kept))
             new.replace(path)
         if self._tensorboard:
             # TensorBoard hides the events of earlier files from this step on.
             self._writer(phase, purge_step=step + 1)
+
+    def _set_aside(self, damaged: Iterable[bytes]) -> None:
+        """Moves damaged lines to a file of their own and says how many there are."""
+        lines = list(damaged)
+        if lines:
+            path = self._run_dir / _DAMAGED
+            with open(path, "ab") as file:
+                file.writelines(line + b"\n" for line in lines)
+            logging.warning(
+                "%s: %d damaged lines were moved to %s.",
+                self._run_dir / _METRICS, len(lines), path.name,
+            )  # fmt: skip
 
     def write(self, step: int, phase: str, scalars: Mapping[str, Any]) -> None:
         """Writes the scalars of one step of one phase."""
@@ -112,22 +147,32 @@ class MetricWriter:
 
 
 def read_metrics(run_dir: str | Path) -> list[dict[str, Any]]:
-    """Reads the complete lines of `run_dir/metrics.jsonl` as dicts; [] without the file."""
+    """Reads the complete lines of `run_dir/metrics.jsonl` as dicts; [] without the file.
+
+    Damaged lines are left out; `MetricWriter.resume` counts them.
+    """
     path = Path(run_dir) / _METRICS
-    return [entry for _, entry in _entries(path)] if path.exists() else []
+    if not path.exists():
+        return []
+    entries = map(_entry, path.read_bytes().split(b"\n"))
+    return [entry for entry in entries if entry is not None]
 
 
-def _entries(path: Path) -> list[tuple[str, dict[str, Any]]]:
-    """Reads the complete lines of a log, as text and as objects."""
-    entries = []
-    for line in path.read_text(encoding="utf-8").split("\n"):
-        try:
-            entry = json.loads(line)
-        except json.JSONDecodeError:
-            continue
-        if isinstance(entry, dict) and {"phase", "step"} <= entry.keys():
-            entries.append((line, entry))
-    return entries
+def _entry(line: bytes) -> dict[str, Any] | None:
+    """Returns the entry of a line; None if the line is incomplete or damaged."""
+    try:
+        entry = json.loads(line.decode())
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(entry, dict) or not isinstance(entry.get("phase"), str):
+        return None
+    numbers = [value for name, value in entry.items() if name != "phase"]
+    if type(entry.get("step")) is not int or any(
+        isinstance(value, bool) or not isinstance(value, int | float | None)
+        for value in numbers
+    ):
+        return None
+    return entry
 
 
 def _json_number(value: float) -> float | None:

@@ -17,7 +17,9 @@ from typing import Any
 
 import flax
 import jax
+import jax.numpy as jnp
 import numpy as np
+import safetensors.numpy
 from absl import logging
 from flax.traverse_util import empty_node, flatten_dict, unflatten_dict
 
@@ -29,6 +31,7 @@ from pose_jax.data.plan import InputConfig
 from pose_jax.data.table import Table
 from pose_jax.errors import ConfigError, InputError, one_line
 from pose_jax.keypoints import KeypointSet, matched
+from pose_jax.runs import digests
 from pose_jax.trees import first, flatten, nearest, path_matches
 from pose_jax.types import Method, Variables
 
@@ -209,19 +212,23 @@ def save_model(
     """Writes a finished model; an existing one is replaced after the write is complete.
 
     Args:
-      path: directory of `variables.npz`, with one array per path, and `manifest.json`.
+      path: directory of `model.safetensors`, with one array per path, and
+        `manifest.json`, with the digests of the arrays and of itself.
       variables: nested mappings of arrays.
       manifest: description of the model as plain values.
     """
     if jax.process_index() != 0:
         return
+    members = _to_members(variables)
+    arrays = {name: digests.of_array(member) for name, member in members.items()}
     path = Path(path).absolute()
     _recover(path)
     new, old = _siblings(path)
     shutil.rmtree(new, ignore_errors=True)
     new.mkdir(parents=True)
-    np.savez(new / _VARIABLES, **_to_members(variables))
-    text = json.dumps(dict(manifest), indent=2, sort_keys=True)
+    safetensors.numpy.save_file(members, new / _ARRAYS)
+    sealed = digests.sealed({**manifest, "arrays": arrays})
+    text = json.dumps(sealed, indent=2, sort_keys=True)
     (new / _MANIFEST).write_text(text + "\n", encoding="utf-8")
     if path.exists():
         path.rename(old)
@@ -235,13 +242,20 @@ def load_model(path: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
     Raises:
       InputError: the model is missing or damaged.
     """
-    manifest = load_manifest(path)
-    file = Path(path) / _VARIABLES
+    manifest, arrays = _read_manifest(path)
+    file = Path(path) / (_ARRAYS if arrays is not None else _OLD_ARRAYS)
     try:
-        with np.load(file, allow_pickle=False) as members:
-            return _from_members(members), manifest
+        if arrays is None:  # An older model; its archive has checksums.
+            with np.load(file, allow_pickle=False) as archive:
+                return _from_members(archive), manifest
+        members = safetensors.numpy.load_file(file)
+        found = {name: digests.of_array(member) for name, member in members.items()}
+        wrong = [n for n in sorted({*arrays, *found}) if arrays.get(n) != found.get(n)]
+        if wrong:
+            raise ValueError(f"differs from what was written: {first(wrong)}")
     except _UNREADABLE as error:
         raise _unusable(file, error) from error
+    return _from_members(members), manifest
 
 
 def load_manifest(path: str | Path) -> dict[str, Any]:
@@ -250,6 +264,11 @@ def load_manifest(path: str | Path) -> dict[str, Any]:
     Raises:
       InputError: the model is missing or damaged.
     """
+    return _read_manifest(path)[0]
+
+
+def _read_manifest(path: str | Path) -> tuple[dict[str, Any], dict[str, str] | None]:
+    """Returns the manifest, and the digests of the arrays; None for an old model."""
     path = Path(path).absolute()
     _recover(path)
     file = path / _MANIFEST
@@ -260,15 +279,21 @@ def load_manifest(path: str | Path) -> dict[str, Any]:
         )
     try:
         manifest = json.loads(file.read_text(encoding="utf-8"))
+        if not isinstance(manifest, dict):
+            raise ValueError("not a JSON object")
+        if digests.is_sealed(manifest) or (path / _ARRAYS).exists():
+            manifest = digests.opened(manifest)
+            return manifest, manifest.pop("arrays")
     except _UNREADABLE as error:
         raise _unusable(file, error) from error
-    if not isinstance(manifest, dict):
-        raise _unusable(file, ValueError("not a JSON object"))
-    return manifest
+    return manifest, None
 
 
-_VARIABLES, _MANIFEST = "variables.npz", "manifest.json"
-_UNREADABLE = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)
+_ARRAYS, _MANIFEST, _OLD_ARRAYS = "model.safetensors", "manifest.json", "variables.npz"
+_UNREADABLE = (
+    OSError, ValueError, KeyError, EOFError, RecursionError, zipfile.BadZipFile, zlib.error,
+    safetensors.SafetensorError,
+)  # fmt: skip
 
 
 def _unusable(file: Path, error: Exception) -> InputError:
@@ -291,7 +316,7 @@ def _recover(path: Path) -> None:
 
 def _to_members(variables: Mapping[str, Any]) -> dict[str, Any]:
     """Flattens to {"a/b": array}; an empty mapping is stored as the member "a/"."""
-    members = {}
+    members: dict[str, np.ndarray] = {}
     for path, leaf in flatten_dict(variables, keep_empty_nodes=True).items():
         for name in path:
             if "/" in name:
@@ -300,9 +325,10 @@ def _to_members(variables: Mapping[str, Any]) -> dict[str, Any]:
         if leaf is empty_node:
             members[name + "/"] = np.zeros(0)
             continue
-        members[name] = np.asarray(jax.device_get(leaf))
-        if members[name].dtype.kind not in "biufc":
-            dtype = members[name].dtype
+        # In C order, which safetensors assumes.
+        members[name] = np.asarray(jax.device_get(leaf), order="C")
+        dtype = members[name].dtype
+        if dtype.kind not in "biuf" and dtype != jnp.bfloat16:
             raise ValueError(f"{name}: dtype {dtype} cannot be stored in a model.")
     return members
 

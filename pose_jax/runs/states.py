@@ -1,18 +1,21 @@
 """Checkpoints of training states. No other module uses orbax.
 
 States are stored as host arrays under their path in the tree, independent of the devices
-used. Paths are those of `trees`.
+used, with the SHA-256 of every array. Paths are those of `trees`.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import errno
 import json
+import logging as standard_logging
 import math
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,7 +25,10 @@ from absl import logging
 from flax.traverse_util import unflatten_dict
 
 from pose_jax.errors import ConfigError, InputError, did_you_mean, disk_full, one_line
+from pose_jax.runs import digests
 from pose_jax.trees import TreePath, compare_trees, first, flatten
+
+_METADATA = "_CHECKPOINT_METADATA"
 
 
 class Checkpoints(contextlib.AbstractContextManager):
@@ -30,8 +36,8 @@ class Checkpoints(contextlib.AbstractContextManager):
 
     Keeps the latest `keep_latest` checkpoints and the one with the best metric. Only one
     process group may open a directory at a time: incomplete checkpoints of an interrupted
-    run are removed on opening. Use it in a `with` statement, which waits for pending
-    writes on exceptions too.
+    run are removed on opening, damaged ones after the next `save`. Use it in a `with`
+    statement, which waits for pending writes on exceptions too.
 
     With `read_only`, nothing is modified and incomplete checkpoints are ignored.
     """
@@ -51,91 +57,118 @@ class Checkpoints(contextlib.AbstractContextManager):
         if keep_latest < 1:
             raise ConfigError(f"keep_latest must be at least 1; got {keep_latest}.")
         self._directory = Path(directory).absolute()
+        self._keep_latest = keep_latest
         self._best_metric = best_metric
         self._sign = -1.0 if best_mode == "min" else 1.0
         self._saved: set[int] = set()
-        self._read_only = read_only
+        self._damaged: dict[int, str] = {}
+        self._metrics = self._read_metrics()
         if jax.process_index() == 0 and not read_only:
             _remove_incomplete(self._directory)
-        policies = ocp.training.preservation_policies
-        keep: list[Any] = [policies.LatestN(keep_latest)]
-        if best_metric is not None:
-            best = policies.BestN(
-                get_metric_fn=self._rank, n=1, keep_checkpoints_without_metrics=False
+        for logger in (
+            logging.get_absl_logger(),
+            standard_logging.getLogger("asyncio"),
+        ):
+            logger.addFilter(_raised_anyway)
+        self._resources = contextlib.ExitStack()
+        self._root = self._resources.enter_context(_plain_path(self._directory))
+        self._checkpointer = None
+        if not read_only:
+            self._checkpointer = ocp.training.Checkpointer(
+                str(self._root),
+                preservation_policy=_Preservation(self._kept),  # pyright: ignore
+                cleanup_tmp_directories=True,
+                lightweight_initialize=True,  # The metadata may be damaged.
             )
-            keep.append(best)
-        logging.get_absl_logger().addFilter(_raised_anyway)
-        any_of: Any = policies.AnyPreservationPolicy(keep)
-        self._checkpointer = ocp.training.Checkpointer(
-            str(self._directory),
-            preservation_policy=any_of,
-            cleanup_tmp_directories=not read_only,
-        )
 
-    def _rank(self, metrics: Any) -> float:
-        value = self._sign * metrics[self._best_metric]
+    def _kept(self, steps: Sequence[int]) -> set[int]:
+        """Returns which of these steps, ascending, are kept."""
+        good = [step for step in steps if step not in self._damaged]
+        best = self._best(good)
+        return {*good[-self._keep_latest :], *([] if best is None else [best])}
+
+    def _best(self, steps: Sequence[int]) -> int | None:
+        """Returns the step with the best metric, the later of equals; None without any."""
+        scored = [step for step in steps if self._best_metric in self.metrics(step, {})]
+        return max(scored, key=lambda step: (self._rank(step), step), default=None)
+
+    def _rank(self, step: int) -> float:
+        value = self._sign * self._metrics[step][self._best_metric]
         return -math.inf if math.isnan(value) else value
 
-    def save(
-        self, step: int, state: Any, metrics: Mapping[str, float] | None = None
-    ) -> None:
+    def save(self, step: int, state: Any) -> None:
         """Saves `state`, a pytree of arrays, asynchronously.
 
         The values are copied before it returns: `state` may be donated right after. Saving
-        a step again replaces it, unless this object has already saved it. `metrics` are
-        those of an evaluation at this step, if there was one.
+        a step again replaces it, unless this object has already saved it.
 
         Raises:
-          ConfigError: `metrics` has no `best_metric`.
           InputError: the disk is full, now or during the previous write.
         """
-        assert not self._read_only
+        assert self._checkpointer is not None, "read-only"
         if step in self._saved:
             return
-        name = self._best_metric
-        best: Any = None
-        if name is not None and metrics:
-            if name not in metrics:
-                raise ConfigError(
-                    f"best_metric: the evaluation has no metric {name!r}."
-                    + did_you_mean(name, metrics)
-                )
-            best = {name: float(metrics[name])}
         values = _with_values(jax.device_get(state))
+        arrays = {"/".join(p): _described(value) for p, value in values.items()}
         with self._writing():
             self._check_space(values)
             self._checkpointer.save_async(
-                step, unflatten_dict(values), force=True, overwrite=True, metrics=best
+                step,
+                unflatten_dict(values),
+                force=True,
+                overwrite=True,
+                custom_metadata=digests.sealed({"arrays": arrays}),
             )
         self._saved.add(step)
+        self._damaged.pop(step, None)
 
     def record(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Stores the metrics of an evaluation next to the checkpoints."""
-        known = {**self._recorded(), str(step): dict(metrics)}
+        """Stores the metrics of an evaluation of a saved state.
+
+        Raises:
+          ConfigError: `metrics` has no `best_metric`.
+        """
+        name = self._best_metric
+        if name is not None and metrics and name not in metrics:
+            raise ConfigError(
+                f"best_metric: the evaluation has no metric {name!r}."
+                + did_you_mean(name, metrics)
+            )
+        self._metrics[step] = {name: float(value) for name, value in metrics.items()}
         if jax.process_index() == 0:
+            content = {str(step): self._metrics[step] for step in sorted(self._metrics)}
             new = self._metrics_file.with_suffix(".new")
-            new.write_text(json.dumps(known), encoding="utf-8")
+            new.write_text(json.dumps(digests.sealed({"metrics": content})), "utf-8")
             new.replace(self._metrics_file)
 
-    def metrics(self, step: int) -> dict[str, float] | None:
-        """Returns the recorded metrics of a step; None if it was not evaluated."""
-        return self._recorded().get(str(step))
+    def metrics(self, step: int, default: Any = None) -> Any:
+        """Returns the recorded metrics of a step; `default` if it was not evaluated."""
+        return self._metrics.get(step, default)
 
     @property
     def _metrics_file(self) -> Path:
-        return self._directory.with_suffix(".json")
+        return self._directory.with_name(f"{self._directory.name}.json")
 
-    def _recorded(self) -> dict[str, dict[str, float]]:
+    def _read_metrics(self) -> dict[int, dict[str, float]]:
         try:
-            return json.loads(self._metrics_file.read_text(encoding="utf-8"))
-        except (FileNotFoundError, ValueError):
+            found = json.loads(self._metrics_file.read_text(encoding="utf-8"))
+            if not all(name.isdecimal() for name in found):  # Else of an older run.
+                found = digests.opened(found)["metrics"]
+            return {int(step): metrics for step, metrics in found.items()}
+        except FileNotFoundError:
+            return {}
+        except (ValueError, TypeError, AttributeError, RecursionError) as error:
+            logging.warning(
+                "%s is damaged (%s): earlier evaluations do not count.",
+                self._metrics_file, one_line(error, 200),
+            )  # fmt: skip
             return {}
 
     def steps(self) -> list[int]:
         """Returns all steps that can be restored, ascending."""
         self.wait()
-        complete = set(whole_steps(self._directory))
-        return [c.step for c in self._checkpointer.checkpoints if c.step in complete]
+        complete = whole_steps(self._directory)
+        return [step for step in complete if step not in self._damaged]
 
     def latest_step(self) -> int | None:
         """Returns the highest step, or None if nothing has been saved."""
@@ -143,69 +176,117 @@ class Checkpoints(contextlib.AbstractContextManager):
 
     def best_step(self) -> int | None:
         """Returns the kept step with the best metric; None if no step has it."""
-        self.wait()
-        scored = [c for c in self._checkpointer.checkpoints if c.metrics is not None]
-        if self._best_metric is None or not scored:
-            return None
-        return max(scored, key=lambda c: (self._rank(c.metrics), c.step)).step
+        return self._best(self.steps())
 
     def restore(self, abstract_state: Any, step: int | None = None) -> Any:
         """Restores a state exactly.
 
         Args:
           abstract_state: the expected state: a pytree of arrays or their shapes.
-          step: the step to restore; None: the latest.
+          step: the step to restore; None: the latest that is not damaged.
 
         Returns:
           A pytree like `abstract_state`, of NumPy arrays.
 
         Raises:
-          InputError: no such step, or it has another tree.
+          InputError: no such step, it has another tree, or all steps are damaged.
         """
         steps = self.steps()
-        step = max(steps, default=None) if step is None else step
-        if step not in steps:
+        if not steps or step not in (None, *steps):
             raise InputError(
                 f"{self._directory}: no checkpoint {'' if step is None else step}; "
                 f"existing steps: {', '.join(map(str, steps)) or 'none'}."
             )
+        for each in reversed(steps) if step is None else [step]:
+            try:
+                state = self._load(each, abstract_state)
+            except _DamagedError as error:
+                self._damaged[each] = one_line(error, 200)
+                continue
+            for damaged in filter(self._damaged.get, steps):
+                logging.warning(
+                    "%s is damaged (%s): step %d is used instead.",
+                    self._directory / str(damaged), self._damaged[damaged], each,
+                )  # fmt: skip
+            if self._checkpointer is not None:  # Later evaluations are repeated.
+                self._metrics = {s: m for s, m in self._metrics.items() if s <= each}
+            return state
+        damaged = max(self._damaged)
+        raise InputError(
+            f"{self._directory / str(damaged)} is damaged ({self._damaged[damaged]}) and "
+            "there is no other checkpoint: copy it again, or delete "
+            f"{self._directory} to start from the beginning."
+        )
+
+    def _load(self, step: int, abstract_state: Any) -> Any:
+        """Restores one step; raises _DamagedError if it is not what was saved."""
+        from orbax.checkpoint import v1 as ocp
+
+        path = self._directory / str(step)
         expected = _with_values(abstract_state)
         try:
-            stored = self._checkpointer.metadata(step).metadata
+            arrays = _manifest(path)
+            if arrays is None:  # Of an older run.
+                stored = ocp.metadata(self._root / str(step)).metadata
+            else:
+                stored = unflatten_dict(
+                    {
+                        tuple(name.split("/")): jax.ShapeDtypeStruct(shape, dtype)
+                        for name, (dtype, shape, _) in arrays.items()
+                    }
+                )
         except Exception as error:  # orbax raises many types for unusable files.
-            raise self._broken(step, error) from error
+            raise _DamagedError(error) from error
         differences = compare_trees(unflatten_dict(expected), stored)
         if differences:
             raise InputError(
-                f"{self._directory / str(step)} is of another model or optimizer: "
-                f"{first(differences)}. Use its config, or another run directory."
+                f"{path} is of another model or optimizer: {first(differences)}. Use its "
+                "config, or another run directory."
             )
         target = {p: np.empty(v.shape, v.dtype) for p, v in expected.items()}
         try:
-            loaded = flatten(self._checkpointer.load(step, unflatten_dict(target)))
+            loaded = ocp.load(self._root / str(step), unflatten_dict(target))
+            loaded = flatten(loaded)
         except Exception as error:
-            raise self._broken(step, error) from error
+            raise _DamagedError(error) from error
+        names = {path: "/".join(path) for path in loaded}
+        wrong = [
+            names[p]
+            for p, value in loaded.items()
+            if arrays is not None and _described(value) != arrays[names[p]]
+        ]
+        if wrong:
+            raise _DamagedError(f"differs from what was saved: {first(wrong)}")
         leaves = [
             loaded[path] if path in loaded else np.zeros(leaf.shape, leaf.dtype)
             for path, leaf in flatten(abstract_state).items()
         ]
         return jax.tree.unflatten(jax.tree.structure(abstract_state), leaves)
 
-    def _broken(self, step: int, error: Exception) -> InputError:
-        return InputError(
-            f"{self._directory / str(step)} cannot be read ({one_line(error, 200)}): "
-            "delete it to resume from the previous checkpoint."
-        )
+    def set_aside(self, step: int, suffix: str) -> Path | None:
+        """Renames a checkpoint, so that it is not restored; returns its new path, or None
+        if there is no such checkpoint."""
+        if step not in self.steps():
+            return None
+        path = self._directory / str(step)
+        new = path.with_name(f"{step}.{suffix}")
+        if jax.process_index() == 0:
+            shutil.rmtree(new, ignore_errors=True)
+            path.rename(new)
+        self._damaged[step] = suffix
+        return new
 
     def wait(self) -> None:
         """Waits until all saved states are on disk; raises errors of their writes."""
-        with self._writing():
-            self._checkpointer.wait()
+        if self._checkpointer is not None:
+            with self._writing():
+                self._checkpointer.wait()
 
     def close(self) -> None:
         """Waits for pending writes, then closes the directory."""
-        with self._writing():
-            self._checkpointer.close()
+        with self._resources, self._writing():
+            if self._checkpointer is not None:
+                self._checkpointer.close()
 
     def _check_space(self, values: Mapping[TreePath, Any]) -> None:
         """Raises before writing if the disk is too small; quotas are detected later."""
@@ -233,9 +314,42 @@ class Checkpoints(contextlib.AbstractContextManager):
         self.close()
 
 
+class _DamagedError(Exception):
+    """A checkpoint is not what was saved."""
+
+
+@dataclasses.dataclass(frozen=True)
+class _Preservation:
+    """A preservation policy of orbax: `kept` returns which of the steps stay."""
+
+    kept: Any
+
+    def should_preserve(self, checkpoints: Any, *, context: Any) -> list[bool]:
+        del context
+        kept = self.kept(sorted(info.step for info in checkpoints))
+        return [info.step in kept for info in checkpoints]
+
+
+@contextlib.contextmanager
+def _plain_path(directory: Path) -> Iterator[Path]:
+    """Yields a path of the directory without brackets and backslashes.
+
+    orbax and TensorStore take these for patterns and separators; a temporary link has none.
+    """
+    if os.name == "nt" or not {"[", "]", "*", "?", "\\"} & set(str(directory)):
+        yield directory
+        return
+    directory.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="pose_jax_") as folder:
+        link = Path(folder) / "checkpoints"
+        link.symlink_to(directory, target_is_directory=True)
+        yield link
+
+
 def _raised_anyway(record: Any) -> bool:
-    """Hides tracebacks that orbax's threads log for errors which `wait` raises anyway."""
-    return "_SignalingThread.run() raised" not in record.getMessage()
+    """Hides errors that orbax's threads and tasks log although they are raised too."""
+    logged = "_SignalingThread.run() raised", "Task exception was never", _METADATA
+    return not any(part in record.getMessage() for part in logged)
 
 
 def whole_steps(directory: Path) -> list[int]:
@@ -253,8 +367,24 @@ def _remove_incomplete(directory: Path) -> None:
 
 def _is_complete(path: Path) -> bool:
     """Returns whether a step directory has the files that are written last."""
-    needed = (path / "_CHECKPOINT_METADATA", path / "state" / "_METADATA")
+    needed = (path / _METADATA, path / "state" / "_METADATA")
     return path.name.isdigit() and all(file.exists() for file in needed)
+
+
+def _manifest(path: Path) -> dict[str, Any] | None:
+    """Returns the `_described` arrays of a checkpoint by name; None if it has no digests.
+
+    Raises:
+      Exception: of many types, if the manifest is damaged.
+    """
+    content = json.loads((path / _METADATA).read_bytes())["custom_metadata"]
+    return digests.opened(content)["arrays"] if content else None
+
+
+def _described(value: Any) -> list[Any]:
+    """Returns dtype, shape and digest of an array, as in JSON."""
+    value = np.asarray(value)
+    return [value.dtype.name, list(value.shape), digests.of_array(value)]
 
 
 def _with_values(tree: Any) -> dict[TreePath, Any]:

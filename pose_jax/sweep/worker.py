@@ -20,6 +20,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from pose_jax.runs import digests
 from pose_jax.sweep.space import words
 from pose_jax.sweep.study import (
     Claim,
@@ -231,7 +232,10 @@ def _model_scores(run: Path) -> dict[str, Any] | None:
     """Returns the scores of a finished training; None if there is no model."""
     try:
         text = (run / "model" / "manifest.json").read_text(encoding="utf-8")
-        return json.loads(text).get("scores") or {}
+        manifest = json.loads(text)
+        if digests.is_sealed(manifest):
+            manifest = digests.opened(manifest)
+        return manifest.get("scores") or {}
     except (OSError, ValueError):
         return None
 

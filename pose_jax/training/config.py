@@ -39,7 +39,9 @@ class TrainConfig:
       steps: length of the phase.
       log_every_steps: interval of log lines.
       eval_every_steps: interval of evaluations; 0: only at the end.
-      checkpoint_every_steps: interval of checkpoints; 0: only at the end.
+      checkpoint_every_steps: interval of checkpoints; 0: none by steps. Every evaluation
+        and the end of the phase have one too.
+      checkpoint_every_minutes: maximum wall-clock time without a checkpoint; 0: no limit.
       keep_checkpoints: number of latest checkpoints to keep, in addition to the best one.
       best_metric: evaluation metric that selects the best checkpoint; "": no best
         checkpoint is kept.
@@ -60,6 +62,7 @@ class TrainConfig:
     log_every_steps: int = 50
     eval_every_steps: int = 0
     checkpoint_every_steps: int = 0
+    checkpoint_every_minutes: float = 10.0
     keep_checkpoints: int = 2
     best_metric: str = ""
     stop_metric: str = ""

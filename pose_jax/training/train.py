@@ -24,7 +24,13 @@ from pose_jax import evaluation as evaluation_lib
 from pose_jax import sharding as sharding_lib
 from pose_jax import writing
 from pose_jax.data import readers
-from pose_jax.errors import ConfigError, InputError, Stopped, did_you_mean
+from pose_jax.data.plan import Plan
+from pose_jax.errors import (
+    ConfigError,
+    InputError,
+    Stopped,
+    did_you_mean,
+)
 from pose_jax.evaluation import pictures, text
 from pose_jax.evaluation.evaluate import Evaluation, evaluate
 from pose_jax.evaluation.predictor import Predictor
@@ -34,6 +40,8 @@ from pose_jax.runs import model as model_lib
 from pose_jax.training import interrupts, optim, preview
 from pose_jax.training import keys as keys_lib
 from pose_jax.training.config import Setup, TrainConfig, setup
+from pose_jax.training.saves import DivergedError, Saves, all_finite, due
+from pose_jax.trees import first
 from pose_jax.types import Mean, Phase, Variables
 
 # ------------------------------------------------------------------------ state and step
@@ -166,6 +174,7 @@ class Trainer:
             f"{s.eval_table.name}; run {self.run}"
         )
         _check_metric_names(s)
+        _check_data(s)
         evaluation = reached = None
         for number, phase in enumerate(s.method.phases):
             keys = keys_lib.phase_keys(s.config.seed, number)
@@ -221,7 +230,9 @@ class Trainer:
             best_metric=train.best_metric or None,
         ) as store:  # The context manager completes pending writes on exceptions too.
             state, step_fn, schedule = self.start(phase, store, keys)
-            self.writer.resume(phase.name, int(state.step))
+            step = int(state.step)
+            evaluated = step == 0 or store.metrics(step) is not None
+            self.writer.resume(phase.name, step, evaluated=evaluated)
             state, evaluation = self.loop(
                 phase, state, step_fn, schedule, store, keys[1]
             )
@@ -238,67 +249,84 @@ class Trainer:
 
         Raises:
           Stopped: stopped by a signal; the state is saved.
+          Exception: any error; the state of the last finished step is saved, unless the
+            training has diverged.
         """
         train = self.setup.sections[phase.name].train
         start = int(state.step)
         batches = readers.batches(self.setup.plan, start, train.steps)
         log_lines = _Log(self, phase, schedule, start)
+        sections = self.setup.sections[phase.name]
+        saves = Saves(self.run, phase.name, sections, store, log_lines, start)
         evaluation = None
-        # The order of each iteration is fixed: evaluate and save the state after `step`
-        # steps, then fetch, then step, so that a resumed run neither repeats nor skips a
+        # The order of each iteration is fixed: save the state after `step` steps, evaluate
+        # it, then fetch, then step, so that a resumed run neither repeats nor skips a
         # batch. A run that was stopped during an evaluation starts with that evaluation.
         missed = start > 0 and store.metrics(start) is None
         for step in range(start, train.steps + 1):
             asked = sharding_lib.agreed(self.stop.requested, step)
-            evaluated = _due(step, train.eval_every_steps, train.steps) and (
+            evaluated = due(step, train.eval_every_steps, train.steps) and (
                 step > start or missed
             )
-            # Never saved twice: a failure while replacing a checkpoint could lose it.
-            save = step > start and (
-                _due(step, train.checkpoint_every_steps, train.steps)
-                or (evaluated and bool(train.best_metric))
-            )
-            if evaluated or save or asked:
-                log_lines.settle()
-            away = time.perf_counter()
-            metrics = None
-            if evaluated and not asked:
-                weights = {**self.variables, phase.name: state.weights()}
-                try:
-                    evaluation = self.evaluate(weights, between_batches=self.stop.check)
-                except interrupts.Interrupted:
-                    asked = True
-                else:
-                    metrics = evaluation.metrics
-                    self.writer.write(step, phase.name, metrics)
-                    log_lines.progress.say(text.one_line(step, metrics))
-            if metrics is not None:
-                store.record(step, metrics)
-            if save or (asked and step > start):
-                store.save(step, state, metrics)
-            log_lines.window.away += time.perf_counter() - away
-            if asked:
-                log_lines.progress.close()
-                store.wait()
-                raise Stopped(
-                    f"stopped by {self.stop.name} at step {step} of {train.steps} of phase "
-                    f"{phase.name!r}; the state is saved, the same command resumes from "
-                    "it.",
-                    self.stop.exit_code,
-                )
-            if step == train.steps:
-                break
-            fetch = time.perf_counter()
-            batch = next(batches)
-            device_batch = sharding_lib.put_batch(batch, self.mesh)
-            log_lines.window.waiting += time.perf_counter() - fetch
+            with saves.on_error(state):
+                # Never saved twice: a failure while replacing one could lose it.
+                if step > start and (evaluated or asked or saves.due(step)):
+                    saves.save(step, state)
+                if evaluated and not asked:
+                    away = time.perf_counter()
+                    evaluation = self._evaluate_step(
+                        phase, state, step, store, log_lines.progress
+                    )
+                    asked = evaluation is None
+                    log_lines.window.away += time.perf_counter() - away
+                if asked:
+                    log_lines.progress.close()
+                    raise self._stopped(phase, step, store)
+                if step == train.steps:
+                    break
+                fetch = time.perf_counter()
+                batch = next(batches)
+                device_batch = sharding_lib.put_batch(batch, self.mesh)
+                log_lines.window.waiting += time.perf_counter() - fetch
             state, sums = step_fn(state, self.variables, device_batch, key)
-            if step == start:
-                log_lines.window = _Window()  # Excludes the first call's compilation.
-            log_lines.settle()
-            log_lines.pending = step + 1, batch.inputs.row[batch.inputs.valid], sums
+            with saves.on_error(state):
+                if step == start:  # Excludes the first call's compilation.
+                    log_lines.window = _Window()
+                log_lines.settle()
+                log_lines.pending = step + 1, batch.inputs.row[batch.inputs.valid], sums
         log_lines.progress.close()
         return state, evaluation
+
+    def _evaluate_step(
+        self, phase: Phase, state: TrainState, step: int, store, progress
+    ) -> Evaluation | None:
+        """Evaluates a saved state; returns None if a stop was requested meanwhile."""
+        weights = {**self.variables, phase.name: state.weights()}
+        try:
+            evaluation = self.evaluate(weights, between_batches=self.stop.check)
+        except interrupts.Interrupted:
+            return None
+        try:
+            metrics = evaluation.metrics
+        except InputError:
+            if all_finite(evaluation.predictions):
+                raise
+            what = f"the predictions after step {step} are not finite"
+            raise DivergedError(what, step) from None
+        store.record(step, metrics)
+        self.writer.write(step, phase.name, metrics)
+        progress.say(text.one_line(step, metrics))
+        return evaluation
+
+    def _stopped(self, phase: Phase, step: int, store) -> Stopped:
+        """Returns the note of a run that was stopped after `step`, whose state is saved."""
+        store.wait()
+        last = self.setup.sections[phase.name].train.steps
+        return Stopped(
+            f"stopped by {self.stop.name} at step {step} of {last} of phase "
+            f"{phase.name!r}; the state is saved, the same command resumes from it.",
+            self.stop.exit_code,
+        )
 
     def start(self, phase: Phase, store: states.Checkpoints, keys):
         """Returns the initial or restored state, the jitted step, and the schedule."""
@@ -444,18 +472,14 @@ class _Log:
         sums = jax.device_get(sums)
         total = float(sums.pop("total"))
         if not math.isfinite(total):
-            raise _not_finite(step, self._phase, total, rows, self._trainer.setup)
+            raise _not_finite(step, total, rows, self._trainer.setup)
         self.window.add(sums, len(rows))
-        if _due(step, self._train.log_every_steps, self._train.steps) or step == 1:
+        if due(step, self._train.log_every_steps, self._train.steps) or step == 1:
             scalars = {**self.window.scalars(), "lr": float(self._schedule(step - 1))}
             self._trainer.writer.write(step, self._phase, scalars)
             shown = _shown(scalars)
             self.window = _Window()
         self.progress(step, shown)
-
-
-def _due(step: int, every: int, last: int) -> bool:
-    return step == last or (every > 0 and step % every == 0 and step > 0)
 
 
 def _once(function, **options):
@@ -464,15 +488,38 @@ def _once(function, **options):
     return jax.jit(function, compiler_options=quick, **options)
 
 
-def _not_finite(step: int, phase: str, total: float, rows, s: Setup) -> InputError:
+def _not_finite(step: int, total: float, rows, s: Setup) -> DivergedError:
     kind = s.plan.kind
     ids = kind.ids(s.train_table)[rows].tolist()
-    return InputError(
-        f"phase {phase!r}: the loss of step {step} is {total}; steps after the last "
-        f"checkpoint are lost. Ids of the {kind.words} in the batch: {ids}. Reduce "
-        "config.optimizer.lr, set config.optimizer.clip_norm, or check these "
-        f"{kind.words}."
+    return DivergedError(
+        f"the loss of step {step} is {total}",
+        step - 1,
+        f" If it happens again, check these {kind.words} of the batch, by id: {ids}.",
     )
+
+
+def _check_data(s: Setup) -> None:
+    """Checks what would otherwise end the training at an evaluation or in an epoch.
+
+    Raises:
+      InputError: the evaluation data have no labeled people, or images are missing.
+    """
+    table = s.eval_table
+    Plan(table=table, view=s.method.view, config=s.config.input)
+    truth, kind = table.ground_truth, s.plan.kind
+    if truth is not None and not len(kind.default(truth, training=True)):
+        raise InputError(
+            f"config.data.eval: {table.name} has no labeled people to evaluate on: give "
+            "another split."
+        )
+    for section, each in (("train", s.train_table), ("eval", table)):
+        missing = each.missing_images() if each.on_error == "stop" else []
+        if missing:
+            raise InputError(
+                f"config.data.{section}: {len(missing)} of {len(each.images)} images of "
+                f"{each.name} are missing: {first([str(path) for path in missing])}. "
+                "Copy them there, or leave them out of the annotations."
+            )
 
 
 def _check_metric_names(s: Setup) -> None:

@@ -565,6 +565,47 @@ def test_an_unreadable_image_is_named_where_it_is_read(table, tmp_path, reader, 
         assert threading.active_count() == before
 
 
+@pytest.mark.parametrize("reader", READERS)
+@pytest.mark.parametrize("view", [VIEW, IMAGES], ids=["people", "images"])
+def test_rows_of_unreadable_images_are_replaced(table, view, reader, tmp_path, caplog):
+    """By others of the epoch, as from any start, and by every reader."""
+    bad = tmp_path / "bad.jpg"
+    bad.write_bytes(table.images[4].read_bytes()[:700])
+    images = (*table.images[:4], bad, *table.images[5:])
+    broken = dataclasses.replace(table, images=images, on_error="skip")
+    plan = Plan(broken, view, CONFIG, training=True, seed=4)
+    last = 2 * plan.steps_per_epoch
+    found = batches(plan, reader, 0, last)
+    assert "bad.jpg" in caplog.text and "1 of at most 1 images" in caplog.text
+    for step, batch in enumerate(found):
+        _, rows, _ = plan.batch_rows(step)
+        lost = plan.kind.images(table, rows) == 4
+        np.testing.assert_array_equal(batch.inputs.row[~lost], rows[~lost])
+        assert (plan.kind.images(table, batch.inputs.row) != 4).all()
+        assert set(batch.inputs.row) <= set(plan.rows)
+    assert_same(found, batches(plan, "numpy", 0, last))
+    assert_same(found[3:], batches(plan, reader, 3, last))
+    evaluation = Plan(broken, view, CONFIG)
+    evaluated = batches(evaluation, reader)
+    read = np.concatenate([b.inputs.row[b.inputs.valid] for b in evaluated])
+    lost = plan.kind.images(table, evaluation.rows) == 4
+    assert lost.any() and sorted(read) == sorted(evaluation.rows[~lost])
+
+
+def test_too_many_unreadable_images_stop_the_training(table, tmp_path):
+    bad = []
+    for i in range(2):
+        bad.append(tmp_path / f"bad{i}.jpg")
+        bad[-1].write_bytes(b"")
+    images = (*bad, *table.images[2:])
+    broken = dataclasses.replace(table, images=images, on_error="skip")
+    plan = Plan(broken, VIEW, CONFIG, training=True)
+    with pytest.raises(
+        InputError, match=r"bad\d.jpg.*image 2 of epoch 0.* 1% .*here 1"
+    ):
+        batches(plan, "numpy", 0, plan.steps_per_epoch)
+
+
 def test_what_tensorflow_alone_refuses_is_read_all_the_same(table, monkeypatch, caplog):
     tf = pytest.importorskip("tensorflow")
     rows = [*table.people_of_image(0), *table.people_of_image(3), *range(20)]

@@ -35,7 +35,7 @@ from pose_jax.runs import model as model_lib
 from pose_jax.training import config as training_config
 from pose_jax.training import train
 from pose_jax.types import Panel, PersonView, Poses
-from tests.made_up import MadeUp, MadeUpDetector, right_answers
+from tests.made_up import MadeUp, MadeUpDetector, edit_manifest, right_answers
 
 EVIL = "<script>alert('x')</script>&"
 VOID = {"meta", "img", "br", "hr", "link", "input", "wbr"}
@@ -319,9 +319,7 @@ def test_no_people_is_a_mistake(trained, capsys):
 
 def test_tensorflow_is_not_needed(run, run_python):
     """Also where the run was trained with its reader."""
-    manifest = json.loads((run / "model" / "manifest.json").read_text())
-    manifest["input"]["reader"] = "tf"
-    (run / "model" / "manifest.json").write_text(json.dumps(manifest))
+    edit_manifest(run, input={"reader": "tf"})
     done = run_python(
         "import sys; sys.modules['tensorflow'] = None\n"
         "from pose_jax import cli\n"
@@ -364,9 +362,7 @@ def test_data_that_are_gone_cost_one_line_and_another_folder_can_be_given(
     config, gone = make_config(root), str(tmp_path / "gone")
     config["data"]["eval"]["root"] = gone
     (run / "config.json").write_text(json.dumps(config))
-    manifest = json.loads((run / "model" / "manifest.json").read_text())
-    manifest["data"]["root"] = gone
-    (run / "model" / "manifest.json").write_text(json.dumps(manifest))
+    edit_manifest(run, data={"root": gone})
     assert cli.main(["report", str(run)]) == 0
     page, err = page_of(run), capsys.readouterr().err
     assert page.sections() == ALWAYS

@@ -27,20 +27,49 @@ def test_a_claim_writes_the_config_and_takes_it_again(tmp_path):
 def test_what_weights_depend_on_may_not_change_and_the_rest_may(tmp_path):
     with directory.claim(tmp_path, CONFIG):
         pass
-    for key, value in (("seed", 2), ("train.steps", 6)):
-        other = CONFIG.copy_and_resolve_references()
-        with other.unlocked():
-            other.update_from_flattened_dict({key: value})
-        with pytest.raises(
-            ConfigError, match=rf"another config, which differs in {key}:"
-        ):
-            with directory.claim(tmp_path, other):
+    for key, value, says in (
+        ("seed", 2, "another config, which differs in seed:"),
+        ("train.steps", 4, r"another config, which differs in train\.steps:"),
+        ("train.steps", 6, rf"of 5 steps .*--config\.train\.resume_from={tmp_path}$"),
+    ):
+        with pytest.raises(ConfigError, match=says):
+            with directory.claim(tmp_path, changed(key, value)):
                 pass
     other = CONFIG.copy_and_resolve_references()
     other.train.log_every_steps = 100
     with directory.claim(tmp_path, other):
         pass
     assert json.loads((tmp_path / "config.json").read_text())["train"]["steps"] == 5
+
+
+def changed(key, value):
+    plain = CONFIG.to_dict()
+    *parents, leaf = key.split(".")
+    section = plain.setdefault(parents[0], {}) if parents else plain
+    section[leaf] = value
+    return ConfigDict(plain)
+
+
+def test_after_divergence_only_a_lower_learning_rate_is_accepted(tmp_path):
+    lower = changed("optimizer.lr", 0.05)
+    for before, config, accepted in (
+        (None, changed("optimizer.lr", 0.1), True),
+        (None, lower, False),
+        (0.1, changed("optimizer.lr", 0.2), False),
+        (0.1, changed("seed", 2), False),
+        (0.1, lower, True),
+        (None, changed("optimizer.lr", 0.01), False),  # It has not diverged again.
+    ):
+        if before is not None:
+            directory.mark_diverged(tmp_path, before)
+        if accepted:
+            with directory.claim(tmp_path, config):
+                pass
+        else:
+            with pytest.raises(ConfigError, match="another config"):
+                with directory.claim(tmp_path, config):
+                    pass
+    assert json.loads((tmp_path / "config.json").read_text())["optimizer"]["lr"] == 0.05
 
 
 def test_a_directory_has_one_owner(tmp_path):

@@ -72,6 +72,44 @@ def test_a_resumed_log_equals_the_straight_one(tmp_path, checkpoint, cut):
     assert len(straight) == 20
 
 
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        b'{"step": "7", "phase": "pose"}',
+        b'{"step": 7.5, "phase": "pose"}',
+        b'{"step": true, "phase": "pose"}',
+        b'{"step": 7, "phase": 3}',
+        b'{"step": 7, "phase": "pose", "loss": "0.1"}',
+        b'{"step": 7, "phase": "pose", "loss": 0.1',
+        b'{"step": 7, "phase": "p\xffse"}',
+        b"[1, 2]",
+    ],
+)
+def test_damaged_lines_are_set_aside_and_counted(tmp_path, damaged, caplog):
+    with MetricWriter(tmp_path, tensorboard=False) as writer:
+        writer.write(1, "pose", {"loss": 0.5})
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(damaged + b"\n" + path.read_bytes() + damaged + b'\n{"st')
+    assert [entry["step"] for entry in read_metrics(tmp_path)] == [1]
+    with MetricWriter(tmp_path, tensorboard=False) as writer:
+        writer.resume("pose", 1)
+        writer.write(2, "pose", {"loss": 0.25})
+    assert [entry["step"] for entry in read_metrics(tmp_path)] == [1, 2]
+    assert len(path.read_bytes().splitlines()) == 2
+    aside = (tmp_path / "metrics_damaged.jsonl").read_bytes()
+    assert aside == 2 * (damaged + b"\n")
+    assert "2 damaged lines were moved to metrics_damaged.jsonl" in caplog.text
+
+
+def test_an_evaluation_that_is_repeated_is_logged_once(tmp_path):
+    with MetricWriter(tmp_path, tensorboard=False) as writer:
+        writer.write(4, "pose", {"loss": 0.5, "images_per_second": 1.0})
+        writer.write(4, "pose", {"AP": 0.5})
+        writer.resume("pose", 4, evaluated=False)
+        (entry,) = read_metrics(tmp_path)
+        assert entry["loss"] == 0.5
+
+
 def test_resuming_without_a_log_is_fine(tmp_path):
     with MetricWriter(tmp_path / "run", tensorboard=False) as writer:
         writer.resume("pose", 5)

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import math
+import random
 import re
 import shutil
 
@@ -115,8 +116,9 @@ def test_the_latest_and_the_best_are_kept(tmp_path, mode, scores, kept):
 
     with open_store() as store:
         for step, score in enumerate(scores, start=1):
-            metrics = {} if score is None else {"AP": score, "AR": 0.0}
-            store.save(step, {"w": np.full(2, step)}, metrics)
+            store.save(step, {"w": np.full(2, step)})
+            if score is not None:
+                store.record(step, {"AP": score, "AR": 0.0})
     sign = {"max": 1, "min": -1}[mode]
     ranked = [
         (-math.inf if math.isnan(s) else sign * s, step)
@@ -136,7 +138,8 @@ def test_the_latest_and_the_best_are_kept(tmp_path, mode, scores, kept):
 def test_without_a_metric_only_the_latest_are_kept(tmp_path):
     with Checkpoints(tmp_path, keep_latest=1) as store:
         for step in (10, 20, 30):
-            store.save(step, {"w": np.ones(1)}, {"AP": 1.0})
+            store.save(step, {"w": np.ones(1)})
+            store.record(step, {"AP": 1.0})
         assert store.steps() == [30]
         assert store.best_step() is None
 
@@ -145,7 +148,7 @@ def test_a_misspelt_best_metric_is_found_at_the_first_evaluation(tmp_path):
     with Checkpoints(tmp_path, best_metric="AP5O") as store:
         store.save(1, {"w": np.ones(1)})
         with pytest.raises(ConfigError, match=r"'AP5O'\. Did you mean 'AP50'"):
-            store.save(2, {"w": np.ones(1)}, {"AP": 0.1, "AP50": 0.2, "time": 1})
+            store.record(1, {"AP": 0.1, "AP50": 0.2, "time": 1})
 
 
 def test_a_step_is_replaced_by_a_later_run_and_not_by_the_same(tmp_path):
@@ -276,7 +279,7 @@ def test_a_model_is_replaced_whole(tmp_path, monkeypatch):
     def die(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(np, "savez", die)
+    monkeypatch.setattr(model_lib.safetensors.numpy, "save_file", die)
     with pytest.raises(KeyboardInterrupt):
         model_lib.save_model(path, {"c": {"w": np.ones(2)}}, {"n": 3})
     monkeypatch.undo()
@@ -293,20 +296,20 @@ def test_an_absent_or_damaged_model_says_what_to_do(tmp_path):
     with pytest.raises(InputError, match="no model found"):
         model_lib.load_model(path)
     model_lib.save_model(path, VARIABLES, {"n": 1})
-    file = path / "variables.npz"
+    file = path / "model.safetensors"
     whole = file.read_bytes()
     middle = whole.index(np.arange(24, dtype=np.float32).tobytes()) + 40
     flipped = whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :]
     for broken in (whole[: len(whole) // 2], flipped, b"", b"not a model"):
         file.write_bytes(broken)
         with pytest.raises(
-            InputError, match=r"variables\.npz cannot be read"
+            InputError, match=r"model\.safetensors cannot be read"
         ) as caught:
             model_lib.load_model(path)
         assert "\n" not in str(caught.value)
         assert model_lib.load_manifest(path) == {"n": 1}
     file.unlink()
-    with pytest.raises(InputError, match=r"variables\.npz cannot be read"):
+    with pytest.raises(InputError, match=r"model\.safetensors cannot be read"):
         model_lib.load_model(path)
     for broken in ("{", "[]"):
         (path / "manifest.json").write_text(broken)
@@ -314,20 +317,144 @@ def test_an_absent_or_damaged_model_says_what_to_do(tmp_path):
             model_lib.load_manifest(path)
 
 
-def test_a_model_file_cannot_run_code(tmp_path):
-    path = tmp_path / "model"
-    model_lib.save_model(path, {"w": np.ones(1)}, {})
-    np.savez(path / "variables.npz", w=np.array([object()], dtype=object))
-    with pytest.raises(InputError, match="cannot be read"):
-        model_lib.load_model(path)
+def test_an_older_model_is_read(tmp_path):
+    """A zip archive of arrays, and a manifest without digests."""
+    expected = {k: v for k, v in VARIABLES.items() if k == "stage_1"}
+    members = {
+        "stage_1/params/conv/kernel": expected["stage_1"]["params"]["conv"]["kernel"],
+        "stage_1/batch_stats/": np.zeros(0),
+        **{
+            f"stage_1/constants/{k}": v
+            for k, v in expected["stage_1"]["constants"].items()
+        },
+    }
+    np.savez(tmp_path / "variables.npz", **members)
+    (tmp_path / "manifest.json").write_text('{"n": 1}')
+    variables, manifest = model_lib.load_model(tmp_path)
+    assert manifest == {"n": 1}
+    assert_same_bits(variables, expected)
+    np.savez(tmp_path / "variables.npz", w=np.array([object()], dtype=object))
+    with pytest.raises(InputError, match="cannot be read"):  # It cannot run code.
+        model_lib.load_model(tmp_path)
 
 
 def test_values_that_a_model_cannot_hold_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="bfloat16"):
-        model_lib.save_model(tmp_path / "m", {"w": jnp.ones(1, jnp.bfloat16)}, {})
+    with pytest.raises(ValueError, match="complex64"):
+        model_lib.save_model(tmp_path / "m", {"w": jnp.ones(1, jnp.complex64)}, {})
     with pytest.raises(ValueError, match="'/'"):
         model_lib.save_model(tmp_path / "m", {"a/b": np.ones(1)}, {})
     assert not (tmp_path / "m").exists()
+
+
+# ----------------------------------------------------------------------------- damage
+
+
+def flips(folder, count, seed):
+    """Flips one random bit of a random file at a time, small files as often as large."""
+    rng = random.Random(seed)
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    for _ in range(count):
+        file = rng.choice([f for f in files if f.stat().st_size])
+        whole = file.read_bytes()
+        broken, at = bytearray(whole), rng.randrange(8 * len(whole))
+        broken[at // 8] ^= 1 << at % 8
+        file.write_bytes(broken)
+        yield f"{file.relative_to(folder)}, bit {at}"
+        file.write_bytes(whole)
+
+
+def test_a_flipped_bit_of_a_model_is_noticed_or_changes_nothing(tmp_path):
+    manifest = {"method": {"name": "dark"}, "scores": {"AP": 0.5}, "data": {"root": ""}}
+    path, noticed = tmp_path / "model", 0
+    model_lib.save_model(path, VARIABLES, manifest)
+    for where in flips(path, 30, seed=0):
+        try:
+            variables, found = model_lib.load_model(path)
+        except InputError as error:
+            assert "cannot be read" in str(error) and "\n" not in str(error)
+            noticed += 1
+        else:
+            assert found == manifest, where
+            assert_same_bits(variables, jax.device_get(VARIABLES))
+    assert noticed >= 20
+
+
+def test_a_flipped_bit_of_a_state_is_noticed_and_the_one_before_is_used(
+    tmp_path, caplog
+):
+    folder, noticed = tmp_path / "pose", 0
+    with Checkpoints(folder) as store:
+        store.save(1, make_state(1))
+        store.save(2, make_state(2))
+        store.record(2, {"AP": 0.25})
+    for where in flips(folder / "2", 20, seed=0):
+        caplog.clear()
+        with Checkpoints(folder, read_only=True) as store:
+            found = store.restore(make_state(0))
+            step = int(found.step)
+            assert_same_bits(found, make_state(step))
+        said = [m for m in caplog.messages if "2 is damaged (" in m]
+        assert len(said) == (step == 1), where
+        noticed += step == 1
+    assert noticed >= 3
+    file = tmp_path / "pose.json"
+    whole = file.read_text()
+    for broken in (
+        whole.replace("0.25", "0.75"),
+        whole.replace("metr", "netr"),
+        "{",
+        "",
+    ):
+        file.write_text(broken)
+        with Checkpoints(folder, read_only=True) as store:
+            assert store.metrics(2) is None
+    file.write_text('{"2": {"AP": 0.25}}')  # Of an older run.
+    with Checkpoints(folder, read_only=True) as store:
+        assert store.metrics(2) == {"AP": 0.25}
+
+
+def test_a_damaged_state_does_not_push_out_a_good_one(tmp_path):
+    with Checkpoints(tmp_path, keep_latest=2) as store:
+        store.save(1, make_state(1))
+        store.save(5, make_state(5))
+    metadata = tmp_path / "5" / "_CHECKPOINT_METADATA"
+    metadata.write_text(metadata.read_text().replace("float32", "float64", 1))
+    with Checkpoints(tmp_path, keep_latest=2) as store:
+        assert int(store.restore(make_state(0)).step) == 1
+        assert store.steps() == [1]
+        store.save(3, make_state(3))
+        assert store.steps() == [1, 3]
+    with Checkpoints(tmp_path) as store:
+        assert store.steps() == [1, 3]
+    for step in (1, 3):
+        (tmp_path / str(step) / "_CHECKPOINT_METADATA").write_text("{")
+    with Checkpoints(tmp_path) as store:
+        with pytest.raises(InputError, match=r"3 is damaged .*no other.*delete"):
+            store.restore(make_state(0))
+    assert states.whole_steps(tmp_path) == [1, 3]
+
+
+def test_a_state_that_is_set_aside_is_not_restored(tmp_path):
+    with Checkpoints(tmp_path) as store:
+        store.save(1, make_state(1))
+        store.save(2, make_state(2))
+        assert store.set_aside(2, "diverged") == tmp_path / "2.diverged"
+        assert store.set_aside(3, "diverged") is None
+        assert int(store.restore(make_state(0)).step) == 1
+    with Checkpoints(tmp_path) as store:
+        assert store.steps() == [1]
+
+
+@pytest.mark.parametrize("name", ["lr [1e-3]", "back\\slash", "all*", "what?"])
+def test_a_run_may_have_any_name(tmp_path, name):
+    folder = tmp_path / name / "pose"
+    for step in (1, 2):
+        with Checkpoints(folder) as store:
+            store.save(step, make_state(step))
+    with Checkpoints(folder, read_only=True) as store:
+        assert store.steps() == [1, 2]
+        assert_same_bits(store.restore(make_state(0)), make_state(2))
+    assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
 # ----------------------------------------------------------------------- other weights

@@ -2,7 +2,10 @@
 
 import dataclasses
 import functools
+import itertools
 import json
+import shutil
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +25,7 @@ from pose_jax.methods.topdown import ModelConfig
 from pose_jax.runs import log as log_lib
 from pose_jax.runs import model as model_lib
 from pose_jax.training import config as training_config
-from pose_jax.training import keys, train
+from pose_jax.training import keys, saves, train
 from pose_jax.types import Mean, PersonView, Phase, Poses, Statistics
 from tests.made_up import MadeUp, MadeUpDetector, make_table
 
@@ -216,8 +219,131 @@ def test_a_loss_that_is_not_finite_stops_and_names_the_rows(people, tmp_path):
         ).read_text()
     )
     ids = {annotation["id"] for annotation in table["annotations"]}
-    named = json.loads(str(error.value).split("in the batch: ")[1].split("]")[0] + "]")
+    named = json.loads(str(error.value).split("by id: ")[1].split("]")[0] + "]")
     assert named and set(named) <= ids
+
+
+@pytest.mark.parametrize("eval_every", [0, 1])
+def test_after_divergence_a_lower_rate_continues_from_the_last_good_state(
+    people, tmp_path, eval_every
+):
+    """Adam's first step of 1e30 is finite; the network's output with it is not."""
+    run = tmp_path / "run"
+    lasting = {"steps": 4, "eval_every_steps": eval_every, "checkpoint_every_steps": 1}
+    rates = {"schedule": "steps", "drop_steps": (2,), "drop_factor": 1e33}
+    good = make_config(people, train=lasting, optimizer={"lr": 1e-3, **rates})
+    with pytest.raises(
+        InputError, match=r"diverged with learning rate 0\.001"
+    ) as error:
+        train.train(good, run)
+    assert "lr: the same command with a lower one continues from step 2" in str(
+        error.value
+    )
+    assert {p.name for p in (run / "checkpoints" / "pose").iterdir()} >= {"2"}
+    assert not (run / "checkpoints" / "pose" / "3").exists()
+    with pytest.raises(ConfigError, match=r"optimizer\.lr"):
+        train.train(
+            make_config(people, train=lasting, optimizer={"lr": 1.0, **rates}), run
+        )
+    metrics = train.train(
+        make_config(people, train=lasting, optimizer={"lr": 1e-37, **rates}), run
+    )
+    assert metrics and (run / "model").exists()
+    steps = [e["step"] for e in log_lib.read_metrics(run) if "loss" in e]
+    assert steps == [1, 2, 3, 4]
+
+
+def damage(people, tmp_path, split, count=1):
+    """A copy of the data with images that are cut off."""
+    root = Path(shutil.copytree(people, tmp_path / "data"))
+    for path in sorted((root / split).iterdir())[:count]:
+        path.write_bytes(path.read_bytes()[:700])
+    return str(root)
+
+
+@pytest.mark.parametrize("split", ["train2017", "val2017"])
+def test_an_image_that_cannot_be_read_costs_no_step(people, straight, tmp_path, split):
+    """The steps before it are saved, and a run that goes on ends in the same weights."""
+    root, run = damage(people, tmp_path, split), tmp_path / "run"
+    config = make_config(root, train={"steps": 6, "log_every_steps": 1})
+    with pytest.raises(InputError, match=r"cannot be read"):
+        train.train(config, run)
+    steps = [entry["step"] for entry in log_lib.read_metrics(run)]
+    kept = [p.name for p in (run / "checkpoints" / "pose").glob("[0-9]*")]
+    assert kept == [str(s) for s in steps[-1:]] and (split == "train2017" or steps)
+    shutil.rmtree(root)
+    shutil.copytree(people, root)
+    train.train(config, run)
+    for path, value in weights_of(straight[0]).items():
+        np.testing.assert_array_equal(value, weights_of(run)[path])
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError("bug"), MemoryError()])
+def test_the_state_is_saved_before_an_error_of_an_evaluation(
+    people, tmp_path, monkeypatch, error, capsys
+):
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr(train, "evaluate", fail)
+    with pytest.raises(type(error)):
+        train.train(make_config(people, train={"steps": 3}), tmp_path / "run")
+    assert (tmp_path / "run" / "checkpoints" / "pose" / "3").exists()
+    assert (
+        "stopped by an error after step 3; the state is saved"
+        in capsys.readouterr().out
+    )
+
+
+def test_what_an_evaluation_cannot_do_is_said_before_the_first_step(people, tmp_path):
+    root = Path(shutil.copytree(people, tmp_path / "data"))
+    file = root / "annotations" / "person_keypoints_val2017.json"
+    content = json.loads(file.read_text())
+    for person in content["annotations"]:
+        person["keypoints"] = [0] * 51
+        person["num_keypoints"] = 0
+    file.write_text(json.dumps(content))
+    with pytest.raises(InputError, match=r"no rows to read|no labeled people"):
+        train.train(make_config(str(root)), tmp_path / "run")
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+@pytest.mark.parametrize(("minutes", "kept"), [(10.0, ["2", "4"]), (0.0, ["4"])])
+def test_a_checkpoint_is_written_every_ten_minutes(
+    people, tmp_path, monkeypatch, minutes, kept
+):
+    clock = itertools.count(step=240.0)  # Four minutes a question.
+    monkeypatch.setattr(saves.time, "monotonic", lambda: next(clock))
+    lasting = {"steps": 4, "checkpoint_every_minutes": minutes}
+    train.train(make_config(people, train=lasting), tmp_path / "run")
+    found = {p.name for p in (tmp_path / "run" / "checkpoints" / "pose").iterdir()}
+    assert found == set(kept)
+    assert training_config.TrainConfig(steps=1).checkpoint_every_minutes == 10
+
+
+def test_unreadable_images_are_skipped_in_training_and_missed_in_evaluation(
+    people, tmp_path, caplog
+):
+    root = damage(people, tmp_path, "train2017")
+    for path in sorted((Path(root) / "val2017").iterdir())[:2]:
+        path.write_bytes(b"")
+    config = make_config(root)
+    for section in config["data"].values():
+        section["on_error"] = "skip"
+    metrics = train.train(config, tmp_path / "run")
+    assert "1 of at most 1 images" in caplog.text and "count as missed" in caplog.text
+    table = coco.load(root, "val2017")
+    assert (
+        0 <= metrics["PCK@0.2@gt_boxes"] < 1 and metrics["pixel_error@gt_boxes"] < 1e4
+    )
+    (found,) = evaluate.evaluate_run(tmp_path / "run").values()
+    assert len(found.predictions.row) == len(table.labelled_rows())
+    missed = np.isin(table.image[found.predictions.row], [0, 1])
+    np.testing.assert_array_equal(found.predictions.valid, ~missed)
+    assert len(found.results) == (~missed).sum()
+    assert (
+        f"{missed.sum()} people are in images that could not be read" in found.notes[0]
+    )
 
 
 def test_another_config_in_the_same_directory_is_refused(people, straight):
@@ -562,9 +688,9 @@ def test_a_detector_s_loss_that_is_not_finite_names_the_images(
     config = detector_config(
         people, monkeypatch, optimizer={"name": "sgd", "lr": 1e30, "momentum": 0.0}
     )
-    with pytest.raises(InputError, match=r"Ids of the images in the batch") as error:
+    with pytest.raises(InputError, match=r"check these images of the batch") as error:
         train.train(config, tmp_path / "run")
-    named = json.loads(str(error.value).split("in the batch: ")[1].split("]")[0] + "]")
+    named = json.loads(str(error.value).split("by id: ")[1].split("]")[0] + "]")
     ids = set(coco.load(people, "train2017").image_ids.tolist())
     assert len(named) == 4 and set(named) <= ids
 
