@@ -31,11 +31,12 @@ LINES = {
     "eval": "eval --run gone --out FILE/x",
     "predict": "predict gone.jpg --run gone --out FILE/x",
     "weights convert": "weights convert gone.pth --model hrnet_w32 --out FILE/x",
+    "weights fetch": "weights fetch movenet_thunder --out FILE/x",
     "export": "export --out FILE/x",
     "sweep run": f"sweep run --sweep SWEEP.py --config {DEMO} --trials 1 --study FILE/x",
     "sweep report": "sweep report --study FILE/x",
 }
-READ_ONLY = ("data check", "info", "doctor")
+READ_ONLY = ("data check", "info", "doctor", "weights list")
 
 
 def one_line(capsys, line):

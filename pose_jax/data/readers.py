@@ -107,7 +107,9 @@ class _Unreadable:
         epoch, rows, valid, canvases = batch
         for slot in slots:
             if self._plan.training:
-                rows[slot] = self._other(epoch, rows[slot], canvases[slot], decoded)
+                rows[slot] = self._other(
+                    epoch, int(rows[slot]), canvases[slot], decoded
+                )
             else:
                 valid[slot] = False
 

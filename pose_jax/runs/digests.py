@@ -17,7 +17,7 @@ def of_array(array: Any) -> str:
     array = np.asarray(array)
     digest = hashlib.sha256(f"{array.dtype.name}{list(array.shape)}".encode())
     # As bytes: bfloat16 has no buffer of its own.
-    digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+    digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
     return digest.hexdigest()
 
 

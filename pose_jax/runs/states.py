@@ -93,7 +93,7 @@ class Checkpoints(contextlib.AbstractContextManager):
         return max(scored, key=lambda step: (self._rank(step), step), default=None)
 
     def _rank(self, step: int) -> float:
-        value = self._sign * self._metrics[step][self._best_metric]
+        value = self._sign * self._metrics[step][self._best_metric or ""]
         return -math.inf if math.isnan(value) else value
 
     def save(self, step: int, state: Any) -> None:
@@ -227,7 +227,7 @@ class Checkpoints(contextlib.AbstractContextManager):
         try:
             arrays = _manifest(path)
             if arrays is None:  # Of an older run.
-                stored = ocp.metadata(self._root / str(step)).metadata
+                stored = ocp.metadata(str(self._root / str(step))).metadata
             else:
                 stored = unflatten_dict(
                     {
@@ -245,7 +245,7 @@ class Checkpoints(contextlib.AbstractContextManager):
             )
         target = {p: np.empty(v.shape, v.dtype) for p, v in expected.items()}
         try:
-            loaded = ocp.load(self._root / str(step), unflatten_dict(target))
+            loaded = ocp.load(str(self._root / str(step)), unflatten_dict(target))
             loaded = flatten(loaded)
         except Exception as error:
             raise _DamagedError(error) from error
