@@ -1,14 +1,8 @@
 """The trainer: resume, devices, traces, phases, errors, on a dozen synthetic images."""
 
-import dataclasses
-import functools
-import itertools
 import json
-import shutil
-from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -20,14 +14,12 @@ from pose_jax.evaluation import evaluate
 from pose_jax.evaluation.predictor import Predictor
 from pose_jax.keypoints import LSP
 from pose_jax.methods.dark import Dark
-from pose_jax.methods.heatmaps import HEATMAPS
-from pose_jax.methods.topdown import ModelConfig
 from pose_jax.runs import log as log_lib
 from pose_jax.runs import model as model_lib
 from pose_jax.training import config as training_config
-from pose_jax.training import keys, saves, train
-from pose_jax.types import Mean, PersonView, Phase, Poses, Statistics
-from tests.made_up import MadeUp, MadeUpDetector, make_table
+from pose_jax.training import keys, train
+from tests.made_up import MadeUpDetector, make_table
+from tests.training.cascade import Cascade
 
 
 @pytest.fixture(scope="session")
@@ -223,129 +215,6 @@ def test_a_loss_that_is_not_finite_stops_and_names_the_rows(people, tmp_path):
     assert named and set(named) <= ids
 
 
-@pytest.mark.parametrize("eval_every", [0, 1])
-def test_after_divergence_a_lower_rate_continues_from_the_last_good_state(
-    people, tmp_path, eval_every
-):
-    """Adam's first step of 1e30 is finite; the network's output with it is not."""
-    run = tmp_path / "run"
-    lasting = {"steps": 4, "eval_every_steps": eval_every, "checkpoint_every_steps": 1}
-    rates = {"schedule": "steps", "drop_steps": (2,), "drop_factor": 1e33}
-    good = make_config(people, train=lasting, optimizer={"lr": 1e-3, **rates})
-    with pytest.raises(
-        InputError, match=r"diverged with learning rate 0\.001"
-    ) as error:
-        train.train(good, run)
-    assert "lr: the same command with a lower one continues from step 2" in str(
-        error.value
-    )
-    assert {p.name for p in (run / "checkpoints" / "pose").iterdir()} >= {"2"}
-    assert not (run / "checkpoints" / "pose" / "3").exists()
-    with pytest.raises(ConfigError, match=r"optimizer\.lr"):
-        train.train(
-            make_config(people, train=lasting, optimizer={"lr": 1.0, **rates}), run
-        )
-    metrics = train.train(
-        make_config(people, train=lasting, optimizer={"lr": 1e-37, **rates}), run
-    )
-    assert metrics and (run / "model").exists()
-    steps = [e["step"] for e in log_lib.read_metrics(run) if "loss" in e]
-    assert steps == [1, 2, 3, 4]
-
-
-def damage(people, tmp_path, split, count=1):
-    """A copy of the data with images that are cut off."""
-    root = Path(shutil.copytree(people, tmp_path / "data"))
-    for path in sorted((root / split).iterdir())[:count]:
-        path.write_bytes(path.read_bytes()[:700])
-    return str(root)
-
-
-@pytest.mark.parametrize("split", ["train2017", "val2017"])
-def test_an_image_that_cannot_be_read_costs_no_step(people, straight, tmp_path, split):
-    """The steps before it are saved, and a run that goes on ends in the same weights."""
-    root, run = damage(people, tmp_path, split), tmp_path / "run"
-    config = make_config(root, train={"steps": 6, "log_every_steps": 1})
-    with pytest.raises(InputError, match=r"cannot be read"):
-        train.train(config, run)
-    steps = [entry["step"] for entry in log_lib.read_metrics(run)]
-    kept = [p.name for p in (run / "checkpoints" / "pose").glob("[0-9]*")]
-    assert kept == [str(s) for s in steps[-1:]] and (split == "train2017" or steps)
-    shutil.rmtree(root)
-    shutil.copytree(people, root)
-    train.train(config, run)
-    for path, value in weights_of(straight[0]).items():
-        np.testing.assert_array_equal(value, weights_of(run)[path])
-
-
-@pytest.mark.parametrize("error", [ZeroDivisionError("bug"), MemoryError()])
-def test_the_state_is_saved_before_an_error_of_an_evaluation(
-    people, tmp_path, monkeypatch, error, capsys
-):
-    def fail(*_, **__):
-        raise error
-
-    monkeypatch.setattr(train, "evaluate", fail)
-    with pytest.raises(type(error)):
-        train.train(make_config(people, train={"steps": 3}), tmp_path / "run")
-    assert (tmp_path / "run" / "checkpoints" / "pose" / "3").exists()
-    assert (
-        "stopped by an error after step 3; the state is saved"
-        in capsys.readouterr().out
-    )
-
-
-def test_what_an_evaluation_cannot_do_is_said_before_the_first_step(people, tmp_path):
-    root = Path(shutil.copytree(people, tmp_path / "data"))
-    file = root / "annotations" / "person_keypoints_val2017.json"
-    content = json.loads(file.read_text())
-    for person in content["annotations"]:
-        person["keypoints"] = [0] * 51
-        person["num_keypoints"] = 0
-    file.write_text(json.dumps(content))
-    with pytest.raises(InputError, match=r"no rows to read|no labeled people"):
-        train.train(make_config(str(root)), tmp_path / "run")
-    assert not (tmp_path / "run" / "checkpoints").exists()
-
-
-@pytest.mark.parametrize(("minutes", "kept"), [(10.0, ["2", "4"]), (0.0, ["4"])])
-def test_a_checkpoint_is_written_every_ten_minutes(
-    people, tmp_path, monkeypatch, minutes, kept
-):
-    clock = itertools.count(step=240.0)  # Four minutes a question.
-    monkeypatch.setattr(saves.time, "monotonic", lambda: next(clock))
-    lasting = {"steps": 4, "checkpoint_every_minutes": minutes}
-    train.train(make_config(people, train=lasting), tmp_path / "run")
-    found = {p.name for p in (tmp_path / "run" / "checkpoints" / "pose").iterdir()}
-    assert found == set(kept)
-    assert training_config.TrainConfig(steps=1).checkpoint_every_minutes == 10
-
-
-def test_unreadable_images_are_skipped_in_training_and_missed_in_evaluation(
-    people, tmp_path, caplog
-):
-    root = damage(people, tmp_path, "train2017")
-    for path in sorted((Path(root) / "val2017").iterdir())[:2]:
-        path.write_bytes(b"")
-    config = make_config(root)
-    for section in config["data"].values():
-        section["on_error"] = "skip"
-    metrics = train.train(config, tmp_path / "run")
-    assert "1 of at most 1 images" in caplog.text and "count as missed" in caplog.text
-    table = coco.load(root, "val2017")
-    assert (
-        0 <= metrics["PCK@0.2@gt_boxes"] < 1 and metrics["pixel_error@gt_boxes"] < 1e4
-    )
-    (found,) = evaluate.evaluate_run(tmp_path / "run").values()
-    assert len(found.predictions.row) == len(table.labelled_rows())
-    missed = np.isin(table.image[found.predictions.row], [0, 1])
-    np.testing.assert_array_equal(found.predictions.valid, ~missed)
-    assert len(found.results) == (~missed).sum()
-    assert (
-        f"{missed.sum()} people are in images that could not be read" in found.notes[0]
-    )
-
-
 def test_another_config_in_the_same_directory_is_refused(people, straight):
     with pytest.raises(ConfigError, match=r"optimizer\.lr"):
         train.train(make_config(people, optimizer__lr=2e-3), straight[0])
@@ -391,115 +260,6 @@ def test_init_from_takes_the_weights_of_another_run(people, straight, tmp_path):
     for path, value in weights_of(tmp_path / "run").items():
         if "params" in path:
             np.testing.assert_array_equal(value, given[path])
-
-
-# A cascade of two phases with statistics: nothing of it is in the trainer.
-
-
-_NETWORK = ModelConfig("deeppose")  # Never built.
-
-
-@dataclasses.dataclass(frozen=True)
-class CascadeConfig:
-    name: str
-    starts_from: str | None = None  # Of stage 2.
-    model: ModelConfig = _NETWORK
-
-
-class Cascade(MadeUp):
-    """Stage 1 learns the mean place in the box; stage 2 what stage 1 left, in units of
-    the spread that was measured after stage 1."""
-
-    name = "cascade"
-    Config = CascadeConfig
-    outputs = "coordinates"
-    view = PersonView(size=(8, 8))
-    panels = (HEATMAPS,)
-
-    @property
-    def phases(self):
-        of_2 = functools.partial(self.prepare, stage="stage_2")
-        of_1 = functools.partial(self.prepare, stage="stage_1")
-        statistics = Statistics(self.measure, self.finish)
-        start = self.config.starts_from
-        return (
-            Phase("stage_1", self.init, of_1, self.loss, self.preview),
-            Phase(
-                "stage_2", self.init, of_2, self.loss, self.preview, statistics, start
-            ),
-        )
-
-    def init(self, key):
-        return {"params": {"mean": jnp.zeros((1, 17, 2))}, "batch_stats": {}}
-
-    def base(self, variables, b):
-        if "stage_1" not in variables:
-            return jnp.zeros((b, 17, 2))
-        mean = variables["stage_1"]["params"]["mean"]
-        return jnp.broadcast_to(mean, (b, 17, 2))
-
-    def error(self, variables, batch):
-        """What the phases before leave, and where it counts."""
-        box, points = batch.inputs.box_xyxy, batch.labels.points_xy
-        center, size = (box[:, :2] + box[:, 2:]) / 2, box[:, 2:] - box[:, :2]
-        true = (points - center[:, None]) / size[:, None]
-        weight = batch.inputs.valid[:, None] & (batch.labels.visibility > 0)
-        earlier = {k: v for k, v in variables.items() if "params" in v}
-        return true - self.base(earlier, len(true)), weight
-
-    def prepare(self, variables, batch, key, stage):
-        error, weight = self.error(variables, batch)
-        constants = variables[stage]["constants"]
-        scale = constants.get("spread", jnp.ones((1, 17, 1)))
-        return {"error": error, "weight": weight, "scale": scale}
-
-    def loss(self, params, state, example, key):
-        residual = example["error"] - params["mean"] * example["scale"]
-        each = jnp.sum(residual**2, -1) * example["weight"]
-        count = jnp.sum(example["weight"]).astype(jnp.float32)
-        total = jnp.sum(each) / count
-        return total, (state, {"loss": Mean(total * count, count)})
-
-    def measure(self, variables, batch):
-        error, weight = self.error(variables, batch)
-        squared = jnp.sum(error**2, -1) * weight
-        return {"squared": squared.sum(0), "count": weight.sum(0)}
-
-    def finish(self, sums):
-        spread = jnp.sqrt(sums["squared"] / jnp.maximum(sums["count"], 1))
-        return {"spread": spread.reshape(1, 17, 1)}
-
-    def predict(self, variables, inputs):
-        place = self.base(variables, len(inputs.row))
-        if "stage_2" in variables:
-            two = variables["stage_2"]
-            place = place + two["params"]["mean"] * two["constants"]["spread"]
-        box = inputs.box_xyxy
-        center, size = (box[:, :2] + box[:, 2:]) / 2, box[:, 2:] - box[:, :2]
-        return Poses(
-            points_xy=center[:, None] + place * size[:, None],
-            keypoint_scores=jnp.ones(place.shape[:2]),
-            score=inputs.box_score,
-            valid=inputs.valid,
-            row=inputs.row,
-        )
-
-    def inspect(self, variables, inputs):
-        b = len(inputs.row)
-        return {
-            "input": jnp.zeros((b, 8, 8, 3)),
-            "heatmaps": jnp.zeros((b, 8, 8, 17)),
-            "points_xy": jnp.zeros((b, 17, 2)),
-            "keypoint_scores": jnp.ones((b, 17)),
-        }
-
-    def preview(self, example):
-        b = len(example["weight"])
-        return {
-            "input": np.zeros((b, 8, 8, 3)),
-            "points_xy": np.zeros((b, 17, 2)),
-            "visibility": np.zeros((b, 17), int),
-        }
 
 
 def test_a_cascade_with_statistics_needs_nothing_of_the_trainer(
