@@ -104,23 +104,28 @@ def test_predictions_that_are_not_finite_are_a_divergence(
     assert kept(tmp_path / "run") == {"6.diverged"}
 
 
-def damage(people, tmp_path, split, count=1):
+def damage(people, tmp_path, *names):
     """A copy of the data with images that are cut off."""
     root = Path(shutil.copytree(people, tmp_path / "data"))
-    for path in sorted((root / split).iterdir())[:count]:
-        path.write_bytes(path.read_bytes()[:700])
+    for name in names:
+        (root / name).write_bytes((root / name).read_bytes()[:700])
     return root
 
 
 def test_an_image_that_cannot_be_read_costs_no_step(people, tmp_path):
     """The steps before it are saved, and a run that goes on ends in the same weights."""
-    for split, last in (("train2017", None), ("val2017", 6)):
-        root, run = damage(people, tmp_path, split), tmp_path / split
+    plan = train.setup(make_config(people)).plan
+    images = [plan.table.image[plan.batch_rows(step)[1]] for step in range(4)]
+    late = next(image for image in images[3] if image not in images[0])
+    first = next(step for step, batch in enumerate(images) if late in batch)
+    trained = plan.table.images[late].relative_to(people)
+    evaluated = sorted((people / "val2017").iterdir())[0].relative_to(people)
+    for name, last in ((trained, first), (evaluated, 6)):
+        root, run = damage(people, tmp_path, name), tmp_path / name.parent
         with pytest.raises(InputError, match=r"cannot be read"):
             train.train(make_config(root), run)
-        steps = [entry["step"] for entry in log_lib.read_metrics(run)]
-        assert last in (None, steps[-1])
-        assert kept(run) == {str(step) for step in steps[-1:]}
+        assert [e["step"] for e in log_lib.read_metrics(run)] == [*range(1, last + 1)]
+        assert kept(run) == {str(last)}
         shutil.rmtree(root)
     shutil.copytree(people, root)
     train.train(make_config(root), run)
@@ -165,9 +170,9 @@ def test_what_an_evaluation_cannot_do_is_said_before_the_first_step(people, tmp_
 def test_unreadable_images_are_skipped_in_training_and_missed_in_evaluation(
     people, tmp_path, caplog
 ):
-    root = damage(people, tmp_path, "train2017")
-    for path in sorted((root / "val2017").iterdir())[:2]:
-        path.write_bytes(b"")
+    names = [sorted((people / split).iterdir()) for split in ("train2017", "val2017")]
+    bad = [path.relative_to(people) for path in (names[0][0], *names[1][:2])]
+    root = damage(people, tmp_path, *bad)
     config = make_config(root)
     for section in config["data"].values():
         section["on_error"] = "skip"
