@@ -79,7 +79,9 @@ class _Unreadable:
           InputError: images are not skipped, or there are too many in this epoch.
         """
         if self._plan.table.on_error != "skip":
-            raise error
+            if not self._plan.training:
+                raise error
+            raise InputError(f"{error} config.data.train.on_error=skip replaces it.")
         if epoch != self._epoch:
             self._epoch, self._known = epoch, set()
         if image in self._known:
