@@ -80,13 +80,16 @@ def heatmap_sigmoid_cross_entropy(
         weight = weight[..., None, None, :]
     counted = weight != 0
     logits, target = _where(counted, logits), _where(counted, target)
+    infinite = jnp.isinf(logits)
+    finite = jnp.where(infinite, 0, logits)
     # log(1 + exp(x)) - x t; with abs and maximum its gradient would be wrong at 0
-    positive = logits >= 0
-    slope = jnp.where(positive, 1 - target, -target)
-    # An infinite logit of a target that agrees costs nothing, where inf * 0 is NaN.
-    certain = jnp.isinf(logits) & (slope == 0)
-    loss = jnp.where(certain, 0, logits) * slope
-    loss += jnp.log1p(jnp.exp(jnp.where(positive, -logits, logits)))
+    positive = finite >= 0
+    loss = jnp.where(positive, finite, 0) - finite * target
+    loss += jnp.log1p(jnp.exp(jnp.where(positive, -finite, finite)))
+    # The limit, in which inf * 0, where the target agrees, is 0.
+    slope = jnp.where(logits > 0, 1 - target, -target)
+    limit = jnp.where(infinite & (slope != 0), logits, 0) * slope
+    loss = jnp.where(infinite, limit, loss)
     return jnp.sum(weight * loss, axis=(-3, -2))
 
 
