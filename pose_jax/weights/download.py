@@ -105,7 +105,7 @@ def digest(path: Path) -> str:
 
 
 def megabytes(size: int) -> str:
-    return f"{size / 1e6:.1f} MB"
+    return f"{size / 1e6:.1f} MB" if size >= 1e5 else f"{size / 1e3:.1f} kB"
 
 
 def _verified(url: str, file: File, part: Path, progress: Progress) -> None:
