@@ -191,6 +191,7 @@ def test_boxes_of_a_detector_keep_the_truth_they_are_measured_against():
         ({"box_source": "image"}, "'gt_boxes' and 'image', which metrics tell apart"),
         ({"labelled": False}, "b has no labels"),
         ({"centric": "OC"}, "left and right are '' and 'OC'.*`centric`"),
+        ({"exif": "apply"}, "their exif is 'auto' and 'apply'"),
     ],
 )
 def test_what_cannot_be_one_table_is_refused_in_one_line(changes, said):
