@@ -254,7 +254,8 @@ def root(form, tmp_path):
 
 def refused(source, said, kind=InputError):
     """Returns the message, which is the same of a source of joined data."""
-    joined = data.SourceConfig("joined", "", "", {"sources": {"it": vars(source)}})
+    part = {k: v for k, v in vars(source).items() if k != "on_error"}
+    joined = data.SourceConfig("joined", "", "", {"sources": {"it": part}})
     messages = []
     for each in (source, joined):
         with pytest.raises(kind) as caught:
