@@ -132,6 +132,17 @@ def test_what_needs_no_training_is_what_the_way_back_depends_on():
             *("decoder", "sigma", "kernel_size", "flip_test", "padding"),
             "rescore_threshold",
         },
+        "cells": {
+            *(
+                "decoder",
+                "weighting",
+                "window",
+                "kernel_size",
+                "vote_sigma",
+                "rescoring",
+            ),
+            *("flip_test", "padding"),
+        },
         "deeppose": {"decoder", "flip_test"},
         "multipose": {"decoder", "radius", "rescoring", "flip_test", "padding"},
         "detector": {
