@@ -193,7 +193,8 @@ class Cells(Heatmaps):
             "offset": (distance / cells).mean(-1),
         }
         if of_people:
-            parts |= self._losses_of_people(*of_people, points_xy, counted)
+            centers, regression = of_people
+            parts |= self._losses_of_people(centers, regression, points_xy, counted)
         means = {
             name: losses.masked_mean(value, example.valid, normalize_by="mask")
             for name, value in parts.items()

@@ -213,7 +213,7 @@ def _layers(
             consumers[name].append(node)
     after: dict[str, int] = {}  # Nodes on the longest path to the end.
     inner: set[str] = set()  # Nodes that convolutions depend on.
-    for name in reversed(nodes):
+    for name in reversed(list(nodes)):
         after[name] = max((1 + after[c.name] for c in consumers[name]), default=0)
         if any(c.operation in kinds or c.name in inner for c in consumers[name]):
             inner.add(name)
