@@ -151,6 +151,14 @@ def predict(parser: Parser) -> Run:
         "score below which boxes are left out and people are not drawn (default: none)",
         float,
     )
+    parser.option(
+        "--passes",
+        "2: predict each person again, in the box of the keypoints found first; without "
+        "--boxes and --detector (default: 1)",
+        int,
+        choices=(1, 2),
+    )
+    weighting_option(parser)
     parser.option("--out", "output folder (default: RUN/predictions)", Path)
 
     def run(args: argparse.Namespace) -> int:
@@ -169,6 +177,8 @@ def predict(parser: Parser) -> Run:
                 "category",
                 "exif",
                 "min_score",
+                "passes",
+                "weighting",
                 unset=False,
             ),
         )
