@@ -179,7 +179,7 @@ class Cells(Heatmaps):
     def loss_of(self, outputs, example: PersonExample):
         """Returns the sum of the losses; each is a mean over people."""
         config = self.config
-        logits, fields, *of_people = outputs[-1]
+        logits, fields, *of_people = self._from_centers(outputs[-1])
         maps, counted = self.targets(example)
         points_xy = self._in_cells(example.points_xy)
         near, true_fields = offsets.encode(
@@ -237,9 +237,16 @@ class Cells(Heatmaps):
     # ----------------------------------------------------------------- prediction
 
     def activate(self, output):
-        """Returns probabilities and offsets, and the outputs about people as they are."""
-        logits, *others = output
+        """Returns probabilities, offsets from the centers of cells, and the outputs about
+        people as they are."""
+        logits, *others = self._from_centers(output)
         return jax.nn.sigmoid(logits), *others
+
+    def _from_centers(self, output):
+        """Returns the output with offsets that start at the centers of cells."""
+        logits, fields, *of_people = output
+        origin = models.entry(self.config.model.name).offset_origin
+        return logits, fields + jnp.array(origin).reshape(1, 1, 1, 1, 2), *of_people
 
     def mirror(self, output, mirrored):
         both = self.both_views(*output[:2], *mirrored[:2])

@@ -10,7 +10,8 @@ output is, the stride s of its maps, how they are aligned, and which pixels it t
                           pixel to the keypoint, (x, y), pixels of the input; in training
                           auxiliary logits come before the pair
     cells                 logits [b, h/s, w/s, k] and offsets [b, h/s, w/s, k, 2] from each
-                          cell to the keypoint, (x, y), in cells; optionally then center
+                          cell (`Network.offset_origin`) to the keypoint, (x, y), in cells;
+                          optionally then center
                           logits [b, h/s, w/s, 1] and the regression [b, h/s, w/s, k, 2]
                           from a person's center to its keypoints, (x, y), in cells
     coordinates           [b, k, 2], (x, y) in units of the image, 0 at its center, +-0.5
@@ -107,6 +108,7 @@ class Network:
       pixels: normalization of its input.
       alignment: of its maps with the input, where the method has no setting for it.
       norms: values of the option `norm`, the default first.
+      offset_origin: where in a cell its offset starts, (x, y) from its center, in cells.
     """
 
     outputs: Outputs
@@ -115,6 +117,7 @@ class Network:
     pixels: Pixels = IMAGENET
     alignment: Alignment = "stride"
     norms: tuple[str, ...] = get_args(NormKind)
+    offset_origin: tuple[float, float] = (0.0, 0.0)
 
 
 def _by_depth(
@@ -129,7 +132,10 @@ def _by_depth(
 
 def _movenet(width: float) -> Network:
     make = partial(MoveNet, width=width)
-    return Network("cells", 4, make, SIGNED, "half_pixel", norms=("none",))
+    return Network(
+        "cells", 4, make, SIGNED, "half_pixel", norms=("none",),
+        offset_origin=(-0.5, -0.5),
+    )  # fmt: skip
 
 
 MODELS: dict[str, Network] = {

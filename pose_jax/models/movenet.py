@@ -4,7 +4,8 @@ Images [b, h, w, 3] in [-1, 1], height and width divisible by 32 -> maps of cell
 of the input: heatmap logits [b, h/4, w/4, k], offsets [b, h/4, w/4, k, 2] from each cell to
 the keypoint, center logits [b, h/4, w/4, 1] of a person's center, and the regression
 [b, h/4, w/4, k, 2] from the center to each keypoint. Offsets and regression are (x, y) in
-cells. Cell i lies at pixel 4i + 1.5 (alignment "half_pixel").
+cells, from the upper left corner of a cell. The center of cell i lies at pixel 4i + 1.5
+(alignment "half_pixel").
 
 MobileNetV2 (Sandler et al., arXiv:1801.04381) with three lateral additions to stride 4 (Lin
 et al., arXiv:1612.03144) and the four heads of CenterNet (Zhou et al., arXiv:1904.07850).

@@ -20,6 +20,7 @@ SET = keypoints.KeypointSet(
     skeleton=((0, 1), (0, 2)),
 )
 K = len(SET)
+ORIGIN = (-0.5, 0.25)  # Of offsets: not the same for x and y.
 SIZE = {"half_pixel": (64, 96), "aligned": (65, 97)}  # Of the input.
 
 
@@ -48,8 +49,9 @@ class Told(nn.Module):
 def networks(monkeypatch):
     for alignment in SIZE:
         network = models.Network(
-            "cells", 4, Told, models.SIGNED, alignment, norms=("none",)
-        )
+            "cells", 4, Told, models.SIGNED, alignment, norms=("none",),
+            offset_origin=ORIGIN,
+        )  # fmt: skip
         monkeypatch.setitem(models.MODELS, alignment, network)
 
 
@@ -69,7 +71,7 @@ def output_of(method, points_xy, *, sigma=1.4):
     logits = np.log(0.8 * heat + 1e-6) - np.log1p(-0.8 * heat)
     center = np.asarray(at).mean(0).round()
     logit = 4 - np.hypot(x - center[0], y - center[1])
-    output = logits, ways, logit[..., None], ways
+    output = logits, ways - ORIGIN, logit[..., None], ways
     return tuple(jnp.asarray(part, jnp.float32)[None] for part in output)
 
 
