@@ -53,13 +53,13 @@ def weights(
         )
     if regression.shape[-1] != 2:
         raise ValueError(f"regression must end in (x, y); got {regression.shape}.")
-    for name, array in {"centers": centers, "regression": regression}.items():
-        if not jnp.issubdtype(array.dtype, jnp.floating):
-            raise ValueError(f"{name} must be floating point; got {array.dtype}.")
+    _check_floating(centers=centers, regression=regression)
+    dtype = jnp.result_type(jnp.float32, centers.dtype, regression.dtype)
     leading, (h, w, k) = centers.shape[:-3], regression.shape[-4:-1]
     n = math.prod(leading)
     found = _weights(
-        jnp.reshape(centers, (n, h, w, 1)), jnp.reshape(regression, (n, h, w, k, 2))
+        jnp.reshape(centers, (n, h, w, 1)).astype(dtype),
+        jnp.reshape(regression, (n, h, w, k, 2)).astype(dtype),
     )
     return lax.stop_gradient(found.reshape(*leading, h, w, k))
 
@@ -109,6 +109,7 @@ def around(
             "heatmaps and weights are both [*b, h, w, k]; got "
             f"{heatmaps.shape} and {weights.shape}."
         )
+    _check_floating(heatmaps=heatmaps, weights=weights)
     if radius < 0:
         raise ValueError(f"radius must be at least 0, pixels; got {radius}.")
     leading, (h, w, k) = heatmaps.shape[:-3], heatmaps.shape[-3:]
@@ -118,3 +119,9 @@ def around(
     columns = jnp.arange(w).reshape(1, 1, w, 1) - x[:, None, None, :]
     near = (jnp.abs(rows) <= radius) & (jnp.abs(columns) <= radius)
     return jnp.where(near, maps, 0).reshape(heatmaps.shape)
+
+
+def _check_floating(**arrays):
+    for name, array in arrays.items():
+        if not jnp.issubdtype(array.dtype, jnp.floating):
+            raise ValueError(f"{name} must be floating point; got {array.dtype}.")

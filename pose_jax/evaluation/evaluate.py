@@ -206,7 +206,7 @@ def _variants(
     loaded: model_lib.LoadedRun,
     decoders: Sequence[str],
     flips: Sequence[str],
-    weighting: str | None,
+    weighting: str | None = None,
 ) -> dict[str, Method]:
     """Returns methods for all decoders and flip tests, by their names in RUN/eval."""
     own = loaded.method().config

@@ -88,6 +88,12 @@ def convert(
                 f"--{option} is fixed by the published graph of {model}: omit it."
             )
         return _convert_graph(file, model, out, input_size, options)
+    facts_of(model)
+    if file.suffix == ".json":
+        raise InputError(
+            f"{file}: no TensorFlow.js graph of model {model!r} is published; use one of "
+            f"{', '.join(graphs.GRAPHS)}, or a .safetensors or torch.save file."
+        )
     state_dict = torch_file.read(file)
     try:
         variables = from_torch(state_dict, model, backbone=backbone, **options)

@@ -237,8 +237,8 @@ def test_values_that_are_not_finite_are_left_out_and_an_error(
     real = network.__call__
 
     class Diverged(MadeUp):
-        def __call__(self, *arguments):
-            (people,) = real(*arguments)
+        def __call__(self, *arguments, **options):
+            (people,) = real(*arguments, **options)
             people[0].points_xy[3, 1] = np.nan
             return [people]
 

@@ -8,6 +8,7 @@ ones of TensorFlow, which executed the published graphs:
 
 import json
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -201,15 +202,22 @@ def test_convert_writes_a_run(model_json, tmp_path, capsys):
     assert method.name == "cells" and method.map_size == (17, 13)
     assert method.view.alignment == "aligned" and loaded.keypoints.name == "coco"
     assert loaded.manifest["converted"]["file"] == "model.json"
+    words[4:5] = ["hrnet_w32"]
+    words[-1] = str(tmp_path / "other")
+    assert cli.main(words) == 1
+    assert "no TensorFlow.js graph of model 'hrnet_w32'" in capsys.readouterr().err
+    words[4:5] = ["movenet_thundr"]
+    assert cli.main(words) == 2
+    assert "Did you mean 'movenet_thunder'" in capsys.readouterr().err
+    words[4:5] = [POSENET]
     for extra, message in {
         "--sigma=2": "--sigma is fixed",
         "--backbone": "--backbone is fixed",
         "--input-size=128x97": "--input-size: .*multiple of 16 plus 1",
     }.items():
-        words[-1] = str(tmp_path / "other")
         assert cli.main([*words, extra]) == 2
         (line,) = capsys.readouterr().err.splitlines()
-        assert line and not (tmp_path / "other").exists(), message
+        assert re.search(message, line) and not (tmp_path / "other").exists()
 
 
 # ------------------------------------------------------------------ the published files
