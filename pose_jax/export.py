@@ -52,6 +52,7 @@ _FRAME = (
 _TO_INPUT = {
     "stride": "(x * W / w, y * H / h)",
     "aligned": "(x * (W - 1) / (w - 1), y * (H - 1) / (h - 1))",
+    "half_pixel": "((x + 1/2) * W / w - 1/2, (y + 1/2) * H / h - 1/2)",
 }
 _SIZES = "(w, h) is the size of the heatmap, (W, H) = input_size the size of the input"
 _BLUR = (

@@ -4,20 +4,22 @@ Points are (x, y), in pixels with integer centers; every `size` is (width, heigh
 transform is a [2, 3] matrix that maps a point (x, y, 1) of one frame to (x, y) of
 another. Frames: *image*, *input* (of the network), *heatmap*.
 
-Two alignments of a box with a pixel grid exist in the literature, and a network has to
+Three alignments of a box with a pixel grid exist in the literature, and a network has to
 be decoded with the one it was trained with:
 
-  stride:  the box [c - W/2, c + W/2] goes to [0, w]: its center to w/2, factor w/W
-           (HRNet, SimpleBaseline).
-  aligned: the box's first and last pixel center go to those of the grid: its center to
-           (w-1)/2, factor (w-1)/(W-1) (DARK's code, UDP, MultiPose).
+  stride:     the box [c - W/2, c + W/2] goes to [0, w]: its center to w/2, factor w/W
+              (HRNet, SimpleBaseline).
+  aligned:    the box's first and last pixel center go to those of the grid: its center to
+              (w-1)/2, factor (w-1)/(W-1) (DARK's code, UDP, MultiPose, PoseNet).
+  half_pixel: the box goes to the outer edges of the grid's pixels, [-1/2, w - 1/2]: its
+              center to (w-1)/2, factor w/W (MoveNet).
 
 b rows, n points, h w rows and columns of pixels, c channels.
 """
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +27,8 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float, UInt8
 
-Alignment: TypeAlias = Literal["stride", "aligned"]
+Alignment: TypeAlias = Literal["stride", "aligned", "half_pixel"]
+ALIGNMENTS: tuple[Alignment, ...] = get_args(Alignment)
 
 _ROI_VALUES = 2**23
 """Maximum number of values of the intermediate of `roi_align`, 32 MB: a larger one takes
@@ -101,7 +104,7 @@ def crop_transform(
       rotation_deg: rotation of the image, degrees, counter-clockwise as seen on the
         screen (HRNet's sign).
       output_size: (width, height) of the network input, pixels.
-      alignment: "stride" or "aligned", see the module.
+      alignment: "stride", "aligned" or "half_pixel", see the module.
       flip: mirror left and right.
 
     Returns:
@@ -121,10 +124,10 @@ def crop_transform(
     _check_one_or_rows("rotation_deg", rotation_deg, batch)
     _check_one_or_rows("flip", flip, batch)
     _check_aligned_sizes(alignment, output_size)
-    less = 1 if alignment == "aligned" else 0
+    less = _less(alignment)
     output = _rows(output_size, size)
     factor = (output - less) / jnp.maximum(size - less, 1)
-    middle = (output - less) / 2
+    middle = (output if alignment == "stride" else output - 1) / 2
 
     flip_x = jnp.broadcast_to(jnp.asarray(flip, bool), batch)
     flip_x = jnp.stack([flip_x, jnp.zeros_like(flip_x)], axis=-1)
@@ -218,7 +221,8 @@ def heatmap_to_input(
       points_xy: heatmap pixels.
       heatmap_size: (w, h), pixels.
       input_size: (W, H) of the network input, pixels.
-      alignment: "stride": lambda = W/w; "aligned": lambda = (W-1)/(w-1).
+      alignment: "stride": lambda = W/w; "aligned": lambda = (W-1)/(w-1); "half_pixel":
+        x_input = lambda (x + 1/2) - 1/2 with lambda = W/w.
 
     Returns:
       Input pixels.
@@ -228,7 +232,10 @@ def heatmap_to_input(
         unknown.
     """
     points_xy = jnp.asarray(points_xy)
-    return points_xy * _rows(_lambda(heatmap_size, input_size, alignment), points_xy)
+    factor = _rows(_lambda(heatmap_size, input_size, alignment), points_xy)
+    if alignment == "half_pixel":
+        return factor * points_xy + (factor - 1) / 2
+    return points_xy * factor
 
 
 def input_to_heatmap(
@@ -246,7 +253,7 @@ def input_to_heatmap(
       points_xy: pixels of the network input.
       heatmap_size: (w, h), pixels.
       input_size: (W, H) of the network input, pixels.
-      alignment: "stride": lambda = W/w; "aligned": lambda = (W-1)/(w-1).
+      alignment: as of `heatmap_to_input`.
 
     Returns:
       Heatmap pixels.
@@ -256,7 +263,10 @@ def input_to_heatmap(
         unknown.
     """
     points_xy = jnp.asarray(points_xy)
-    return points_xy / _rows(_lambda(heatmap_size, input_size, alignment), points_xy)
+    factor = _rows(_lambda(heatmap_size, input_size, alignment), points_xy)
+    if alignment == "half_pixel":
+        points_xy = points_xy - (factor - 1) / 2
+    return points_xy / factor
 
 
 def warp(
@@ -488,8 +498,13 @@ def _transform(transform):
 
 def _lambda(heatmap_size, input_size, alignment):
     _check_aligned_sizes(alignment, heatmap_size, input_size)
-    less = 1 if alignment == "aligned" else 0
+    less = _less(alignment)
     return (np.array(input_size) - less) / (np.array(heatmap_size) - less)
+
+
+def _less(alignment):
+    """Returns 1 where extents are between the centers of the outermost pixels."""
+    return 1 if alignment == "aligned" else 0
 
 
 def _rows(values, like):
@@ -505,8 +520,9 @@ def _check_one_or_rows(what, value, batch):
 
 
 def _check_aligned_sizes(alignment, *sizes):
-    if alignment not in ("stride", "aligned"):
-        raise ValueError(f'alignment is "stride" or "aligned"; got {alignment!r}.')
+    if alignment not in ALIGNMENTS:
+        known = ", ".join(map(repr, ALIGNMENTS))
+        raise ValueError(f"alignment must be one of {known}; got {alignment!r}.")
     for size in sizes:
         _check_size(size, 2 if alignment == "aligned" else 1)
 

@@ -22,6 +22,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int32, UInt8
 
+from pose_jax.geometry import Alignment
 from pose_jax.keypoints import KeypointSet
 
 Key: TypeAlias = jax.Array
@@ -126,7 +127,7 @@ class PersonView:
       size: (width, height) of the network input.
       padding: factor by which the box is enlarged at evaluation.
       keep_aspect: widen the box to the aspect of `size`; False stretches it (DeepPose's N).
-      alignment: "stride" or "aligned", see `geometry.crop_transform`.
+      alignment: of crops, see `geometry`.
       reach: width of the canvas region that training uses, in padded boxes.
       max_others: number of other people of the image in each row.
     """
@@ -134,7 +135,7 @@ class PersonView:
     size: tuple[int, int]
     padding: float = 1.25
     keep_aspect: bool = True
-    alignment: Literal["stride", "aligned"] = "stride"
+    alignment: Alignment = "stride"
     reach: float = 2.0
     max_others: int = 0
 

@@ -187,7 +187,7 @@ def test_the_manifest_says_what_it_is(exports):
     assert found["calling_convention_version"] >= 9
     assert "6 months" in found["compatibility"]
     assert found["keypoints"] is None and found["to_input"]["input_size"] is None
-    assert set(found["to_input"]["points_xy"]) == {"stride", "aligned"}
+    assert set(found["to_input"]["points_xy"]) == {"stride", "aligned", "half_pixel"}
     assert set(found["sha256"]) == {"decoder.jax_export", "check.npz"}
     assert len(found["usage"]) == 3
     found = manifest_of(exports["argmax"])

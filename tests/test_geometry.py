@@ -25,7 +25,7 @@ heatmap_to_input, input_to_heatmap = (
 warp = jax.jit(geometry.warp, static_argnames="size")
 
 seeds = st.integers(0, 2**32 - 1)
-ALIGNMENTS = ("stride", "aligned")
+ALIGNMENTS = geometry.ALIGNMENTS
 
 
 def random_boxes(rng, n):
@@ -45,6 +45,8 @@ def crop_reference(center, size, rotation, output, alignment, flip):
         )
         if alignment == "stride":
             x, y = x * w / width + w / 2, y * h / height + h / 2
+        elif alignment == "half_pixel":
+            x, y = x * w / width + (w - 1) / 2, y * h / height + (h - 1) / 2
         else:
             x = x * (w - 1) / (width - 1) + (w - 1) / 2
             y = y * (h - 1) / (height - 1) + (h - 1) / 2
@@ -121,6 +123,14 @@ def test_box_and_grid_meet_as_the_alignment_says(alignment):
     moved = lambda p: transform_points(p, transform)
     if alignment == "stride":
         first, last, middle, factor = (0, 0), (48, 64), (24, 32), (48 / 80, 64 / 120)
+        half = size / 2
+    elif alignment == "half_pixel":
+        first, last, middle, factor = (
+            (-0.5, -0.5),
+            (47.5, 63.5),
+            (23.5, 31.5),
+            (48 / 80, 64 / 120),
+        )
         half = size / 2
     else:
         first, last, middle, factor = (
@@ -215,6 +225,7 @@ def test_resolution_recovery_by_hand():
         (((48, 64), (192, 256)), "stride", (40, 80)),
         (((33, 45), (257, 353)), "aligned", (80, 160)),
         (((48, 64), (192, 256)), "aligned", (10 * 191 / 47, 20 * 255 / 63)),
+        (((48, 64), (192, 256)), "half_pixel", (41.5, 81.5)),
     ):
         recovered = heatmap_to_input(
             point, heatmap_size=sizes[0], input_size=sizes[1], alignment=alignment

@@ -19,10 +19,13 @@ import numpy as np
 import pytest
 
 from pose_jax import geometry, losses, nms
-from pose_jax.codecs import boxes, gaussian, offsets, regression, simcc
+from pose_jax.codecs import boxes, centers, gaussian, offsets, regression, simcc
 from pose_jax.metrics import keypoint
 
-MODULES = (gaussian, offsets, regression, boxes, simcc, geometry, losses, keypoint, nms)
+MODULES = (
+    *(gaussian, offsets, centers, regression, boxes, simcc),
+    *(geometry, losses, keypoint, nms),
+)
 H, W, K = 5, 7, 3  # Not square, so that swapped axes fail.
 SIZE = (W, H)
 SIGMAS = (0.1, 0.2, 0.15)
@@ -153,6 +156,20 @@ OFFSETS = [
     Case(offsets.fuse, VOTES, {"radius": 2.5}, wrong=NO_VOTES),
     Case(offsets.decode, VOTES, {"radius": 2.5}, wrong=NO_VOTES),
     Case(offsets.decode, VOTES, {"radius": 2.5, "subpixel": True}),
+    Case(offsets.decode_peak, VOTES, wrong=NO_VOTES[2:]),
+    Case(offsets.decode_density, VOTES, {"sigma": 0.8, "steps": 3}, wrong=[
+        *NO_VOTES[2:], bad("sigma must be positive", sigma=0)]),
+]
+
+CENTERS = [
+    Case(centers.weights, {"centers": uniform(H, W, 1, low=-3), "regression": VECTORS},
+         gradient=(), wrong=[
+             bad("centers must be", centers=ones(H, W, 2)),
+             bad("regression must be", regression=ones(H, W + 1, K, 2)),
+             bad("regression must end in", regression=ones(H, W, K, 3))]),
+    Case(centers.around, {"heatmaps": MAPS, "weights": MAPS}, {"radius": 1},
+         gradient=("heatmaps",), dtype=None, wrong=[
+             bad("are both", weights=ones(H, W, 1)), bad("at least 0", radius=-1)]),
 ]
 
 REGRESSION = [
@@ -225,8 +242,9 @@ GEOMETRY = [
         bad("rotation_deg is one value", rotation_deg=ones(2)),
         bad("flip is one value", flip=ones(2) > 0), bad("1x1 px", output_size=(0, 4)),
         bad("2x2 px", output_size=(1, 4), alignment="aligned"),
-        bad("alignment is", alignment="half_pixel")]),
-    Case(geometry.crop_transform, CROP, {"output_size": SIZE, "alignment": "aligned"}),
+        bad("alignment must be", alignment="udp")]),
+    *(Case(geometry.crop_transform, CROP, {"output_size": SIZE, "alignment": alignment})
+      for alignment in ("aligned", "half_pixel")),
     Case(geometry.compose, {"outer": transforms, "inner": transforms}, dtype=None,
          wrong=[bad("a transform is", inner=ones(3, 3))]),
     Case(geometry.invert, {"transform": transforms}, dtype=None, wrong=NO_TRANSFORM),
@@ -234,7 +252,7 @@ GEOMETRY = [
          dtype=None, wrong=[*NO_TRANSFORM,
                             bad("axes", points_xy=ones(3), transform=ones(3, 2, 3))]),
     *(Case(function, {"points_xy": POINTS}, GRIDS, dtype=None, wrong=[
-        bad("2x2 px", heatmap_size=(4, 1)), bad("alignment is", alignment="udp"),
+        bad("2x2 px", heatmap_size=(4, 1)), bad("alignment must be", alignment="udp"),
         bad("1x1 px", input_size=(0, 4), alignment="stride")])
       for function in (geometry.heatmap_to_input, geometry.input_to_heatmap)),
     Case(geometry.warp, {"image": IMAGE, "transform": transforms}, {"size": (4, 3)},
@@ -325,7 +343,7 @@ NMS = [
 ]
 # fmt: on
 
-KERNELS = [*GAUSSIAN, *OFFSETS, *REGRESSION, *BOXES, *SIMCC, *GEOMETRY]
+KERNELS = [*GAUSSIAN, *OFFSETS, *CENTERS, *REGRESSION, *BOXES, *SIMCC, *GEOMETRY]
 KERNELS += [*LOSSES, *METRICS, *NMS]
 FIRST = list({case.function: case for case in reversed(KERNELS)}.values())[::-1]
 """One case of each function: what does not depend on its options."""
@@ -341,7 +359,7 @@ SHORT = {geometry.compose, geometry.invert, simcc.decode_expectation, boxes.area
 REFUSE_INTEGERS = {
     case.function
     for case in KERNELS
-    if case.module in (gaussian, offsets, regression, boxes)
+    if case.module in (gaussian, offsets, centers, regression, boxes)
 } - {boxes.area} | {simcc.encode}
 
 

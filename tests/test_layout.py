@@ -263,7 +263,7 @@ def test_the_readme_has_a_line_for_each_folder():
 PUBLIC = """
 pose_jax load
 pose_jax.codecs.gaussian encode reaches decode_argmax decode_shift decode_dark modulate
-pose_jax.codecs.offsets encode fuse decode
+pose_jax.codecs.offsets encode fuse decode decode_peak decode_density
 pose_jax.codecs.regression normalize denormalize
 pose_jax.geometry person_box crop_transform compose invert transform_points warp
 pose_jax.geometry heatmap_to_input input_to_heatmap
@@ -273,7 +273,7 @@ pose_jax.metrics oks pcp pck pdj pckh coco_keypoint_ap coco_box_ap
 pose_jax.nms box_nms oks_nms soft_oks_nms
 pose_jax.keypoints KeypointSet remap swap
 pose_jax.models build
-pose_jax.weights from_torch
+pose_jax.weights from_torch from_tfjs
 pose_jax.sweep Sweep grid choice linear_range log_range
 pose_jax.methods.system find_people
 """

@@ -89,6 +89,16 @@ def config_option(parser: Parser, required: bool = True) -> None:
     )
 
 
+def weighting_option(parser: Parser) -> None:
+    parser.option(
+        "--weighting",
+        "peaks of a movenet_* run: regression, those of the person in the middle of the "
+        "crop; none, the highest, for images of one person (default: from the run's "
+        "config, regression)",
+        choices=("regression", "none"),
+    )
+
+
 def load_config(args: argparse.Namespace) -> Any:
     from pose_jax import config
 

@@ -12,6 +12,7 @@ from pose_jax.cli.options import (
     config_option,
     given,
     load_config,
+    weighting_option,
 )
 from pose_jax.errors import ConfigError
 
@@ -45,6 +46,7 @@ def evaluate(parser: Parser) -> Run:
         comma_separated,
         (),
     )
+    weighting_option(parser)
     parser.option("--data", "evaluation data folder (default: from the run's config)")
     parser.option("--split", "evaluation split (default: from the run's config)")
     parser.option("--annotations", "annotation file of --data or --split")
@@ -94,7 +96,7 @@ def evaluate(parser: Parser) -> Run:
 
         options = {"decoders": args.decoder, "flips": args.flip, **where}
         options |= given(args, "nms", "nms_threshold", "out")
-        options |= given(args, "max_detections", unset=False)
+        options |= given(args, "max_detections", "weighting", unset=False)
         evaluations = evaluate.evaluate_run(args.run, **options)
         print(evaluate.described(args.run, evaluations, args.out))
 
@@ -149,6 +151,14 @@ def predict(parser: Parser) -> Run:
         "score below which boxes are left out and people are not drawn (default: none)",
         float,
     )
+    parser.option(
+        "--passes",
+        "2: predict each person again, in the box of the keypoints found first; without "
+        "--boxes and --detector (default: 1)",
+        int,
+        choices=(1, 2),
+    )
+    weighting_option(parser)
     parser.option("--out", "output folder (default: RUN/predictions)", Path)
 
     def run(args: argparse.Namespace) -> int:
@@ -167,6 +177,8 @@ def predict(parser: Parser) -> Run:
                 "category",
                 "exif",
                 "min_score",
+                "passes",
+                "weighting",
                 unset=False,
             ),
         )

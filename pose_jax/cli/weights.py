@@ -14,8 +14,14 @@ from pose_jax.cli.options import (
 
 
 def weights_convert(parser: Parser) -> Run:
-    """convert published PyTorch weights to a run directory"""
-    parser.option("file", ".safetensors or torch.save file", Path, metavar="FILE")
+    """convert published weights to a run directory"""
+    parser.option(
+        "file",
+        ".safetensors or torch.save file; for movenet_* and posenet_* the model.json of a "
+        "TensorFlow.js graph model",
+        Path,
+        metavar="FILE",
+    )
     parser.option("--model", "network name, e.g. hrnet_w32", required=True)
     parser.option("--out", "run directory to create", Path, required=True)
     parser.add_argument(
@@ -31,7 +37,7 @@ def weights_convert(parser: Parser) -> Run:
     parser.option(
         "--input-size",
         "network input size (default: 192x256, mpii 256x256, hourglass 96x128, multipose "
-        "257x353)",
+        "and posenet 257x353, movenet_lightning 192x192, movenet_thunder 256x256)",
         width_x_height,
     )
     parser.option(
@@ -43,14 +49,21 @@ def weights_convert(parser: Parser) -> Run:
     parser.option(
         "--alignment",
         'alignment of crops and heatmaps: "stride" (default) for the HRNet and '
-        'SimpleBaseline checkpoints, "aligned" for DarkPose (default for hourglass)',
-        choices=("stride", "aligned"),
+        'SimpleBaseline checkpoints, "aligned" for DarkPose (default for hourglass), '
+        '"half_pixel" for half-pixel centers',
+        choices=("stride", "aligned", "half_pixel"),
     )
     parser.option(
         "--channels",
         "color order used in training (default: rgb for hrnet and backbones, otherwise "
         "bgr)",
         choices=("rgb", "bgr"),
+    )
+    parser.option(
+        "--stride",
+        "input pixels per cell of posenet_*: 16 (default) or 8, with the same weights",
+        int,
+        choices=(8, 16),
     )
 
     def run(args: argparse.Namespace) -> None:
@@ -60,6 +73,7 @@ def weights_convert(parser: Parser) -> Run:
             args, "backbone", "input_size", "sigma", "alignment", "channels"
         )
         options["keypoint_set"] = args.keypoints
+        options["options"] = given(args, "stride", unset=False)
         print(convert.convert(args.file, args.model, args.out, **options))
 
     return run

@@ -14,6 +14,7 @@ Source: MultiPose (G-RMI), Papandreou et al., CVPR 2017, arXiv:1701.01779.
 
 from __future__ import annotations
 
+import functools
 import math
 
 import jax
@@ -143,6 +144,113 @@ def decode(
         points = _centroid(maps, points)
     k = fused.shape[-1]
     return points.reshape(*leading, k, 2), scores.reshape(*leading, k)
+
+
+def decode_peak(
+    heatmaps: Float[Array, "*b h w k"], offsets: Float[Array, "*b h w k 2"]
+) -> tuple[Float[Array, "*b k 2"], Float[Array, "*b k"]]:
+    """Decodes the highest pixel of each heatmap, moved by its offset if that is finite.
+
+    How MoveNet and PoseNet are decoded by their authors.
+
+    Args:
+      heatmaps: any values; NaN counts as minus infinity.
+      offsets: pixels of the map.
+
+    Returns:
+      Points, and scores, the heatmaps' values at the peak pixels.
+
+    Raises:
+      ValueError: shapes that do not match, or integers.
+    """
+    heatmaps, offsets = _maps(heatmaps, offsets, 1)
+    maps, fields = _one_axis(heatmaps, offsets)
+    points_xy, scores = _peaks.decode_argmax(maps)
+    moved = points_xy + _offsets_at(fields, points_xy)
+    return _as_before(heatmaps, moved, scores)
+
+
+def decode_density(
+    heatmaps: Float[Array, "*b h w k"],
+    offsets: Float[Array, "*b h w k 2"],
+    *,
+    sigma: float | int,
+    steps: int = 10,
+) -> tuple[Float[Array, "*b k 2"], Float[Array, "*b k"]]:
+    """Decodes the maximum of the votes' density, for coarse maps.
+
+    The votes of `fuse` are smoothed by a Gaussian instead of a pixel, and the maximum is
+    found by mean shift (a fixed number of steps) from the pixel of `fuse` with most votes.
+    Votes of a few pixels scatter by a fraction of one, so that `decode` is limited by its
+    pixel, and its highest pixel is one of many similar ones.
+
+    Args:
+      heatmaps: probabilities in [0, 1] (not logits).
+      offsets: pixels of the map.
+      sigma: standard deviation of the Gaussian, pixels of the map.
+      steps: of mean shift.
+
+    Returns:
+      Points, and scores: the mean probability of the votes under the Gaussian.
+
+    Raises:
+      ValueError: sigma not positive, shapes that do not match, or integers.
+    """
+    if not 0 < sigma < math.inf:
+        raise ValueError(f"sigma must be positive, in pixels; got {sigma}.")
+    heatmaps, offsets = _maps(heatmaps, offsets, 1)
+    maps, fields = _one_axis(heatmaps, offsets)
+    fused = _fuse(maps, fields, 1.0)
+    start, _ = _peaks.decode_argmax(fused)
+    return _as_before(heatmaps, *_mean_shift(maps, fields, start, sigma, steps))
+
+
+@functools.partial(jax.jit, static_argnames="steps")
+def _mean_shift(maps, offsets, start, sigma, steps: int):
+    """[n, h, w, k], [n, h, w, k, 2], [n, k, 2] -> points [n, k, 2], scores [n, k]."""
+    pixel_x, pixel_y = _pixels(maps.shape, maps.dtype)
+    x, y = pixel_x + offsets[..., 0], pixel_y + offsets[..., 1]
+    finite = jnp.isfinite(x) & jnp.isfinite(y) & jnp.isfinite(maps)
+    votes = jnp.where(finite, maps, 0)
+    x, y = jnp.where(finite, x, 0), jnp.where(finite, y, 0)
+
+    def weights(points_xy):
+        at = points_xy[:, None, None]
+        distance = jnp.square(x - at[..., 0]) + jnp.square(y - at[..., 1])
+        return votes * jnp.exp(-0.5 * distance / sigma**2)
+
+    def mean(weight, values, otherwise):
+        total = weight.sum((1, 2))
+        return jnp.where(
+            total > 0,
+            (weight * values).sum((1, 2)) / jnp.where(total > 0, total, 1),
+            otherwise,
+        )
+
+    points_xy = start
+    for _ in range(steps):
+        weight = weights(points_xy)
+        moved = [mean(weight, v, points_xy[..., i]) for i, v in enumerate((x, y))]
+        points_xy = jnp.stack(moved, axis=-1)
+    return points_xy, mean(weights(points_xy), votes, 0)
+
+
+def _offsets_at(fields, points_xy):
+    """Returns [n, k, 2] of [n, h, w, k, 2] at whole points [n, k, 2]; 0 if not finite."""
+    n, k = points_xy.shape[:2]
+    x, y = points_xy[..., 0].astype(jnp.int32), points_xy[..., 1].astype(jnp.int32)
+    found = fields[jnp.arange(n)[:, None], y, x, jnp.arange(k)[None]]
+    return jnp.where(jnp.isfinite(found).all(-1, keepdims=True), found, 0)
+
+
+def _one_axis(heatmaps, offsets):
+    n, one = math.prod(heatmaps.shape[:-3]), heatmaps.shape[-3:]
+    return jnp.reshape(heatmaps, (n, *one)), jnp.reshape(offsets, (n, *one, 2))
+
+
+def _as_before(heatmaps, points_xy, scores):
+    leading, k = heatmaps.shape[:-3], heatmaps.shape[-1]
+    return points_xy.reshape(*leading, k, 2), scores.reshape(*leading, k)
 
 
 @jax.jit

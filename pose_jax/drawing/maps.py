@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import colorsys
-from typing import Literal
 
 import numpy as np
 
 from pose_jax.drawing._pixels import as_uint8
 from pose_jax.drawing.people import draw_pose
+from pose_jax.geometry import ALIGNMENTS, Alignment
 from pose_jax.keypoints import KeypointSet
 
 
@@ -16,7 +16,7 @@ def heatmap_overlay(
     image: np.ndarray,
     heatmaps: np.ndarray,
     *,
-    alignment: Literal["stride", "aligned"] = "stride",
+    alignment: Alignment = "stride",
     strength: float = 0.65,
 ) -> np.ndarray:
     """Overlays heatmaps on their image, with one hue per keypoint.
@@ -74,13 +74,17 @@ def heatmap_panel(inspected, keypoint_set: KeypointSet, alignment):
     return [row(i) for i in range(len(images))]
 
 
-def _interpolation(source: int, target: int, alignment: str) -> np.ndarray:
+def _interpolation(source: int, target: int, alignment: Alignment) -> np.ndarray:
     """Returns [target, source] weights of linear interpolation, clamped at the border."""
+    at = np.arange(target, dtype=np.float64)
     if alignment == "stride":
-        factor = source / target
+        at = at * (source / target)
     elif alignment == "aligned":
-        factor = (source - 1) / max(target - 1, 1)
+        at = at * ((source - 1) / max(target - 1, 1))
+    elif alignment == "half_pixel":
+        at = (at + 0.5) * (source / target) - 0.5
     else:
-        raise ValueError(f'alignment must be "stride" or "aligned"; got {alignment!r}.')
-    at = np.clip(np.arange(target) * factor, 0, source - 1)
+        known = ", ".join(map(repr, ALIGNMENTS))
+        raise ValueError(f"alignment must be one of {known}; got {alignment!r}.")
+    at = np.clip(at, 0, source - 1)
     return np.maximum(0, 1 - np.abs(at[:, None] - np.arange(source)))

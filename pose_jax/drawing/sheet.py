@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -15,6 +14,7 @@ from pose_jax import writing
 from pose_jax.drawing._pixels import as_uint8
 from pose_jax.drawing.maps import heatmap_overlay
 from pose_jax.drawing.people import draw_boxes, draw_pose
+from pose_jax.geometry import Alignment
 from pose_jax.keypoints import KeypointSet
 
 _PAPER = (24, 24, 28)
@@ -70,7 +70,7 @@ def preview_sheet(
     keypoint_set: KeypointSet | None,
     *,
     columns: int = 4,
-    alignment: Literal["stride", "aligned"] = "stride",
+    alignment: Alignment = "stride",
 ) -> np.ndarray:
     """Draws training examples: inputs with labels, and their targets.
 

@@ -103,6 +103,7 @@ def evaluate_run(
     nms_threshold: float | None = None,
     out: Path | str | None = None,
     max_detections: int | None = None,
+    weighting: str | None = None,
 ) -> dict[str, Evaluation]:
     """Evaluates RUN/model and writes RUN/eval/<box source>/<decoder>/, or below `out`.
 
@@ -120,9 +121,11 @@ def evaluate_run(
       out: the folder to write; None: RUN/eval.
       max_detections: also compute AP with this number of poses per image; None: only with
         COCO's 20.
+      weighting: that of method "cells"; None: of the run. Another than the run's is part of
+        the name of the result: "dark_weighting_none".
 
     Returns:
-      Evaluations by decoder and flip test.
+      Evaluations by decoder, flip test and weighting.
 
     Raises:
       ConfigError: an option that the method of the run does not support.
@@ -136,7 +139,7 @@ def evaluate_run(
     is_set = {
         "decoder": decoders, "flip": flips, "boxes": boxes != "gt", "nms": nms,
         "nms-threshold": nms_threshold is not None, "match-keypoints": match_keypoints,
-        "max-detections": max_detections is not None,
+        "max-detections": max_detections is not None, "weighting": weighting,
     }  # fmt: skip
     for option in (name for name, used in is_set.items() if used):
         if option not in kind.OPTIONS:
@@ -159,7 +162,7 @@ def evaluate_run(
     section |= {name: value for name, value in options.items() if value is not None}
     config = config_lib.build(EvaluationConfig, section, "evaluation")
     mesh, evaluations = sharding_lib.make_mesh(), {}
-    for name, method in _variants(loaded, decoders, flips).items():
+    for name, method in _variants(loaded, decoders, flips, weighting).items():
         evaluation = evaluate(
             Predictor(method, mesh), loaded.variables, table, loaded.input, config
         )
@@ -200,15 +203,20 @@ def described(
 
 
 def _variants(
-    loaded: model_lib.LoadedRun, decoders: Sequence[str], flips: Sequence[str]
+    loaded: model_lib.LoadedRun,
+    decoders: Sequence[str],
+    flips: Sequence[str],
+    weighting: str | None = None,
 ) -> dict[str, Method]:
     """Returns methods for all decoders and flip tests, by their names in RUN/eval."""
-    own_flip = loaded.manifest["method"].get("flip_test", "none")
+    own = loaded.method().config
+    own_flip = getattr(own, "flip_test", "none")
+    same = weighting in (None, getattr(own, "weighting", None))
+    other = "" if same else f"_weighting_{weighting}"
     return {
         (decoder or loaded.decoder)
-        + (f"_flip_{flip}" if flip not in (None, own_flip) else ""): loaded.method(
-            decoder, flip
-        )
+        + (f"_flip_{flip}" if flip not in (None, own_flip) else "")
+        + other: loaded.method(decoder, flip, weighting=weighting)
         for decoder in decoders or (None,)
         for flip in flips or (None,)
     }

@@ -76,7 +76,7 @@ FORMULAS = {
 
 OPTIONS = (
     "decoder", "flip", "boxes", "nms", "nms-threshold", "match-keypoints",
-    "max-detections",
+    "max-detections", "weighting",
 )  # fmt: skip
 """Options of `pose-jax eval` that poses support."""
 RESULTS, FILES = "predictions.json", {"keypoints.json": "per_keypoint"}

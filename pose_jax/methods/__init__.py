@@ -14,6 +14,7 @@ from pose_jax import config as config_lib
 from pose_jax import models, registry
 from pose_jax.errors import ConfigError
 from pose_jax.keypoints import KeypointSet
+from pose_jax.methods.cells import Cells
 from pose_jax.methods.dark import Dark
 from pose_jax.methods.deeppose import DeepPose
 from pose_jax.methods.detector import Detector
@@ -23,6 +24,7 @@ from pose_jax.types import Decoder, Method
 
 METHODS: dict[str, Any] = {
     "dark": Dark,
+    "cells": Cells,
     "deeppose": DeepPose,
     "detector": Detector,
     "multipose": MultiPose,

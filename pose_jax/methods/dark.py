@@ -62,7 +62,7 @@ class Config:
     loss: Literal["mse", "cross_entropy"] = "mse"
     decoder: str = evaluated("dark")
     kernel_size: int | None = evaluated(None)
-    alignment: Literal["stride", "aligned"] = "stride"
+    alignment: geometry.Alignment = "stride"
     padding: float = evaluated(1.25)
     reach: float = 2.0
     flip_test: Literal["none", "plain", "shift"] = evaluated("none")
@@ -120,7 +120,8 @@ class Dark(Heatmaps):
     @property
     def heatmap_size(self) -> tuple[int, int]:
         """(width, height) of the network's maps."""
-        stride = models.entry(self.config.model.name).stride
+        model = self.config.model
+        stride = models.stride(model.name, model.options)
         w, h = self.view.size
         assert stride is not None  # Networks of heatmaps have one.
         return w // stride, h // stride

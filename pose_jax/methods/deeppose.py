@@ -35,7 +35,6 @@ from pose_jax.methods.topdown import (
     evaluated,
     labelled_points,
     mirror_names,
-    normalise,
 )
 from pose_jax.types import (
     Batch,
@@ -102,7 +101,7 @@ class Config:
     sigma: float = 2.0
     padding: float = 1.0
     keep_aspect: bool = False
-    alignment: Literal["stride", "aligned"] = "stride"
+    alignment: geometry.Alignment = "stride"
     reach: float = 1.5
     loss: Literal["squared", "smooth_l1"] = "squared"
     inside: float = 0.0
@@ -221,20 +220,25 @@ class DeepPose(TopDown):
     # ---------------------------------------------------------------- coordinates
 
     @property
-    def _span(self) -> np.ndarray:
-        """Width and height of a crop in input pixels, see `crop_transform`."""
-        size = np.array(self.view.size, np.float32)
-        return size if self.view.alignment == "stride" else size - 1
+    def _whole(self) -> np.ndarray:
+        """The crop as a box (x0, y0, x1, y1) in input pixels, see `crop_transform`."""
+        w, h = self.view.size
+        box = {
+            "stride": (0, 0, w, h),
+            "aligned": (0, 0, w - 1, h - 1),
+            "half_pixel": (-0.5, -0.5, w - 0.5, h - 0.5),
+        }
+        return np.array(box[self.view.alignment], np.float32)
 
     def _unit(self, points_xy: Float[Array, "b k 2"]) -> Float[Array, "b k 2"]:
         """Converts input pixels to units of the crop, 0 at its center: eq. (1)."""
-        whole = jnp.tile(jnp.array([[0, 0, *self._span]]), (len(points_xy), 1))
+        whole = jnp.tile(jnp.array([self._whole]), (len(points_xy), 1))
         return regression.normalize(points_xy, whole)
 
     def mirror(self, output, mirrored):
         # Pixel x goes to w - 1 - x; with "stride", 0 is at w / 2, off by one pixel.
-        span, width = self._span[0], np.float32(self.view.size[0])
-        moved = (width - span - 1) / span
+        left, _, right, _ = self._whole
+        moved = (self.view.size[0] - 1 - left - right) / (right - left)
         mirrored = mirrored * jnp.array([[[-1, 1]]]) + jnp.array([[[moved, 0]]])
         return 0.5 * (output + keypoints.swap(mirrored, self.keypoints, axis=-2))
 
@@ -259,7 +263,7 @@ class DeepPose(TopDown):
             inputs.box_xyxy, aspect=self.view.aspect, padding=self.view.padding
         )
         images, _ = crop(self.view, inputs, center_xy, box_size)
-        output = self.network(variables["stage_1"], normalise(images))
+        output = self.network(variables["stage_1"], self.pixels.normalize(images))
         box = jnp.concatenate([center_xy - box_size / 2, center_xy + box_size / 2], -1)
         return regression.denormalize(output, box)
 
@@ -279,7 +283,7 @@ class DeepPose(TopDown):
             return jax.vmap(lambda t: geometry.warp(image, t, size=size))(transforms)
 
         images = jax.vmap(crops)(inputs.images, to_input) / 255
-        images = normalise(images.reshape(b * k, *images.shape[2:]))
+        images = self.pixels.normalize(images.reshape(b * k, *images.shape[2:]))
         output = self.network(variables[stage], images)
         own = jnp.arange(k)
         output = output.reshape(b, k, k, 2)[:, own, own]
@@ -361,7 +365,7 @@ class DeepPose(TopDown):
         weight = self._weight(joint, flip, unit_xy, visibility)
         valid = inputs.valid if key is None else self._used(inputs)
         return CropExample(
-            images=normalise(images),
+            images=self.pixels.normalize(images),
             points_xy=points_xy,
             visibility=jnp.where(weight > 0, visibility, 0),
             labels=unit_xy,

@@ -32,12 +32,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int32
 
-from pose_jax import geometry, losses, models, nms
+from pose_jax import geometry, losses, nms
 from pose_jax.codecs import boxes
 from pose_jax.errors import ConfigError
 from pose_jax.keypoints import KeypointSet
 from pose_jax.methods import augment
-from pose_jax.methods.topdown import ModelConfig, denormalise, evaluated, normalise
+from pose_jax.methods.topdown import ModelConfig, evaluated
 from pose_jax.types import (
     Batch,
     Boxes,
@@ -208,7 +208,7 @@ class Detector:
         kind = jnp.where(shown < _VISIBLE, 2, labels.people_kind)
         kind = jnp.where((shown > 0) & (labels.people_kind > 0), kind, 0)
         return ImageExample(
-            images=normalise(images),
+            images=self.config.model.pixels.normalize(images),
             people_xyxy=visible_xyxy,
             people_kind=kind,
             region_xyxy=region_xyxy,
@@ -219,7 +219,7 @@ class Detector:
     def preview(self, example: ImageExample) -> dict[str, Array]:
         """Returns images of an example; see `types.Phase`."""
         return {
-            "input": denormalise(example.images),
+            "input": self.config.model.pixels.denormalize(example.images),
             "boxes_xyxy": example.people_xyxy,
             "kind": example.people_kind,
         }
@@ -429,7 +429,7 @@ class Detector:
             self.config, self.model.divisor, inputs, None
         )
         features, anchors_xyxy, objectness, deltas, _ = self._first_half(
-            weights, normalise(images), False
+            weights, self.config.model.pixels.normalize(images), False
         )
         proposals_xyxy, scores, usable = self._propose(
             images, anchors_xyxy, objectness, deltas, region_xyxy, False
@@ -588,12 +588,8 @@ def _network(config: Config) -> nn.Module:
             "config.method.model.options.num_anchors follows from anchor_scales and "
             "anchor_aspects; leave it out."
         )
-    model = models.build(
-        name,
-        num_anchors=len(config.anchor_scales[0]) * len(config.anchor_aspects),
-        norm=config.model.norm,
-        dtype=jnp.dtype(config.model.dtype),
-        **config.model.options,
+    model: Any = config.model.build(
+        num_anchors=len(config.anchor_scales[0]) * len(config.anchor_aspects)
     )
     if len(config.anchor_scales) != len(model.strides):
         raise ConfigError(

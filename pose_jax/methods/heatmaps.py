@@ -44,6 +44,23 @@ class Heatmaps(TopDown):
         """Mirrors maps of a mirrored crop back, and exchanges left and right channels."""
         return keypoints.swap(maps[:, :, ::-1], self.keypoints, axis=-1)
 
+    def unmirrored_fields(
+        self, fields: Float[Array, "b h w k 2"]
+    ) -> Float[Array, "b h w k 2"]:
+        """As `unmirrored`, for offsets (x, y), whose x changes its sign."""
+        fields = keypoints.swap(fields[:, :, ::-1], self.keypoints, axis=-2)
+        return fields * jnp.array([-1.0, 1.0]).reshape(1, 1, 1, 1, 2)
+
+    def both_views(self, maps, fields, mirrored_maps, mirrored_fields):
+        """Averages probabilities and offsets with those of the mirrored crop; offsets are
+        weighted by their probability."""
+        mirrored_maps = self.unmirrored(mirrored_maps)
+        mirrored_fields = self.unmirrored_fields(mirrored_fields)
+        weight = jnp.stack([maps, mirrored_maps])[..., None]
+        both = weight * jnp.stack([fields, mirrored_fields])
+        weights = jnp.maximum(weight.sum(0), jnp.finfo(maps.dtype).tiny)
+        return 0.5 * (maps + mirrored_maps), both.sum(0) / weights
+
     def shown(self, output: Any) -> dict[str, Array]:
         return {"heatmaps": output}
 

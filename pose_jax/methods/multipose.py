@@ -23,7 +23,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool
 
-from pose_jax import keypoints, losses
+from pose_jax import losses
 from pose_jax.codecs import gaussian, offsets
 from pose_jax.drawing import votes
 from pose_jax.errors import ConfigError
@@ -84,16 +84,6 @@ class Config:
     )
 
 
-def _argmax_offset(heatmaps, offset_maps):
-    """Decodes the argmax of each heatmap, moved by its offset if that is finite."""
-    points_xy, scores = gaussian.decode_argmax(heatmaps)
-    x, y = points_xy[..., 0].astype(jnp.int32), points_xy[..., 1].astype(jnp.int32)
-    b, k = scores.shape
-    person, keypoint = jnp.arange(b)[:, None], jnp.arange(k)[None]
-    offset = offset_maps[person, y, x, keypoint]
-    return points_xy + jnp.where(jnp.isfinite(offset), offset, 0), scores
-
-
 def _decoder(fn, *uses: str) -> Decoder:
     inputs = {"heatmaps": "b h w k", "offsets": "b h w k 2"}
     return Decoder(fn, uses=uses, inputs=inputs)
@@ -103,7 +93,7 @@ DECODERS: Mapping[str, Decoder] = {
     "hough": _decoder(offsets.decode, "radius"),
     "hough_subpixel": _decoder(partial(offsets.decode, subpixel=True), "radius"),
     "argmax": Decoder(gaussian.decode_argmax),
-    "argmax_offset": _decoder(_argmax_offset),
+    "argmax_offset": _decoder(offsets.decode_peak),
 }
 """Decoders of heatmaps [b, h, w, k] and offsets [b, h, w, k, 2] to points [b, k, 2], input
 frame, and scores [b, k]. The paper uses "hough"; "argmax" ignores offsets."""
@@ -234,17 +224,7 @@ class MultiPose(Heatmaps):
 
     def mirror(self, output, mirrored):
         """Averages both views; offsets are weighted by their heatmaps."""
-        maps, offset_maps = output
-        mirrored_maps, mirrored_offsets = mirrored
-        mirrored_maps = self.unmirrored(mirrored_maps)
-        mirrored_offsets = keypoints.swap(
-            mirrored_offsets[:, :, ::-1], self.keypoints, axis=-2
-        )
-        mirrored_offsets *= jnp.array([-1.0, 1.0]).reshape(1, 1, 1, 1, 2)
-        weight = jnp.stack([maps, mirrored_maps])[..., None]
-        both = weight * jnp.stack([offset_maps, mirrored_offsets])
-        weights = jnp.maximum(weight.sum(0), jnp.finfo(maps.dtype).tiny)
-        return 0.5 * (maps + mirrored_maps), both.sum(0) / weights
+        return self.both_views(*output, *mirrored)
 
     def decode(self, output):
         arrays = output[: len(self.decoder.inputs)]

@@ -19,7 +19,6 @@ from typing import Any, ClassVar, Literal
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Bool, Float, Int32
 
 from pose_jax import geometry, keypoints, models
@@ -43,10 +42,6 @@ from pose_jax.types import (
     Variables,
 )
 
-# Statistics of ImageNet for values in [0, 1]; [b, h, w, 3].
-_MEAN = np.array([0.485, 0.456, 0.406], np.float32).reshape(1, 1, 1, 3)
-_STD = np.array([0.229, 0.224, 0.225], np.float32).reshape(1, 1, 1, 3)
-
 
 def evaluated(default: Any) -> Any:
     """Declares a field of a Config that can be changed without retraining."""
@@ -55,12 +50,31 @@ def evaluated(default: Any) -> Any:
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
-    """A network: `models.build(name, k, norm=..., dtype=..., **options)`."""
+    """A network: `models.build(name, k, norm=..., dtype=..., **options)`.
+
+    Attributes:
+      name: of the network.
+      norm: see `models.build`; None: the network's default, "batch" for most.
+      dtype: of the computation.
+      options: other attributes of the network.
+    """
 
     name: str
-    norm: Literal["batch", "frozen", "group"] = "batch"
+    norm: Literal["batch", "frozen", "group", "none"] | None = None
     dtype: Literal["float32", "bfloat16"] = "float32"
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    def build(self, *args: int, **options: Any) -> nn.Module:
+        """Calls `models.build` with these and further arguments."""
+        if self.norm is not None:
+            options["norm"] = self.norm
+        dtype = jnp.dtype(self.dtype)
+        return models.build(self.name, *args, dtype=dtype, **options, **self.options)
+
+    @property
+    def pixels(self) -> models.Pixels:
+        """The normalization of the network's input."""
+        return models.entry(self.name).pixels
 
 
 @jax.tree_util.register_dataclass
@@ -156,20 +170,23 @@ class TopDown(abc.ABC):
         return PersonView(
             size=self.config.input_size,
             padding=self.config.padding,
-            alignment=getattr(self.config, "alignment", "stride"),
+            alignment=self.alignment,
             reach=self.config.reach,
         )
 
+    @property
+    def alignment(self) -> geometry.Alignment:
+        """Of crops and maps, see `geometry`."""
+        return getattr(self.config, "alignment", "stride")
+
     @functools.cached_property
     def model(self) -> nn.Module:
-        model = self.config.model
-        return models.build(
-            model.name,
-            len(self.keypoints),
-            norm=model.norm,
-            dtype=jnp.dtype(model.dtype),
-            **model.options,
-        )
+        return self.config.model.build(len(self.keypoints))
+
+    @property
+    def pixels(self) -> models.Pixels:
+        """The normalization of the network's input."""
+        return self.config.model.pixels
 
     @functools.cached_property
     def phases(self) -> tuple[Phase, ...]:
@@ -249,7 +266,7 @@ class TopDown(abc.ABC):
             labels.others_xy, labels.others_visibility, to_input_of_others, flip
         )
         return PersonExample(
-            images=normalise(images),
+            images=self.pixels.normalize(images),
             points_xy=points_xy,
             visibility=visibility,
             valid=inputs.valid,
@@ -287,7 +304,7 @@ class TopDown(abc.ABC):
     def preview(self, example: Any) -> dict[str, Array]:
         """Returns images of an example; see `types.Phase`."""
         return {
-            "input": denormalise(example.images),
+            "input": self.pixels.denormalize(example.images),
             "points_xy": example.points_xy,
             "visibility": example.visibility,
         }
@@ -305,7 +322,7 @@ class TopDown(abc.ABC):
 
     def _run(self, variables: Variables, inputs: Inputs):
         images, image_to_input = self.crop(inputs)
-        output = self.network(variables["pose"], normalise(images))
+        output = self.network(variables["pose"], self.pixels.normalize(images))
         points_xy, scores = self.decode(output)
         return images, output, points_xy, scores, image_to_input
 
@@ -331,16 +348,6 @@ class TopDown(abc.ABC):
             "points_xy": points_xy,
             "keypoint_scores": scores,
         }
-
-
-def normalise(images: Float[Array, "b h w 3"]) -> Float[Array, "b h w 3"]:
-    """Normalizes values in [0, 1] with ImageNet's mean and standard deviation."""
-    return (images - _MEAN) / _STD
-
-
-def denormalise(images: Float[Array, "b h w 3"]) -> Float[Array, "b h w 3"]:
-    """The inverse of `normalise`, clipped to [0, 1], for visualization."""
-    return jnp.clip(images * _STD + _MEAN, 0, 1)
 
 
 def crop(

@@ -3,12 +3,17 @@
 `build(name).apply(variables, images, train=False)` returns the final output alone. With
 `train=True` it returns a tuple of all supervised outputs, the final one last; `init` runs
 with `train=True`. Images are [b, h, w, 3], float, normalized. `entry(name)` says what the
-output is, and the stride s of its maps:
+output is, the stride s of its maps, how they are aligned, and which pixels it takes:
 
     heatmaps              [b, h/s, w/s, k]
     heatmaps and offsets  logits [b, h/s, w/s, k] and offsets [b, h/s, w/s, k, 2] from each
                           pixel to the keypoint, (x, y), pixels of the input; in training
                           auxiliary logits come before the pair
+    cells                 logits [b, h/s, w/s, k] and offsets [b, h/s, w/s, k, 2] from each
+                          cell (`Network.offset_origin`) to the keypoint, (x, y), in cells;
+                          optionally then center
+                          logits [b, h/s, w/s, 1] and the regression [b, h/s, w/s, k, 2]
+                          from a person's center to its keypoints, (x, y), in cells
     coordinates           [b, k, 2], (x, y) in units of the image, 0 at its center, +-0.5
                           at its edges
     coordinate bins       logits of x [b, k, split * w] and of y [b, k, split * h]
@@ -25,14 +30,18 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, TypeAlias, get_args
 
 import flax.linen as nn
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
 
 from pose_jax import registry
 from pose_jax.errors import ConfigError, did_you_mean
+from pose_jax.geometry import Alignment
 from pose_jax.models.deeppose import DeepPose
 from pose_jax.models.faster_rcnn import (
     FasterRCNN,
@@ -42,15 +51,49 @@ from pose_jax.models.faster_rcnn import (
 from pose_jax.models.hourglass import Hourglass
 from pose_jax.models.hrnet import HRNet
 from pose_jax.models.layers import NormKind
+from pose_jax.models.movenet import MoveNet
 from pose_jax.models.multipose import MultiPose, MultiPosePocket
 from pose_jax.models.pocket import Pocket
+from pose_jax.models.posenet import PoseNet
 from pose_jax.models.resnet_regression import ResNetRegression
 from pose_jax.models.simcc import SimCC
 from pose_jax.models.simple_baseline import SimpleBaseline
 
 Outputs: TypeAlias = str
 """Kind of outputs that a method requires: "heatmaps", "heatmaps and offsets",
-"coordinates", "boxes", or a name of your own for your own network and method."""
+"cells", "coordinates", "boxes", or a name of your own for your own network and method."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Pixels:
+    """Normalization of a network's input: (value - mean) / std for values in [0, 1].
+
+    Attributes:
+      mean, std: of red, green and blue.
+    """
+
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+    def normalize(self, images: Float[Array, "b h w 3"]) -> Float[Array, "b h w 3"]:
+        """Normalizes values in [0, 1]."""
+        mean, std = self._rows()
+        return (images - mean) / std
+
+    def denormalize(self, images: Float[Array, "b h w 3"]) -> Float[Array, "b h w 3"]:
+        """The inverse of `normalize`, clipped to [0, 1], for visualization."""
+        mean, std = self._rows()
+        return jnp.clip(images * std + mean, 0, 1)
+
+    def _rows(self) -> tuple[np.ndarray, ...]:
+        pairs = (self.mean, self.std)
+        return tuple(np.array(v, np.float32).reshape(1, 1, 1, 3) for v in pairs)
+
+
+IMAGENET = Pixels((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+"""Mean 0 and standard deviation 1 over the images of ImageNet."""
+SIGNED = Pixels((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+"""Values in [-1, 1]."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,14 +102,22 @@ class Network:
 
     Attributes:
       outputs: kind of its outputs.
-      stride: pixels of the input from one pixel of its maps to the next; None where the
-        output is not one map.
+      stride: pixels of the input from one pixel of its maps to the next, unless it has an
+        option of this name; None where the output is not one map.
       make: builds the module from options.
+      pixels: normalization of its input.
+      alignment: of its maps with the input, where the method has no setting for it.
+      norms: values of the option `norm`, the default first.
+      offset_origin: where in a cell its offset starts, (x, y) from its center, in cells.
     """
 
     outputs: Outputs
     stride: int | None
     make: Callable[..., nn.Module]
+    pixels: Pixels = IMAGENET
+    alignment: Alignment = "stride"
+    norms: tuple[str, ...] = get_args(NormKind)
+    offset_origin: tuple[float, float] = (0.0, 0.0)
 
 
 def _by_depth(
@@ -79,6 +130,14 @@ def _by_depth(
     }
 
 
+def _movenet(width: float) -> Network:
+    make = partial(MoveNet, width=width)
+    return Network(
+        "cells", 4, make, SIGNED, "half_pixel", norms=("none",),
+        offset_origin=(-0.5, -0.5),
+    )  # fmt: skip
+
+
 MODELS: dict[str, Network] = {
     "deeppose": Network("coordinates", None, DeepPose),
     **_by_depth("faster_rcnn", "boxes", None, FasterRCNN, (18, 50, 101)),
@@ -88,9 +147,14 @@ MODELS: dict[str, Network] = {
     "hourglass_8": Network("heatmaps", 4, partial(Hourglass, stacks=8)),
     "hrnet_w32": Network("heatmaps", 4, partial(HRNet, width=32)),
     "hrnet_w48": Network("heatmaps", 4, partial(HRNet, width=48)),
+    "movenet_lightning": _movenet(1.0),
+    "movenet_thunder": _movenet(1.75),
     **_by_depth("multipose", "heatmaps and offsets", 1, MultiPose, (18, 50, 101)),
     "multipose_pocket": Network("heatmaps and offsets", 1, MultiPosePocket),
     "pocket": Network("heatmaps", 4, Pocket),
+    "posenet_mobilenet_075": Network(
+        "cells", 16, partial(PoseNet, width=0.75), SIGNED, "aligned", norms=("none",)
+    ),
     **_by_depth("resnet_regression", "coordinates", None, ResNetRegression),
     "simcc_pocket": Network("coordinate bins", None, SimCC),
     **_by_depth("simple_baseline", "heatmaps", 4, SimpleBaseline),
@@ -125,8 +189,9 @@ def build(name: str, num_keypoints: int = 17, **options: Any) -> nn.Module:
     Args:
       name: a key of `MODELS`, or `package.module:attribute` of a `Network`.
       num_keypoints: of the output, at least 1. Ignored for networks that output boxes.
-      **options: attributes of the module. All have norm ("batch", "frozen" or "group";
-        deeppose accepts only "batch") and dtype (of the computation: "float32" or
+      **options: attributes of the module. All have norm (one of `Network.norms`: "batch",
+        "frozen" or "group"; deeppose accepts only "batch", movenet and posenet only "none")
+        and dtype (of the computation: "float32" or
         "bfloat16"; parameters and outputs stay float32).
 
     Raises:
@@ -144,7 +209,7 @@ def build(name: str, num_keypoints: int = 17, **options: Any) -> nn.Module:
             )
     dtype = options.get("dtype", "float32")
     for option, value, values in [
-        ("norm", options.get("norm", "batch"), get_args(NormKind)),
+        ("norm", options.get("norm", network.norms[0]), network.norms),
         ("dtype", getattr(dtype, "__name__", str(dtype)), _DTYPES),
     ]:
         if value not in values:
@@ -154,6 +219,11 @@ def build(name: str, num_keypoints: int = 17, **options: Any) -> nn.Module:
     if network.outputs != "boxes":
         options["num_keypoints"] = num_keypoints
     return network.make(**options)
+
+
+def stride(name: str, options: Mapping[str, Any]) -> int | None:
+    """Returns the stride of the maps of a network with these options."""
+    return options.get("stride", entry(name).stride)
 
 
 def _options(make: Callable[..., nn.Module]) -> list[str]:

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array
 
-from pose_jax.models.ops import conv, conv_transpose
+from pose_jax.models.ops import conv, conv_transpose, depthwise, pad_same
 
 NormKind: TypeAlias = Literal["batch", "frozen", "group"]
 DType: TypeAlias = str | jnp.dtype | type
@@ -49,6 +49,56 @@ class Conv(nn.Module):
         )
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros, (self.features,))
+            y = y + bias.astype(self.dtype)[None, None, None]
+        return y
+
+
+class ConvSame(nn.Module):
+    """`Conv` with a bias, padded as TensorFlow's "SAME"."""
+
+    features: int
+    kernel: int = 1
+    stride: int = 1
+    dtype: DType = jnp.float32
+
+    @nn.compact
+    def __call__(self, x):
+        x = pad_same(x, kernel=self.kernel, stride=self.stride)
+        conv = Conv(
+            self.features,
+            self.kernel,
+            self.stride,
+            padding=0,
+            use_bias=True,
+            dtype=self.dtype,
+        )
+        nn.share_scope(self, conv)
+        return conv(x)
+
+
+class Depthwise(nn.Module):
+    """`depthwise` with "kernel" [k, k, 1, c] and optionally "bias" [c], padded as
+    TensorFlow's "SAME"."""
+
+    kernel: int = 3
+    stride: int = 1
+    dilation: int = 1
+    use_bias: bool = True
+    dtype: DType = jnp.float32
+
+    @nn.compact
+    def __call__(self, x):
+        shape = (self.kernel, self.kernel, 1, x.shape[-1])
+        init = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
+        kernel = self.param("kernel", init, shape)
+        x = pad_same(
+            x, kernel=self.kernel, stride=self.stride, dilation=self.dilation
+        ).astype(self.dtype)
+        y = depthwise(
+            x, kernel.astype(self.dtype), stride=self.stride, dilation=self.dilation
+        )
+        if self.use_bias:
+            bias = self.param("bias", nn.initializers.zeros, shape[3:])
             y = y + bias.astype(self.dtype)[None, None, None]
         return y
 

@@ -61,18 +61,20 @@ class Estimator:
         self,
         loaded: model_lib.LoadedRun,
         detector: model_lib.LoadedRun | None = None,
+        weighting: str | None = None,
         **options: Any,
     ) -> None:
         mesh = sharding_lib.make_mesh()
+        method = loaded.method(weighting=weighting)
         self._loaded = loaded
         self.category_id = loaded.category_id
-        self.predictor = Predictor(loaded.method(), mesh)
+        self.predictor = Predictor(method, mesh)
         self.keypoints: KeypointSet = self.predictor.method.keypoints
         self.system = None
         if detector is not None:
             self.system = System(
-                detector.method(), detector.variables, loaded.method(),
-                loaded.variables, mesh=mesh, config=detector.input, **options,
+                detector.method(), detector.variables, method, loaded.variables,
+                mesh=mesh, config=detector.input, **options,
             )  # fmt: skip
 
     def __call__(
@@ -83,6 +85,7 @@ class Estimator:
         *,
         channels: Literal["rgb", "bgr"] = "rgb",
         exif: Exif = "auto",
+        passes: int = 1,
     ) -> list[People]:
         """Predicts poses.
 
@@ -97,6 +100,8 @@ class Estimator:
           exif: which pixels boxes and points refer to, for files with an EXIF orientation:
             "apply": to the image as a viewer shows it; "ignore": to the pixels as stored;
             "auto": as shown without boxes, as stored with boxes (with a warning).
+          passes: 2: without boxes and detector, the person of each image is predicted a
+            second time, in the box of the keypoints of the first pass, see `second_box`.
 
         Returns:
           A list of people per image; with a detector, sorted by decreasing score, and
@@ -114,6 +119,7 @@ class Estimator:
                 raise ConfigError(
                     f"{name} is one of {', '.join(known)}; got {value!r}."
                 )
+        check_passes(passes, boxes is not None or self.system is not None)
         if not len(images):
             return []
         if channels == "bgr":
@@ -140,7 +146,10 @@ class Estimator:
                     box_score=float(table.box_scores[row]),
                 )
             )
-        return people
+        if passes == 1:
+            return people
+        again = [second_box(person)[None] for (person,) in people]
+        return self(images, again, exif=exif)
 
     def _people_of(self, system: System, table: table_lib.Table) -> list[People]:
         people, found = system(table), []
@@ -161,19 +170,50 @@ class Estimator:
         return found
 
 
+def check_passes(passes: int, boxed: bool) -> None:
+    """Raises ConfigError for an invalid number of passes; `boxed`: people have boxes."""
+    if passes not in (1, 2):
+        raise ConfigError(f"passes must be 1 or 2; got {passes}.")
+    if passes == 2 and boxed:
+        raise ConfigError(
+            "2 passes are for images without boxes and without a detector; omit --passes."
+        )
+
+
+def second_box(person: Person) -> np.ndarray:
+    """Returns the box of the second pass: that of the keypoints which the first has found.
+
+    These are the keypoints with a score of at least 0.2; if there are fewer than three, it
+    is the box of the first pass. The method pads the box.
+    """
+    found = person.points_xy[person.keypoint_scores >= _FOUND]
+    if len(found) < _ENOUGH or not np.isfinite(found).all():
+        return person.box_xyxy
+    low = found.min(0)
+    return np.concatenate([low, np.maximum(found.max(0), low + 1)])
+
+
+_FOUND, _ENOUGH = 0.2, 3
+
+
 def _reversed(image: Path | str | np.ndarray) -> Path | str | np.ndarray:
     """Returns an array with its channels in reverse order; a path as it is."""
     return image[..., ::-1] if isinstance(image, np.ndarray) else image
 
 
 def load(
-    run: Path | str, detector: Path | str | None = None, **options: Any
+    run: Path | str,
+    detector: Path | str | None = None,
+    *,
+    weighting: str | None = None,
+    **options: Any,
 ) -> Estimator:
     """Loads RUN/model for use from Python.
 
     Args:
       run: the run directory of a pose method.
       detector: the run directory of a detector; None: boxes are given, or one person each.
+      weighting: of a run of method "cells", "regression" or "none"; None: that of the run.
       **options: for `methods.system.find_people`: slots, box_nms, oks_nms, rescoring.
 
     Returns:
@@ -193,11 +233,11 @@ def load(
     if detector is None:
         if options:
             raise ConfigError(f"{', '.join(sorted(options))}: requires a detector.")
-        return Estimator(loaded)
+        return Estimator(loaded, weighting=weighting)
     loaded_detector = model_lib.load(detector)
     if loaded_detector.keypoints is not None:
         method = loaded_detector.manifest["method"]["name"]
         raise InputError(
             f"{detector} is a run of method {method!r}: give a run of method 'detector'."
         )
-    return Estimator(loaded, loaded_detector, **options)
+    return Estimator(loaded, loaded_detector, weighting, **options)

@@ -20,7 +20,7 @@ from pose_jax.drawing import people as drawing
 from pose_jax.errors import ConfigError, InputError, Stopped
 from pose_jax.keypoints import KeypointSet
 from pose_jax.predict import inputs
-from pose_jax.predict.estimator import Estimator, People, Person, load
+from pose_jax.predict.estimator import Estimator, People, Person, check_passes, load
 from pose_jax.predict.inputs import Source
 from pose_jax.predict.results import Results, check_free
 
@@ -38,6 +38,8 @@ def predict_run(
     category: str | None = None,
     exif: Exif = "auto",
     min_score: float | None = None,
+    passes: int = 1,
+    weighting: str | None = None,
     **options: Any,
 ) -> int:
     """Writes the people of images to `out`, see `results`.
@@ -55,6 +57,9 @@ def predict_run(
       exif: which pixels boxes and points refer to, see `pixels.turns`; without boxes,
         "auto" is the image as a viewer shows it.
       min_score: boxes of lower score are left out, people of lower score are not drawn.
+      passes: 2: without boxes and detector, each person is predicted a second time, in the
+        box of the keypoints of the first pass.
+      weighting: as in `load`.
       **options: for `methods.system.find_people`.
 
     Returns:
@@ -66,22 +71,26 @@ def predict_run(
     """
     if boxes is not None and detector is not None:
         raise ConfigError("give either --boxes or --detector, not both.")
+    check_passes(passes, boxes is not None or detector is not None)
     if category is not None and boxes is None:
         raise ConfigError("--category is that of --boxes: give both.")
     sources, notes = inputs.find(images)
     folders = [Path(image) for image in images if Path(image).is_dir()]
     check_free(out, sources, [*folders, *([boxes] if boxes is not None else [])])
     writing.check(out)
-    people = load(run, detector, **options)
+    people = load(run, detector, weighting=weighting, **options)
     given, paths = None, [source.path for source in sources]
     if boxes is not None:
         given = box_file.read(boxes, paths, category=category, min_score=min_score)
         notes += given.notes
     for note in notes:
         _note(note)
-    work = _Work(people, given, exif, min_score, detector is not None)
+    work = _Work(people, given, exif, min_score, detector is not None, passes)
     if given is None and detector is None:
-        print("no --boxes and no --detector: each image is treated as one person")
+        second = ", predicted again in the box of its keypoints" if passes == 2 else ""
+        print(
+            f"no --boxes and no --detector: each image is treated as one person{second}"
+        )
     category_of = given.category if given is not None else None
     results = Results(
         out,
@@ -134,6 +143,7 @@ class _Work:
       given: the boxes of all images; None: found by the detector, or the whole image.
       exif, min_score: as in `predict_run`.
       detected: whether there is a detector.
+      passes: as in `predict_run`.
       undecided: images whose EXIF orientation their annotated size does not decide.
       not_finite: number of people that are left out.
     """
@@ -143,6 +153,7 @@ class _Work:
     exif: Exif
     min_score: float | None
     detected: bool
+    passes: int = 1
     undecided: list[Path] = dataclasses.field(default_factory=list)
     not_finite: int = 0
 
@@ -167,7 +178,7 @@ class _Work:
         if self.given is not None:
             boxes = [self.given.boxes_xyxy[i] for i, _ in read]
             scores = [self.given.scores[i] for i, _ in read]
-        found = self.people(arrays, boxes, scores)
+        found = self.people(arrays, boxes, scores, passes=self.passes)
         for (_, source), image, persons in zip(read, arrays, found, strict=True):
             if persons.dropped:
                 _note(
@@ -176,6 +187,10 @@ class _Work:
                 )
             kept = self._kept(persons)
             size = (image.shape[1], image.shape[0])
+            if self.passes == 2 and any(
+                p.box_xyxy[2:].tolist() == [*size] for p in kept
+            ):
+                _note(f"{source.path}: too few keypoints found: only one pass.")
             results.add(source, ids[source.path], size, kept, self._drawn(image, kept))
 
     def _pixels(self, i: int, source: Source) -> np.ndarray:
@@ -216,7 +231,7 @@ class _Work:
 
     def _drawn(self, image: np.ndarray, persons: Sequence[Person]) -> np.ndarray:
         shown = [person for person in persons if not self._below(person.score)]
-        boxed = self.detected or self.given is not None
+        boxed = self.detected or self.given is not None or self.passes == 2
         return _drawn(image, shown, self.people.keypoints, boxed, self.detected)
 
 

@@ -96,12 +96,23 @@ class LoadedRun:
         _, config = methods.parse(section)
         return getattr(config, "decoder", "") or section["name"]
 
-    def method(self, decoder: str | None = None, flip: str | None = None) -> Method:
-        """Builds the run's method, optionally with another decoder or flip test."""
+    def method(
+        self, decoder: str | None = None, flip: str | None = None, **settings: Any
+    ) -> Method:
+        """Builds the run's method, optionally with other settings.
+
+        Args:
+          decoder: name of a decoder; None: the run's.
+          flip: a flip test; None: the run's.
+          **settings: fields of the method's section; None: the run's.
+
+        Raises:
+          ConfigError: a setting that the method does not have, or an invalid value.
+        """
         self._check_complete()
         section = dict(self.manifest["method"])
-        if flip is not None:
-            section["flip_test"] = flip
+        settings["flip_test"] = flip
+        section |= {name: it for name, it in settings.items() if it is not None}
         return methods.build(section, self.keypoints, decoder=decoder)
 
     def eval_table(

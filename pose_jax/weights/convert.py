@@ -1,17 +1,23 @@
-"""Conversion of a published checkpoint to a run directory: `pose-jax weights convert`."""
+"""Conversion of a published file to a run directory: `pose-jax weights convert`.
+
+A PyTorch checkpoint, or the model.json of a TensorFlow.js graph, as the network says.
+"""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import jax
+
 from pose_jax import keypoints, methods, models, writing
 from pose_jax.errors import ConfigError, InputError
+from pose_jax.geometry import Alignment
 from pose_jax.runs import model as model_lib
 from pose_jax.trees import flatten
-from pose_jax.weights import torch_file
+from pose_jax.weights import graphs, tfjs_file, torch_file
 from pose_jax.weights.mapping import (
     COUNTER,
     facts_of,
@@ -33,7 +39,7 @@ def convert(
     keypoint_set: str | None = None,
     input_size: tuple[int, int] | None = None,
     sigma: float | None = None,
-    alignment: Literal["stride", "aligned"] | None = None,
+    alignment: Alignment | None = None,
     channels: Literal["rgb", "bgr"] | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> str:
@@ -42,7 +48,9 @@ def convert(
     Settings that the checkpoint does not contain have the published defaults.
 
     Args:
-      file: a .safetensors or torch.save file; see `torch_file`.
+      file: a .safetensors or torch.save file, see `torch_file`; for the networks in
+        `graphs.GRAPHS` the model.json of a TensorFlow.js graph model, which only
+        `input_size` and `options` are for.
       model: name of the network.
       out: a run directory that does not exist yet or is empty.
       backbone: `file` is an ImageNet classifier, torchvision's ResNet or HRNet's; OUT can
@@ -54,8 +62,8 @@ def convert(
         hourglass_8), 3 at 288x384, otherwise 2. Only for heatmap networks.
       alignment: "stride": the HRNet and SimpleBaseline checkpoints, decoded by the
         quarter shift, with flip test "shift". "aligned": DarkPose's, decoded by "dark",
-        with flip test "plain". None: "stride", for Hourglass "aligned". Only for heatmap
-        networks.
+        with flip test "plain"; "half_pixel": the same with half-pixel centers. None:
+        "stride", for Hourglass "aligned". Only for heatmap networks.
       channels: color order in training, see `to_rgb`; None: "bgr", for HRNet and
         backbones "rgb".
       options: options of the network that differ from the published one.
@@ -70,6 +78,22 @@ def convert(
     file, out = Path(file), Path(out)
     options = dict(options or {})
     writing.check_new(out)
+    if model in graphs.GRAPHS:
+        unused = {
+            "backbone": backbone or None, "keypoints": keypoint_set, "sigma": sigma,
+            "alignment": alignment, "channels": channels,
+        }  # fmt: skip
+        for option in (name for name, value in unused.items() if value is not None):
+            raise ConfigError(
+                f"--{option} is fixed by the published graph of {model}: omit it."
+            )
+        return _convert_graph(file, model, out, input_size, options)
+    facts_of(model)
+    if file.suffix == ".json":
+        raise InputError(
+            f"{file}: no TensorFlow.js graph of model {model!r} is published; use one of "
+            f"{', '.join(graphs.GRAPHS)}, or a .safetensors or torch.save file."
+        )
     state_dict = torch_file.read(file)
     try:
         variables = from_torch(state_dict, model, backbone=backbone, **options)
@@ -85,28 +109,83 @@ def convert(
     is_detector = models.entry(model).outputs == "boxes"
     if channels == "bgr":
         variables = to_rgb(variables)
-    source = f"published weights, {file.name}"
-    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    phase = "detector" if is_detector else "pose"
+    converted = {"channels": channels, "part": "backbone" if backbone else "whole"}
+    manifest = _save(
+        out, {phase: variables}, method, None if is_detector else chosen, [file],
+        chosen.name, converted,
+    )  # fmt: skip
+    return _summary(file, out, state_dict, manifest, len(flatten(variables)))
+
+
+def _save(
+    out: Path,
+    variables: Mapping[str, Any],
+    method: Mapping[str, Any],
+    keypoint_set: keypoints.KeypointSet | None,
+    files: Sequence[Path],
+    data: str,
+    converted: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Writes OUT/model and returns its manifest."""
+    digest = hashlib.sha256(b"".join(f.read_bytes() for f in files)).hexdigest()
     manifest = {
         "method": method,
-        "keypoints": None if is_detector else chosen.to_json(),
+        "keypoints": keypoint_set.to_json() if keypoint_set else None,
         "input": {"batch_size": 32},
         # The data folder is unknown here; it is given by `eval --data`.
-        "data": {"name": chosen.name, "root": "", "split": _SPLITS[chosen.name]},
+        "data": {"name": data, "root": "", "split": _SPLITS[data]},
         "evaluation": {},
         "scores": {},
-        "train_data": {"name": source, "fingerprint": digest[:16]},
-        "converted": {
-            "file": file.name,
-            "sha256": digest,
-            "channels": channels,
-            "part": "backbone" if backbone else "whole",
+        "train_data": {
+            "name": f"published weights, {files[0].name}",
+            "fingerprint": digest[:16],
         },
+        "converted": {"file": files[0].name, "sha256": digest, **converted},
         "versions": model_lib.VERSIONS,
     }
-    phase = "detector" if is_detector else "pose"
-    model_lib.save_model(out / "model", {phase: variables}, manifest)
-    return _summary(file, out, state_dict, manifest, len(flatten(variables)))
+    model_lib.save_model(out / "model", variables, manifest)
+    return manifest
+
+
+def _convert_graph(
+    file: Path,
+    model: str,
+    out: Path,
+    input_size: tuple[int, int] | None,
+    options: Mapping[str, Any],
+) -> str:
+    """Writes OUT/model from a TensorFlow.js graph model; see `convert`."""
+    facts = graphs.facts_of(model)
+    size = input_size or facts.input_size
+    section = {
+        "name": methods.for_network(model),
+        "model": {"name": model, "options": dict(options)},
+        "input_size": list(size),
+    }
+    method = methods.build(section, keypoints.COCO)
+    (phase,) = method.phases
+    try:
+        jax.eval_shape(phase.init, jax.random.key(0))
+    except ConfigError as error:
+        raise ConfigError(f"--input-size: {error}") from None
+    variables = {**graphs.from_tfjs(file, model), "batch_stats": {}}
+    files = [file, *tfjs_file.shards(file)]
+    converted = {"channels": "rgb", "part": "whole"}
+    _save(
+        out, {phase.name: variables}, section, keypoints.COCO, files, "coco", converted
+    )
+    width, height = size
+    return "\n".join(
+        [
+            f"{file}: loaded {len(flatten(variables))} tensors of {model}",
+            f"keypoints coco, input {height}x{width}, alignment {method.view.alignment}, "
+            f"decoder {method.decoder_name}",
+            f"to use it: pose-jax predict --run {out} PHOTO",
+            f"to evaluate it: pose-jax eval --run {out} --data FOLDER",
+            f"model: {out / 'model'}",
+        ]
+    )
 
 
 def _input_size(
@@ -136,7 +215,7 @@ def _method(
     options: Mapping[str, Any],
     input_size: tuple[int, int],
     sigma: float | None,
-    alignment: Literal["stride", "aligned"] | None,
+    alignment: Alignment | None,
 ) -> dict[str, Any]:
     """Returns the config section of the method for the network."""
     published, outputs = facts_of(model), models.entry(model).outputs
@@ -158,14 +237,15 @@ def _method(
         sigma = published.sigmas.get(input_size, 2.0)
     elif not 0 < sigma < float("inf"):
         raise ConfigError(f"--sigma must be positive; got {sigma}.")
-    aligned = (alignment or published.alignment) == "aligned"
+    alignment = alignment or published.alignment
+    biased = alignment == "stride"
     return {
         **section,
         "sigma": float(sigma),
-        "encoding": "unbiased" if aligned else "biased",
-        "decoder": "dark" if aligned else "shift",
-        "alignment": "aligned" if aligned else "stride",
-        "flip_test": "plain" if aligned else "shift",
+        "encoding": "biased" if biased else "unbiased",
+        "decoder": "shift" if biased else "dark",
+        "alignment": alignment,
+        "flip_test": "shift" if biased else "plain",
     }
 
 

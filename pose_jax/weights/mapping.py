@@ -281,9 +281,7 @@ def _advice(arrays: Mapping[str, np.ndarray], asked: str) -> str:
     return f"They match --model {likely}."
 
 
-# Statistics of ImageNet, by which the methods normalize images.
-_MEAN = np.array([0.485, 0.456, 0.406])
-_STD = np.array([0.229, 0.224, 0.225])
+_MEAN, _STD = np.array(models.IMAGENET.mean), np.array(models.IMAGENET.std)
 
 
 def to_rgb(variables: Mapping[str, Any]) -> dict[str, Any]:

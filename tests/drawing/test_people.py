@@ -130,20 +130,22 @@ def test_shapes_that_do_not_fit_are_refused(image, points_xy, marks):
         drawing.draw_people(image, points_xy, COCO, **marks)
 
 
-@pytest.mark.parametrize("alignment", ["stride", "aligned"])
+@pytest.mark.parametrize("alignment", ["stride", "aligned", "half_pixel"])
 def test_an_overlay_peaks_where_the_heatmap_does(alignment):
     heatmaps = np.zeros((15, 18, 2), np.float32)  # For an input of 60 x 90.
     heatmaps[4, 11, 1] = 1.0
     picture = maps_lib.heatmap_overlay(GREY, heatmaps, alignment=alignment)
     change = np.abs(picture.astype(int) - GREY).sum(-1)
     y, x = np.unravel_index(change.argmax(), change.shape)
-    factor = (5, 4) if alignment == "stride" else (89 / 17, 59 / 14)
-    np.testing.assert_allclose((x, y), (11 * factor[0], 4 * factor[1]), atol=0.51)
+    factor = (89 / 17, 59 / 14) if alignment == "aligned" else (5, 4)
+    shift = (2, 1.5) if alignment == "half_pixel" else (0, 0)
+    expected = (11 * factor[0] + shift[0], 4 * factor[1] + shift[1])
+    np.testing.assert_allclose((x, y), expected, atol=0.51)
     # Linear interpolation: nothing one map pixel further on.
     assert _changed(picture).sum() < (2 * factor[0] + 1) * (2 * factor[1] + 1)
 
 
-@pytest.mark.parametrize("alignment", ["stride", "aligned"])
+@pytest.mark.parametrize("alignment", ["stride", "aligned", "half_pixel"])
 def test_a_heatmap_as_large_as_the_image_colours_its_own_pixels(alignment):
     heatmaps = np.zeros((60, 90, 1), np.float32)
     heatmaps[50, 70] = 1.0

@@ -7,10 +7,11 @@ import pytest
 from pose_jax import methods, models
 from pose_jax.errors import ConfigError
 from pose_jax.keypoints import COCO
-from pose_jax.methods import dark, deeppose, detector, multipose, simcc
+from pose_jax.methods import cells, dark, deeppose, detector, multipose, simcc
 from pose_jax.types import Phase
 
 SECTIONS = {
+    "cells": {"model": {"name": "movenet_lightning"}, "input_size": (64, 96)},
     "dark": {"model": {"name": "pocket"}, "input_size": (64, 96)},
     "deeppose": {"model": {"name": "deeppose"}},
     "detector": {"model": {"name": "faster_rcnn_pocket"}},
@@ -18,6 +19,7 @@ SECTIONS = {
     "simcc": {"model": {"name": "simcc_pocket"}, "input_size": (64, 96)},
 }
 CLASSES = {
+    "cells": cells.Cells,
     "dark": dark.Dark,
     "deeppose": deeppose.DeepPose,
     "detector": detector.Detector,
@@ -82,8 +84,8 @@ def test_another_decoder_of_the_same_network():
     [
         (
             {"name": "darkk"},
-            "config.method.name: no method 'darkk'; there are dark, deeppose, detector, "
-            "multipose, simcc",
+            "config.method.name: no method 'darkk'; there are cells, dark, deeppose, "
+            "detector, multipose, simcc",
         ),
         ({"name": "darkk"}, "Did you mean 'dark'? For a method of your own, give"),
         ({}, "config.method.name: no method None"),
@@ -131,6 +133,17 @@ def test_what_needs_no_training_is_what_the_way_back_depends_on():
         "dark": {
             *("decoder", "sigma", "kernel_size", "flip_test", "padding"),
             "rescore_threshold",
+        },
+        "cells": {
+            *(
+                "decoder",
+                "weighting",
+                "window",
+                "kernel_size",
+                "vote_sigma",
+                "rescoring",
+            ),
+            *("flip_test", "padding"),
         },
         "deeppose": {"decoder", "flip_test"},
         "multipose": {"decoder", "radius", "rescoring", "flip_test", "padding"},

@@ -61,7 +61,9 @@ SHAPES = [
 
 
 def _images(name):
-    side = 65 if models.entry(name).outputs == "heatmaps and offsets" else 64
+    network = models.entry(name)
+    odd = network.outputs == "heatmaps and offsets" or network.alignment == "aligned"
+    side = 65 if odd else 64
     return jax.ShapeDtypeStruct((1, side, side, 3), np.float32)
 
 

@@ -362,7 +362,8 @@ def test_misspelt_names_and_options_are_one_clear_line(arguments, options, messa
 @pytest.mark.parametrize("name", models.MODELS)
 def test_a_network_gives_what_its_entry_says(name):
     network = models.entry(name)
-    h, w = (65, 97) if network.outputs == "heatmaps and offsets" else (64, 96)
+    odd = network.outputs == "heatmaps and offsets" or network.alignment == "aligned"
+    h, w = (65, 97) if odd else (64, 96)
     images = jax.ShapeDtypeStruct((2, h, w, 3), jnp.float32)
     model = models.build(name, 5)
     with ops.use_forms("stock"):  # Fewer operations to trace.
@@ -382,8 +383,40 @@ def test_a_network_gives_what_its_entry_says(name):
     if network.outputs == "coordinate bins":
         assert found == ((2, 5, 2 * w), (2, 5, 2 * h))
         return
-    maps = (2, h // network.stride, w // network.stride, 5)
-    assert found == ((maps, (*maps, 2)) if "offsets" in network.outputs else maps)
+    maps = (2, -(-h // network.stride), -(-w // network.stride), 5)
+    if network.outputs == "heatmaps":
+        assert found == maps
+        return
+    of_people = ((*maps[:3], 1), (*maps, 2))
+    assert found[:2] == (maps, (*maps, 2)) and found[2:] in ((), of_people)
+
+
+@pytest.mark.parametrize(
+    "name, count",
+    [
+        ("movenet_lightning", 2_317_974),
+        ("movenet_thunder", 6_226_046),
+        ("posenet_mobilenet_075", 1_233_555),
+    ],
+)
+def test_networks_of_graphs_have_the_published_sizes(name, count):
+    images = jax.ShapeDtypeStruct((1, 97, 97, 3), jnp.float32)
+    if name != "posenet_mobilenet_075":
+        images = jax.ShapeDtypeStruct((1, 96, 96, 3), jnp.float32)
+    variables = shapes(models.build(name), images)
+    assert set(variables) == {"params"} and size(variables) == count
+
+
+def test_pixels_are_normalized_as_the_entry_says():
+    images = jnp.array([[[[0.0, 0.5, 1.0]]]])
+    signed = models.entry("movenet_thunder").pixels
+    np.testing.assert_allclose(signed.normalize(images), [[[[-1, 0, 1]]]])
+    imagenet = models.entry("pocket").pixels
+    expected = [[[[-0.485 / 0.229, 0.044 / 0.224, 0.594 / 0.225]]]]
+    np.testing.assert_allclose(imagenet.normalize(images), expected, rtol=1e-6)
+    for pixels in (signed, imagenet):
+        back = pixels.denormalize(pixels.normalize(images))
+        np.testing.assert_allclose(back, images, atol=1e-6)
 
 
 # What somebody else's module may have.

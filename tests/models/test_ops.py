@@ -100,6 +100,48 @@ def test_wide_convolutions_really_take_the_other_gradient():
 
 
 @pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize(
+    "side, stride, dilation", [(3, 1, 1), (3, 2, 1), (3, 1, 2), (5, 2, 1)]
+)
+def test_depthwise_matches_flax_in_both_forms(side, stride, dilation, size):
+    x, kernel = _normal(2, *size, 6), _normal(side, side, 1, 6, seed=1)
+
+    def convolve(x, kernel):
+        return ops.depthwise(x, kernel, stride=stride, dilation=dilation)
+
+    _assert_forms_agree(convolve, x, kernel)
+    flax = nn.Conv(
+        6, (side, side), stride, "VALID", feature_group_count=6, use_bias=False,
+        kernel_dilation=dilation,
+    )  # fmt: skip
+    expected = flax.apply({"params": {"kernel": kernel}}, x)
+    np.testing.assert_allclose(convolve(x, kernel), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [*SIZES, (2, 3)])
+@pytest.mark.parametrize(
+    "side, stride, dilation", [(3, 1, 1), (3, 2, 1), (1, 2, 1), (3, 1, 2)]
+)
+def test_same_padding_is_tensorflows(side, stride, dilation, size):
+    x, kernel = _normal(1, *size, 2), _normal(side, side, 2, 2, seed=1)
+    padded = ops.pad_same(x, kernel=side, stride=stride, dilation=dilation)
+    ours = ops.conv(padded, kernel, stride=stride, dilation=dilation)
+    expected = jax.lax.conv_general_dilated(
+        x, kernel, (stride, stride), "SAME", rhs_dilation=(dilation, dilation),
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )  # fmt: skip
+    np.testing.assert_allclose(ours, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [(3, 5), (1, 2)])
+def test_upsample_half_pixel_is_bilinear_interpolation_of_pixel_areas(size):
+    x = _normal(2, *size, 3)
+    h, w = size
+    expected = jax.image.resize(x, (2, 2 * h, 2 * w, 3), "bilinear")
+    np.testing.assert_allclose(ops.upsample_half_pixel(x), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("size", SIZES)
 def test_conv_transpose_matches_flax_in_both_forms(size):
     x, kernel = _normal(2, *size, 3), _normal(4, 4, 3, 5, seed=1)
     _assert_forms_agree(ops.conv_transpose, x, kernel)
@@ -186,6 +228,7 @@ OPERATIONS = {
     "conv_1x1": (ops.conv, (1, 8, 6, 4), (1, 1, 4, 4)),
     "conv_wide": (partial(ops.conv, padding=1), (1, 8, 6, 96), (3, 3, 96, 96)),
     "conv_small_maps": (partial(ops.conv, padding=1), (1, 2, 3, 4), (3, 3, 4, 4)),
+    "depthwise": (ops.depthwise, (1, 8, 6, 4), (3, 3, 1, 4)),
     "conv_transpose": (ops.conv_transpose, (1, 4, 3, 4), (4, 4, 4, 4)),
     "max_pool": (partial(ops.max_pool, window=3, stride=2), (1, 9, 7, 4)),
 }

@@ -2,16 +2,18 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image, features
 
 from pose_jax import cli, predict
-from pose_jax.errors import InputError
+from pose_jax.errors import ConfigError, InputError
 from pose_jax.keypoints import COCO, KeypointSet
-from pose_jax.predict import People, Person, inputs
+from pose_jax.predict import People, Person, estimator, inputs
 from pose_jax.predict import run as run_lib
+from pose_jax.types import Poses
 
 
 class MadeUp:
@@ -22,7 +24,7 @@ class MadeUp:
     def __init__(self):
         self.arrays, self.scores, self.before = [], None, lambda: None
 
-    def __call__(self, images, boxes=None, scores=None):
+    def __call__(self, images, boxes=None, scores=None, passes=1):
         self.before()
         self.arrays += list(images)
         if boxes is None:
@@ -235,8 +237,8 @@ def test_values_that_are_not_finite_are_left_out_and_an_error(
     real = network.__call__
 
     class Diverged(MadeUp):
-        def __call__(self, *arguments):
-            (people,) = real(*arguments)
+        def __call__(self, *arguments, **options):
+            (people,) = real(*arguments, **options)
             people[0].points_xy[3, 1] = np.nan
             return [people]
 
@@ -333,6 +335,66 @@ def test_points_refer_to_the_pixels_of_the_boxes(
 def test_a_category_needs_boxes(capsys):
     assert cli.main("predict a.jpg --run r --category person".split()) == 2
     assert "--category is that of --boxes" in capsys.readouterr().err
+
+
+# Two passes.
+
+
+def _person(points_xy, scores):
+    return Person(
+        np.array(points_xy), np.array(scores), 1.0, np.array([0.0, 0, 90, 70])
+    )
+
+
+@pytest.mark.parametrize(
+    ("points_xy", "scores", "box"),
+    [
+        ([[9, 5], [20, 8], [12, 30], [80, 2]], [0.9, 0.2, 0.5, 0.1], [9, 5, 20, 30]),
+        ([[9, 5], [9, 8], [9, 30]], [0.9, 0.9, 0.9], [9, 5, 10, 30]),
+        ([[9, 5], [20, 8], [12, 30]], [0.9, 0.9, 0.1], [0, 0, 90, 70]),
+        ([[9, 5], [20, 8], [np.nan, 30]], [0.9, 0.9, 0.9], [0, 0, 90, 70]),
+    ],
+)
+def test_the_second_box_is_that_of_the_keypoints_found(points_xy, scores, box):
+    np.testing.assert_array_equal(estimator.second_box(_person(points_xy, scores)), box)
+
+
+def test_the_second_pass_is_in_the_box_of_the_first(monkeypatch):
+    """The made-up network puts the points of a box into its upper left quarter."""
+    people = object.__new__(estimator.Estimator)
+    people.keypoints, people.system = COCO, None
+    people._loaded = SimpleNamespace(variables=None, input=None)
+    seen = []
+
+    def predictor(variables, table, config, rows):
+        seen.append(table.boxes_xyxy[rows])
+        low, size = seen[-1][:, :2], seen[-1][:, 2:] - seen[-1][:, :2]
+        part = np.stack([np.arange(17), np.arange(17) ** 2 / 16], -1) / 32
+        points_xy = low[:, None] + size[:, None] * part
+        n = len(rows)
+        return Poses(points_xy, np.ones((n, 17)), np.ones(n), np.ones(n, bool), rows)
+
+    people.predictor = predictor
+    images = [np.zeros((h, w, 3), np.uint8) for w, h in ((80, 40), (16, 24))]
+    (first,), (second,) = people(images, passes=2)
+    np.testing.assert_allclose(seen[0], [[0, 0, 80, 40], [0, 0, 16, 24]])
+    np.testing.assert_allclose(seen[1], [[0, 0, 40, 20], [0, 0, 8, 12]])
+    np.testing.assert_allclose(first.points_xy[-1], [20, 10])
+    np.testing.assert_allclose(second.box_xyxy, [0, 0, 8, 12])
+    with pytest.raises(ConfigError, match="2 passes are for images without boxes"):
+        people(images, boxes=[np.ones((0, 4))] * 2, passes=2)
+    with pytest.raises(ConfigError, match="passes must be 1 or 2; got 3"):
+        people(images, passes=3)
+
+
+def test_passes_are_stated(network, tmp_path, capsys):
+    image = picture(tmp_path / "1.jpg")
+    assert run(tmp_path / "out", image, "--passes", "2") == 0
+    out, err = capsys.readouterr()
+    assert "one person, predicted again in the box of its keypoints" in out
+    assert "1.jpg: too few keypoints found: only one pass" in err
+    assert run(tmp_path / "out", image, "--passes", "2", "--boxes", "b.json") == 2
+    assert "2 passes are for images without boxes" in capsys.readouterr().err
 
 
 def test_the_package_offers_what_is_imported():

@@ -11,7 +11,6 @@ from pose_jax import cli, info, keypoints, methods, models
 from pose_jax.data.synthetic import scenes
 from pose_jax.errors import ConfigError, InputError
 from pose_jax.evaluation import evaluate
-from pose_jax.methods import topdown
 from pose_jax.models import ops
 from pose_jax.runs import model as model_lib
 from pose_jax.trees import flatten
@@ -244,12 +243,13 @@ def test_a_network_of_bgr_images_is_turned_to_rgb(name):
         y = (np.asarray(y) - stats["bn1"]["mean"]) / np.sqrt(stats["bn1"]["var"] + 1e-5)
         return y * params["bn1"]["scale"]
 
+    normalize = models.IMAGENET.normalize
     # As OpenCV reads them, blue first, but normalized by the statistics of red.
-    before = stem(variables, (pixels[..., ::-1] - topdown._MEAN) / topdown._STD)
-    after = stem(turned, (pixels - topdown._MEAN) / topdown._STD)
+    before = stem(variables, normalize(pixels[..., ::-1]))
+    after = stem(turned, normalize(pixels))
     np.testing.assert_allclose(after[:, 2:-2, 2:-2], before[:, 2:-2, 2:-2], atol=1e-4)
     assert np.abs(after - before).max() < 0.5 * before.std()  # The border alone.
-    plain = stem(variables, (pixels - topdown._MEAN) / topdown._STD)
+    plain = stem(variables, normalize(pixels))
     assert np.abs(plain - before)[:, 2:-2, 2:-2].max() > 0.5 * before.std()
     same = [
         np.array_equal(ours, theirs)
