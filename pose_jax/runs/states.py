@@ -14,6 +14,7 @@ import logging as standard_logging
 import math
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -245,7 +246,8 @@ class Checkpoints(contextlib.AbstractContextManager):
             )
         target = {p: np.empty(v.shape, v.dtype) for p, v in expected.items()}
         try:
-            loaded = ocp.load(str(self._root / str(step)), unflatten_dict(target))
+            with _quiet_if_it_fails():
+                loaded = ocp.load(str(self._root / str(step)), unflatten_dict(target))
             loaded = flatten(loaded)
         except Exception as error:
             raise _DamagedError(error) from error
@@ -350,6 +352,23 @@ def _raised_anyway(record: Any) -> bool:
     """Hides errors that orbax's threads and tasks log although they are raised too."""
     logged = "_SignalingThread.run() raised", "Task exception was never", _METADATA
     return not any(part in record.getMessage() for part in logged)
+
+
+@contextlib.contextmanager
+def _quiet_if_it_fails() -> Iterator[None]:
+    """Hides what the other reads of a checkpoint print after one of them has failed.
+
+    They end later, in threads: if there is an exception, the hook stays.
+    """
+    before = sys.unraisablehook
+
+    def hook(unraisable: Any) -> None:
+        if "Event loop is closed" not in str(unraisable.exc_value):
+            before(unraisable)
+
+    sys.unraisablehook = hook
+    yield
+    sys.unraisablehook = before
 
 
 def whole_steps(directory: Path) -> list[int]:
