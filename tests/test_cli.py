@@ -5,6 +5,7 @@ import importlib.metadata
 import json
 import re
 import resource
+import signal
 import subprocess
 import sys
 import time
@@ -202,7 +203,12 @@ def test_an_interruption_is_one_line_and_a_bug_keeps_its_traceback(stub, capsys)
         time.sleep(20)
 
     stub("evaluation.evaluate", evaluate_run=go_on)
-    assert cli.main(["eval", "--run", "r"]) == 130
+    # As in a new process: earlier tests may have left libraries' handlers.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        assert cli.main(["eval", "--run", "r"]) == 130
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert capsys.readouterr().err == "pose-jax: interrupted\n"
     stub("evaluation.evaluate", evaluate_run=fail)
     with pytest.raises(ValueError, match="a bug"):

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import re
+import types
 
 import jax
 import numpy as np
@@ -414,7 +415,11 @@ def test_a_read_out_that_no_config_names_is_called_what_it_is(
 ):
     loaded = model_lib.LoadedRun({}, {"method": section}, COCO, None)
     monkeypatch.setattr(
-        model_lib.LoadedRun, "method", lambda self, decoder, flip: decoder
+        model_lib.LoadedRun,
+        "method",
+        lambda self, decoder=None, flip=None, weighting=None: types.SimpleNamespace(
+            config=None
+        ),
     )
     assert list(evaluate._variants(loaded, (), ())) == [name]
     assert list(evaluate._variants(loaded, ("shift",), ())) == ["shift"]

@@ -13,6 +13,7 @@ import pytest
 
 from pose_jax import methods
 from pose_jax.codecs import gaussian, offsets, simcc
+from pose_jax.methods.cells import Cells
 from pose_jax.methods.dark import Dark
 from pose_jax.methods.multipose import MultiPose
 from pose_jax.methods.simcc import SimCC
@@ -33,18 +34,32 @@ DECODERS = {
     (MultiPose, "hough_subpixel"): 0.01,
     (MultiPose, "argmax"): 3.0,  # Anywhere in the disc: its heatmap is binary.
     (MultiPose, "argmax_offset"): 0.01,
+    (Cells, "argmax_offset"): 0.01,
+    (Cells, "argmax"): PIXEL,
+    (Cells, "shift"): 0.25 + 1e-3,
+    (Cells, "dark"): 0.02,
+    (Cells, "dark_paper"): 0.02,
+    (Cells, "hough"): 0.01,
+    (Cells, "density"): 0.01,
     (SimCC, "argmax"): 0.25 + 1e-3,  # Two bins a pixel.
     (SimCC, "expectation"): 0.01,
 }
 UNBOUNDED = ("dark_paper", "dark_unmodulated")  # The published code's steps.
 
-# The arrays that encode points [b, k, 2], by the names of a decoder's inputs.
+# The arrays that encode points [b, k, 2], by the names of a decoder's inputs, and by the
+# method where it reads arrays of these names in its own way.
 ENCODE = {
     ("heatmaps",): lambda xy: (gaussian.encode(xy, size=SIZE, sigma=1.5),),
     ("heatmaps", "offsets"): lambda xy: offsets.encode(xy, size=SIZE, radius=3),
+    (Cells, "heatmaps", "offsets"): lambda xy: (
+        gaussian.encode(xy, size=SIZE, sigma=1.5),
+        offsets.encode(xy, size=SIZE, radius=3)[1],
+    ),
     ("x", "y"): lambda xy: simcc.encode(xy, size=SIZE, split=2, sigma=1.5),
 }
-SETTINGS = {"sigma": 1.5, "kernel_size": None, "radius": 3, "split": 2}
+SETTINGS = {
+    "sigma": 1.5, "kernel_size": 5, "radius": 3, "split": 2, "vote_sigma": 0.5,
+}  # fmt: skip
 
 each = pytest.mark.parametrize(
     ("cls", "name"), [pytest.param(*key, id=f"{key[0].name}-{key[1]}") for key in DECODERS]
@@ -56,7 +71,8 @@ def parts(cls, name):
     decoder = cls.decoders[name]
     settings = {field: SETTINGS[field] for field in decoder.uses}
     fn = functools.partial(decoder.fn, **settings)
-    return fn, ENCODE[tuple(decoder.inputs)]
+    names = tuple(decoder.inputs)
+    return fn, ENCODE.get((cls, *names)) or ENCODE[names]
 
 
 def points(rows=2):
