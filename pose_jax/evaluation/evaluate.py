@@ -11,8 +11,8 @@ from typing import Any
 
 from pose_jax import config as config_lib
 from pose_jax import evaluation as evaluation_lib
+from pose_jax import methods, writing
 from pose_jax import sharding as sharding_lib
-from pose_jax import writing
 from pose_jax.data.plan import InputConfig
 from pose_jax.data.table import Table
 from pose_jax.errors import ConfigError
@@ -209,14 +209,15 @@ def _variants(
     weighting: str | None = None,
 ) -> dict[str, Method]:
     """Returns methods for all decoders and flip tests, by their names in RUN/eval."""
-    own = loaded.method().config
+    _, own = methods.parse(loaded.manifest["method"])
     own_flip = getattr(own, "flip_test", "none")
     same = weighting in (None, getattr(own, "weighting", None))
     other = "" if same else f"_weighting_{weighting}"
+    settings = {} if weighting is None else {"weighting": weighting}
     return {
         (decoder or loaded.decoder)
         + (f"_flip_{flip}" if flip not in (None, own_flip) else "")
-        + other: loaded.method(decoder, flip, weighting=weighting)
+        + other: loaded.method(decoder, flip, **settings)
         for decoder in decoders or (None,)
         for flip in flips or (None,)
     }
