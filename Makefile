@@ -8,7 +8,7 @@ RUN_ENV ?=
 # Training, eval, predict and report run the same programs: what one has compiled, the others
 # read from disk.
 COMPILED = JAX_COMPILATION_CACHE_DIR=$(abspath $(VENV))/compiled \
-	JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0.3
+	JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0
 POSE_JAX = $(COMPILED) $(RUN_ENV) $(VENV)/bin/pose-jax
 # A process for each core, up to four: most of the time goes into tracing, which is serial.
 # Files stay whole, so that what their tests share is made once, and in their order.
