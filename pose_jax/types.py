@@ -218,6 +218,7 @@ class Phase:
       statistics: what to measure before this phase, if anything.
       starts_from: the earlier phase whose weights (their average, if there is one)
         initialize this phase; None: `init`.
+      heads: the parameters with channels of keypoints, see `models.Network`.
     """
 
     name: str
@@ -230,6 +231,7 @@ class Phase:
     preview: Callable[[Example], dict[str, Array]]
     statistics: Statistics | None = None
     starts_from: str | None = None
+    heads: Mapping[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -207,9 +207,10 @@ class Cells(Heatmaps):
         return total, means
 
     def _cross_entropy(self, logits, maps, counted) -> Float[Array, " b"]:
+        """The sum over cells, as in CenterNet: a mean would be a hundredth of the losses of
+        offsets, which count few cells."""
         values = losses.heatmap_sigmoid_cross_entropy(logits, maps, weight=counted)
-        w, h = self.map_size
-        return values.mean(-1) / (h * w)
+        return values.mean(-1)
 
     def _losses_of_people(self, centers, regression, points_xy, counted):
         """The center is the mean of the keypoints that count; the regression is trained at

@@ -197,8 +197,9 @@ class DeepPose(TopDown):
     @functools.cached_property
     def phases(self) -> tuple[Phase, ...]:
         first, *later = self.stages
+        heads = self.config.model.heads
         return (
-            Phase(first, self.init, self.prepare, self.loss, self.preview),
+            Phase(first, self.init, self.prepare, self.loss, self.preview, heads=heads),
             *(self._later_phase(stage) for stage in later),
         )
 
@@ -212,6 +213,7 @@ class DeepPose(TopDown):
             self.preview,
             statistics=Statistics(functools.partial(self.measure, stage), _finish),
             starts_from=before if self.config.start == "before" else None,
+            heads=self.config.model.heads,
         )
 
     def _before(self, stage: str) -> str:

@@ -76,6 +76,11 @@ class ModelConfig:
         """The normalization of the network's input."""
         return models.entry(self.name).pixels
 
+    @property
+    def heads(self) -> Mapping[str, tuple[int, ...]]:
+        """The parameters with channels of keypoints, see `models.Network`."""
+        return models.entry(self.name).heads
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
@@ -190,7 +195,12 @@ class TopDown(abc.ABC):
 
     @functools.cached_property
     def phases(self) -> tuple[Phase, ...]:
-        return (Phase("pose", self.init, self.prepare, self.loss, self.preview),)
+        return (
+            Phase(
+                "pose", self.init, self.prepare, self.loss, self.preview,
+                heads=self.config.model.heads,
+            ),
+        )  # fmt: skip
 
     def init(self, key: Key) -> dict[str, Any]:
         """Returns a phase's {"params", "batch_stats"}."""

@@ -109,6 +109,9 @@ class Network:
       alignment: of its maps with the input, where the method has no setting for it.
       norms: values of the option `norm`, the default first.
       offset_origin: where in a cell its offset starts, (x, y) from its center, in cells.
+      heads: the parameters with channels of keypoints, as patterns (`trees.path_matches`,
+        the first that matches counts), and how their channels are divided: consecutive
+        groups, each with so many channels for keypoint 0, then for keypoint 1 and so on.
     """
 
     outputs: Outputs
@@ -118,14 +121,24 @@ class Network:
     alignment: Alignment = "stride"
     norms: tuple[str, ...] = get_args(NormKind)
     offset_origin: tuple[float, float] = (0.0, 0.0)
+    heads: Mapping[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)
+
+
+_MAPS = {"head": (1,)}
+_POINTS = {"head": (2,)}
+_SHUFFLED = {"head": (1, 1, 1, 1)}
+_MAPS_AND_OFFSETS = {"auxiliary/head": (1,), "head": (1, 2)}
 
 
 def _by_depth(
     name: str, outputs: Outputs, stride: int | None, make: Callable[..., nn.Module],
     depths: tuple[int, ...] = (18, 50, 101, 152),
+    heads: Mapping[str, tuple[int, ...]] | None = None,
 ) -> dict[str, Network]:  # fmt: skip
     return {
-        f"{name}_{depth}": Network(outputs, stride, partial(make, depth=depth))
+        f"{name}_{depth}": Network(
+            outputs, stride, partial(make, depth=depth), heads=heads or {}
+        )
         for depth in depths
     }
 
@@ -135,29 +148,54 @@ def _movenet(width: float) -> Network:
     return Network(
         "cells", 4, make, SIGNED, "half_pixel", norms=("none",),
         offset_origin=(-0.5, -0.5),
+        heads={
+            "heatmap/output": (1,), "offset/output": (2,), "regression/output": (2,),
+        },
     )  # fmt: skip
 
 
+def _hourglass(stacks: int) -> Network:
+    heads = {"score": (1,), "score_": (1,)}
+    return Network("heatmaps", 4, partial(Hourglass, stacks=stacks), heads=heads)
+
+
 MODELS: dict[str, Network] = {
-    "deeppose": Network("coordinates", None, DeepPose),
+    "deeppose": Network("coordinates", None, DeepPose, heads=_POINTS),
     **_by_depth("faster_rcnn", "boxes", None, FasterRCNN, (18, 50, 101)),
     **_by_depth("faster_rcnn_fpn", "boxes", None, FasterRCNNPyramid, (18, 50, 101)),
     "faster_rcnn_pocket": Network("boxes", None, FasterRCNNPocket),
-    "hourglass_4": Network("heatmaps", 4, partial(Hourglass, stacks=4)),
-    "hourglass_8": Network("heatmaps", 4, partial(Hourglass, stacks=8)),
-    "hrnet_w32": Network("heatmaps", 4, partial(HRNet, width=32)),
-    "hrnet_w48": Network("heatmaps", 4, partial(HRNet, width=48)),
+    "hourglass_4": _hourglass(4),
+    "hourglass_8": _hourglass(8),
+    "hrnet_w32": Network("heatmaps", 4, partial(HRNet, width=32), heads=_MAPS),
+    "hrnet_w48": Network("heatmaps", 4, partial(HRNet, width=48), heads=_MAPS),
     "movenet_lightning": _movenet(1.0),
     "movenet_thunder": _movenet(1.75),
-    **_by_depth("multipose", "heatmaps and offsets", 1, MultiPose, (18, 50, 101)),
-    "multipose_pocket": Network("heatmaps and offsets", 1, MultiPosePocket),
-    "pocket": Network("heatmaps", 4, Pocket),
-    "posenet_mobilenet_075": Network(
-        "cells", 16, partial(PoseNet, width=0.75), SIGNED, "aligned", norms=("none",)
+    **_by_depth(
+        "multipose",
+        "heatmaps and offsets",
+        1,
+        MultiPose,
+        (18, 50, 101),
+        heads=_MAPS_AND_OFFSETS,
     ),
-    **_by_depth("resnet_regression", "coordinates", None, ResNetRegression),
-    "simcc_pocket": Network("coordinate bins", None, SimCC),
-    **_by_depth("simple_baseline", "heatmaps", 4, SimpleBaseline),
+    "multipose_pocket": Network(
+        "heatmaps and offsets", 1, MultiPosePocket, heads=_MAPS_AND_OFFSETS
+    ),
+    "pocket": Network("heatmaps", 4, Pocket, heads=_SHUFFLED),
+    "posenet_mobilenet_075": Network(
+        "cells",
+        16,
+        partial(PoseNet, width=0.75),
+        SIGNED,
+        "aligned",
+        norms=("none",),
+        heads={"heatmap": (1,), "offset": (2,)},
+    ),
+    **_by_depth(
+        "resnet_regression", "coordinates", None, ResNetRegression, heads=_POINTS
+    ),
+    "simcc_pocket": Network("coordinate bins", None, SimCC, heads=_SHUFFLED),
+    **_by_depth("simple_baseline", "heatmaps", 4, SimpleBaseline, heads=_MAPS),
 }
 
 _DTYPES = ("float32", "bfloat16")

@@ -53,6 +53,10 @@ class TrainConfig:
         this run directory with this config; "" for none.
       init_from: a run whose RUN/model provides the initial weights; "" for none.
       init_skip: patterns of parameters that are not loaded from `init_from`.
+      init_map: where the keypoint set is not that of `init_from`: keypoints to those of
+        `init_from` whose channels of the head initialize them; the mean of several; "" for
+        a random initialization. Keypoints that it does not name are matched by name; those
+        without a match are initialized randomly.
 
     A phase is initialized, in order of priority, from this run's checkpoint, `resume_from`,
     `init_from`, or randomly.
@@ -69,6 +73,7 @@ class TrainConfig:
     resume_from: str = ""
     init_from: str = ""
     init_skip: tuple[str, ...] = ()
+    init_map: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)

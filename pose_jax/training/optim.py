@@ -51,7 +51,8 @@ class OptimizerConfig:
       adam_kernels: for "muon": patterns of kernels that use Adam, recommended for the last
         layer.
       adam_lr_factor: for "muon": the learning rate of Adam is `lr` times this (None: 0.25).
-      freeze: patterns of parameters that are not trained.
+      freeze: patterns of parameters that are not trained. The backward pass ends where all
+        parameters below are frozen.
       ema_decay: decay of the averaged weights, per batch; 0: no averaging.
       ema_warmup: use a smaller decay in the first batches: at batch n, counted from 0, the
         decay is min(ema_decay, (1 + n) / (10 + n)).
@@ -263,6 +264,17 @@ def freeze_labels(params: Any, patterns: Sequence[str]) -> Any:
     if "trained" not in labels:
         raise ConfigError(f"freeze: {tuple(patterns)} matches all parameters.")
     return jax.tree.unflatten(jax.tree.structure(params), labels)
+
+
+def without_gradient(params: Any, patterns: Sequence[str]) -> Any:
+    """Returns `params`; those that a pattern matches have no gradient."""
+    if not patterns:
+        return params
+    return jax.tree.map(
+        lambda label, x: jax.lax.stop_gradient(x) if label == "frozen" else x,
+        freeze_labels(params, patterns),
+        params,
+    )
 
 
 def matched(patterns: Sequence[str], params: Any, field: str) -> list[TreePath]:

@@ -35,7 +35,7 @@ from pose_jax.evaluation import pictures, text
 from pose_jax.evaluation.evaluate import Evaluation, evaluate
 from pose_jax.evaluation.predictor import Predictor
 from pose_jax.runs import directory as run_directory
-from pose_jax.runs import log, states
+from pose_jax.runs import heads, log, states
 from pose_jax.runs import model as model_lib
 from pose_jax.training import interrupts, optim, preview
 from pose_jax.training import keys as keys_lib
@@ -82,11 +82,15 @@ def create_state(variables: Mapping[str, Any], tx, *, averaging: bool) -> TrainS
 def make_train_step(phase: Phase, tx, optimizer: optim.OptimizerConfig):
     """Returns (state, weights of earlier phases, batch, key) -> (state, Means by name)."""
 
+    def loss_of(params, *inputs):
+        # No backward pass through layers below which all parameters are frozen.
+        return phase.loss(optim.without_gradient(params, optimizer.freeze), *inputs)
+
     def train_step(state: TrainState, earlier: Variables, batch, key):
         variables = {**earlier, phase.name: {"constants": state.constants}}
         example = phase.prepare(variables, batch, keys_lib.augment_key(key))
         model_state = {"batch_stats": state.batch_stats}
-        grad_fn = jax.value_and_grad(phase.loss, has_aux=True)
+        grad_fn = jax.value_and_grad(loss_of, has_aux=True)
         (loss, (model_state, sums)), grads = grad_fn(
             state.params,
             model_state,
@@ -426,9 +430,18 @@ class Trainer:
     def _start_from(self, state: TrainState, phase: Phase, tx) -> TrainState:
         """Loads the weights of another run's model where the names match."""
         optimizer, train = self.setup.sections[phase.name]
-        variables, _ = model_lib.load_model(Path(train.init_from) / "model")
-        loaded = variables.get(phase.name, next(iter(variables.values())))
+        start = model_lib.load(train.init_from)
+        loaded = start.variables.get(phase.name, next(iter(start.variables.values())))
         own = {"params": state.params, "batch_stats": state.batch_stats}
+        keypoints, others = self.setup.method.keypoints, start.keypoints
+        if keypoints and others and heads.present(loaded, phase.heads):
+            try:
+                rows = heads.sources(keypoints, others, train.init_map)
+            except ValueError as error:
+                raise ConfigError(f"config.train.init_map: {error}") from None
+            if rows != tuple((i,) for i in range(len(others))):
+                loaded = heads.map_heads(own, loaded, phase.heads, rows, len(others))
+                print(heads.described(keypoints, others, rows))
         merged, report = model_lib.merge_params(own, loaded, skip=train.init_skip)
         print(f"phase {phase.name!r}: initialized from {train.init_from}\n{report}")
         merged = {**merged, "constants": state.constants}

@@ -342,3 +342,22 @@ def test_the_average_of_a_constant_is_that_constant():
     for _ in range(20):
         ema = update(ema, tree)
     np.testing.assert_array_equal(ema["w"], tree["w"])
+
+
+def test_no_gradient_goes_through_frozen_layers():
+    params = {name: {"kernel": jnp.full((2, 2), 0.5)} for name in ("a", "b", "c")}
+
+    def loss(params, patterns):
+        params = optim.without_gradient(params, patterns)
+        x = jnp.ones((3, 2))
+        for name in params:
+            x = jnp.sin(x @ params[name]["kernel"])
+        return x.sum()
+
+    whole, part = (jax.grad(loss)(params, p) for p in ((), ("a", "b")))
+    assert not part["a"]["kernel"].any() and not part["b"]["kernel"].any()
+    np.testing.assert_array_equal(part["c"]["kernel"], whole["c"]["kernel"])
+    for patterns, products in (((), 8), (("a", "b"), 4), (("b",), 7)):
+        # For each layer one forward, one for its weights and one for its input.
+        text = str(jax.make_jaxpr(jax.grad(loss), static_argnums=1)(params, patterns))
+        assert text.count("dot_general") == products, patterns
