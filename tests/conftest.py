@@ -10,9 +10,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-# The tests compile much and run little.
+# The tests compile much and run little. XLA's fusion emitters, which pass through MLIR, take
+# several times as long to compile as its older ones.
 os.environ["XLA_FLAGS"] = (
-    os.environ.get("XLA_FLAGS", "") + " --xla_backend_optimization_level=0"
+    os.environ.get("XLA_FLAGS", "")
+    + " --xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
 )
 
 # Many tests train the same small network: compiled once for the whole session, by
