@@ -48,7 +48,12 @@ CROWD_DETECTOR_CONFIG ?= configs/detector/synthetic.py
 CROWD_POSE_CONFIG ?= configs/multipose/synthetic.py:long
 CROWD_OVERRIDES ?=
 
-.PHONY: help demo demo-hard demo-long demo-multipose test test-slow test-fuzz \
+# Published weights for photographs of one person.
+PHOTO ?=
+PHOTO_WEIGHTS ?= movenet_thunder
+PHOTO_OUT ?= runs/photos
+
+.PHONY: help demo demo-hard demo-long demo-multipose demo-photos test test-slow test-fuzz \
 	test-latest lint venv clean
 
 help:
@@ -57,6 +62,8 @@ help:
 	@echo "make demo-long    the hard people, more of them, trained for longer"
 	@echo "make demo-multipose"
 	@echo "                  a detector and MultiPose on crowds: photographs in, people out"
+	@echo "make demo-photos PHOTO=a.jpg"
+	@echo "                  published weights on your photographs of one person"
 	@echo "make test         the tests, on the CPU"
 	@echo "make test-slow    the tests that take minutes"
 	@echo "make test-fuzz    the property tests, with random examples"
@@ -117,6 +124,13 @@ demo-multipose: $(VENV)/.base
 	$(POSE_JAX) eval --run $(CROWD_RUN)/pose --flip none,plain \
 		--boxes $(CROWD_RUN)/detector/eval/images/detections.json
 	@echo "pictures: $(CROWD_RUN)/*/pictures and $(CROWD_RUN)/predictions"
+
+demo-photos: $(VENV)/.base
+	@test -n "$(PHOTO)" || { echo "make: no photograph: name files or a folder, \
+	make demo-photos PHOTO=a.jpg"; exit 1; }
+	test -d runs/$(PHOTO_WEIGHTS)/model || \
+		$(POSE_JAX) weights fetch $(PHOTO_WEIGHTS) --out runs/$(PHOTO_WEIGHTS)
+	$(POSE_JAX) predict --run runs/$(PHOTO_WEIGHTS) --passes 2 --out $(PHOTO_OUT) $(PHOTO)
 
 test: $(VENV)/.full
 	$(call PYTEST,$(VENV))

@@ -22,6 +22,8 @@ from the shoulders and the top of the head from the face:
   pose-jax weights fetch movenet_lightning --out runs/movenet_lightning
   pose-jax train --config configs/lsp_extended.py:movenet --run runs/lsp_movenet \
     --config.data.train.root=LSPET --config.data.eval.root=LSPET
+  pose-jax train --config configs/lsp_extended.py:movenet_fine --run runs/lsp_movenet_fine \
+    --config.data.train.root=LSPET --config.data.eval.root=LSPET
 
 LSPET is a folder with joints.mat and images/im00001.jpg to im06000.jpg.
 
@@ -96,7 +98,7 @@ def get_config(variant: str = "") -> ConfigDict:
         c.train.eval_every_steps = 850
         c.train.checkpoint_every_steps = 850
         c.train.init_from = "runs/lsp_extended"
-    elif variant == "movenet":
+    elif variant in ("movenet", "movenet_fine"):
         c.method = ConfigDict(
             {
                 "name": "cells",
@@ -127,6 +129,14 @@ def get_config(variant: str = "") -> ConfigDict:
             "neck": ("left_shoulder", "right_shoulder"),
             "head_top": ("nose", "left_eye", "right_eye", "left_ear", "right_ear"),
         }
+        if variant == "movenet_fine":
+            c.optimizer.lr = 2e-4
+            c.optimizer.ema_decay = 0.99
+            c.optimizer.ema_warmup = True
+            c.train.steps = 700
+            c.train.eval_every_steps = 350
+            c.train.init_from = "runs/lsp_movenet"
+            c.train.init_map = {}
     elif variant == "smoke":
         for part, split in (("train", "train2017"), ("eval", "val2017")):
             c.data[part] = ConfigDict(
@@ -137,6 +147,6 @@ def get_config(variant: str = "") -> ConfigDict:
         c.train.eval_every_steps = 1
     elif variant:
         raise ValueError(
-            f"no variant {variant!r}; there are 'fine', 'movenet' and 'smoke'."
+            f"no variant {variant!r}; there are 'fine', 'movenet', 'movenet_fine' and 'smoke'."
         )
     return c

@@ -105,6 +105,18 @@ def cache() -> Path:
     return Path(home).expanduser() / "pose_jax" / "weights"
 
 
+def present(name: str, releases: Mapping[str, Release] = RELEASES) -> bool:
+    """Returns whether all files of a release are here, so that nothing is downloaded."""
+    files = find(name, releases).files
+    folders = [cache() / name]
+    if os.environ.get(LOCAL):
+        folders.append(Path(os.environ[LOCAL]).expanduser())
+    return any(
+        all(file.name and (folder / file.name).is_file() for file in files)
+        for folder in folders
+    )
+
+
 def _local(release: Release, progress: Progress) -> Path | None:
     """Returns $POSE_JAX_WEIGHTS if it has all files, with the published SHA-256."""
     folder = os.environ.get(LOCAL)
