@@ -147,6 +147,7 @@ def get_config(variant: str = "") -> ConfigDict:
         c.train.eval_every_steps = 1
     elif variant:
         raise ValueError(
-            f"no variant {variant!r}; there are 'fine', 'movenet', 'movenet_fine' and 'smoke'."
+            f"no variant {variant!r}; there are 'fine', 'movenet', 'movenet_fine' and "
+            "'smoke'."
         )
     return c
