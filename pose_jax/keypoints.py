@@ -57,7 +57,7 @@ class KeypointSet:
 
     def __post_init__(self) -> None:
         k = len(self.names)
-        if not k or not all(isinstance(n, str) and n for n in self.names):
+        if not all(isinstance(n, str) and n for n in self.names):
             raise ValueError(f"{self.name}: every keypoint needs a name, a text.")
         if len(set(self.names)) != k:
             twice = next(n for n in self.names if self.names.count(n) > 1)

@@ -63,7 +63,7 @@ def load(
         keypoints, or the only one.
       missing: what to do about missing images: "error" raises; "skip" leaves them and
         their people out and logs their number.
-      assumed: the keypoint set of a file that names no keypoints.
+      assumed: the keypoint set of a file that names no keypoints, or the same names.
 
     Raises:
       InputError: a file is missing or broken, or does not match `keypoints`.
@@ -153,14 +153,17 @@ def set_of(
             of_file = keypoint_sets.of_category(chosen.name, names, chosen.skeleton)
         except InputError as error:
             raise broken(f"{path}: category {chosen}: {error}") from None
+    known = (assumed, *SETS.values())
     keypoint_set = of_file or assumed
     if option is not None:
         keypoint_set = keypoint_sets.resolve(option, of_file)
+    elif of_file is not None and of_file.names == assumed.names:
+        keypoint_set = assumed
     if chosen is not None and of_file is not None:
         _check_names(chosen, keypoint_set, path)
-        if keypoint_set in SETS.values():
-            return keypoint_set, []
-        return keypoint_set, [keypoint_sets.described(keypoint_set, chosen.skeleton)]
+        about = keypoint_set, chosen.skeleton
+        said = keypoint_sets.described(*about, with_sigmas=False)
+        return keypoint_set, [said] * (keypoint_set not in known)
     k = keypoint_sets.number_in(data.get("annotations"))
     if k is None:
         return keypoint_set, []

@@ -211,12 +211,15 @@ def counts_from_zero(skeleton: Any) -> bool:
     )
 
 
-def described(keypoint_set: KeypointSet, skeleton: Any = None) -> str:
+def described(
+    keypoint_set: KeypointSet, skeleton: Any = None, *, with_sigmas: bool = True
+) -> str:
     """Describes a set in a phrase: number, flip pairs, limbs, sigmas.
 
     Args:
       keypoint_set: the set.
       skeleton: that of the category, if it has one.
+      with_sigmas: whether sigmas are part of it.
     """
     names = keypoint_set.names
     pairs = [f"{names[i]} and {names[j]}" for i, j in keypoint_set.flip_pairs]
@@ -232,8 +235,8 @@ def described(keypoint_set: KeypointSet, skeleton: Any = None) -> str:
     if keypoint_set.one_sigma is not None:
         sigmas = f"sigma {keypoint_set.one_sigma:g} for all"
     return (
-        f"keypoint set {keypoint_set.name!r}, {len(names)} keypoints; {flips}; {limbs}; "
-        f"{sigmas}"
+        f"keypoint set {keypoint_set.name!r}, {len(names)} keypoints; {flips}; {limbs}"
+        f"{f'; {sigmas}' * with_sigmas}"
     )
 
 
