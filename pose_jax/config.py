@@ -193,9 +193,11 @@ def _is_mapping(value: Any) -> bool:
 
 
 def _plain(value: Any) -> Any:
-    """Converts sections to dicts, recursively."""
+    """Converts sections to dicts, recursively, and objects that have a plain form."""
     if _is_mapping(value):
         return {key: _plain(value[key]) for key in value}
+    if dataclasses.is_dataclass(value) and hasattr(value, "to_json"):
+        return _plain(value.to_json())
     if isinstance(value, list | tuple):
         return type(value)(map(_plain, value))
     return value

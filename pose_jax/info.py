@@ -101,8 +101,9 @@ def _data(sources: Mapping[str, data_lib.SourceConfig]):
     usual = (data_lib.usual_keypoints(s.name, s.options) for s in sources.values())
     keypoint_set = next(filter(None, usual), None)
     for use, source in sources.items():
+        source = data_lib.inheriting(source, sources["train"])
         try:
-            table = data_lib.load(source)
+            table = data_lib.load(source, keypoint_set)
         except InputError as error:
             words[use] = f"not readable: {error}"
             continue

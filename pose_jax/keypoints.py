@@ -2,7 +2,8 @@
 
 A set defines joint names, flip pairs, the skeleton to draw, and what its metrics need.
 Sigmas (OKS fall-off per keypoint) exist only where they were measured; without them AP
-is not computed. To use your own set, create a `KeypointSet`, which validates itself.
+is not computed. A set of your own comes with the data (`data.keypoint_sets`), or is a
+`KeypointSet`, which validates itself.
 
 k keypoints. Indices are 0-based.
 """
@@ -10,6 +11,7 @@ k keypoints. Indices are 0-based.
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -55,8 +57,15 @@ class KeypointSet:
 
     def __post_init__(self) -> None:
         k = len(self.names)
+        if not all(isinstance(n, str) and n for n in self.names):
+            raise ValueError(f"{self.name}: every keypoint needs a name, a text.")
         if len(set(self.names)) != k:
-            raise ValueError(f"{self.name}: keypoint names repeat.")
+            twice = next(n for n in self.names if self.names.count(n) > 1)
+            raise ValueError(f"{self.name}: two keypoints have the name {twice!r}.")
+        for what in ("flip_pairs", "skeleton"):
+            for pair in getattr(self, what):
+                if len(pair) != 2 or pair[0] == pair[1]:
+                    raise ValueError(f"{self.name}: {what}: {pair} is no pair.")
         paired = [i for pair in self.flip_pairs for i in pair]
         if len(set(paired)) != len(paired):
             raise ValueError(f"{self.name}: a keypoint is in two flip pairs.")
@@ -74,12 +83,18 @@ class KeypointSet:
             for i in indices:
                 if not 0 <= i < k:
                     raise ValueError(
-                        f"{self.name}: {what} names keypoint {i}; there are {k}."
+                        f"{self.name}: {what} names keypoint {i}; there are {k}, 0 to "
+                        f"{k - 1}."
                     )
         for what in ("sigmas", "joint_weights"):
             values = getattr(self, what)
-            if values is not None and (len(values) != k or min(values) <= 0):
-                raise ValueError(f"{self.name}: {what} needs {k} positive numbers.")
+            if values is None:
+                continue
+            if len(values) != k or not all(0 < value < np.inf for value in values):
+                raise ValueError(
+                    f"{self.name}: {what} needs {k} positive numbers, one per keypoint; "
+                    f"got {len(values)}."
+                )
 
     def __len__(self) -> int:
         return len(self.names)
@@ -96,13 +111,23 @@ class KeypointSet:
     def groups(self) -> dict[str, tuple[int, ...]]:
         """Groups left and right: "wrist" to the indices of both, in order of `names`.
 
-        Groups are found by name, without a prefix left_ or right_.
+        Groups are pairs by name, without the word for the side (`mirrored`).
         """
         groups: dict[str, tuple[int, ...]] = {}
         for i, name in enumerate(self.names):
-            bare = name.removeprefix("left_").removeprefix("right_")
+            bare = name
+            if mirrored(name) in self.names and (side := _SIDE.search(name)):
+                before, after = name[: side.start()], name[side.end() :]
+                bare = (before.rstrip(_GAPS) if not after else before) + after
+                bare = (bare if before else bare.lstrip(_GAPS)) or name
             groups[bare] = (*groups.get(bare, ()), i)
         return groups
+
+    @property
+    def one_sigma(self) -> float | None:
+        """The sigma, if all keypoints have the same; it was not measured, so that metrics
+        have it in their names."""
+        return self.sigmas[0] if self.sigmas and len({*self.sigmas}) == 1 else None
 
     def select(self, names: Sequence[str], name: str) -> KeypointSet:
         """Returns some of the keypoints, in the order of `names`, and what relates them.
@@ -148,6 +173,38 @@ class KeypointSet:
     def from_json(cls, values: Mapping[str, Any]) -> KeypointSet:
         """The inverse of `to_json`; lists become tuples again."""
         return cls(**{name: _tuples(value) for name, value in values.items()})
+
+
+_SIDE = re.compile(r"left|right|(?<![a-z])[lr](?![a-z])", re.IGNORECASE)
+_GAPS = "_-. "
+_OTHER = {"left": "right", "right": "left", "l": "r", "r": "l"}
+
+
+def side_of(name: str) -> str:
+    """Returns the side that a keypoint's name says: "left", "right" or ""."""
+    word = _SIDE.search(name)
+    return {"l": "left", "r": "right"}[word[0][0].lower()] if word else ""
+
+
+def mirrored(name: str) -> str | None:
+    """Returns the name of the other side, or None: "left_ear" is "right_ear", "ear_L" is
+    "ear_R". Single letters count between characters that are not letters."""
+    word = _SIDE.search(name)
+    if word is None:
+        return None
+    other = _OTHER[word[0].lower()]
+    if word[0][0].isupper():
+        other = other.upper() if word[0].isupper() else other.capitalize()
+    return name[: word.start()] + other + name[word.end() :]
+
+
+def pairs_by_name(names: Sequence[str]) -> tuple[tuple[int, int], ...]:
+    """Returns the (left, right) keypoints that are pairs by their names (`mirrored`)."""
+    at = {name: i for i, name in enumerate(names)}
+    pairs = ((i, at.get(mirrored(n) or "")) for n, i in at.items())
+    return tuple(
+        (i, j) for i, j in pairs if j is not None and side_of(names[i]) == "left"
+    )
 
 
 def _tuples(value: Any) -> Any:

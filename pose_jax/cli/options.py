@@ -80,6 +80,11 @@ def comma_separated(text: str) -> tuple[str, ...]:
     return tuple(name for name in text.split(",") if name)
 
 
+def numbers(text: str) -> tuple[float, ...]:
+    """Parses numbers that are separated by commas."""
+    return tuple(float(number) for number in text.split(","))
+
+
 def config_option(parser: Parser, required: bool = True) -> None:
     parser.option(
         "--config",

@@ -12,6 +12,7 @@ from pose_jax.cli.options import (
     config_option,
     given,
     load_config,
+    numbers,
     weighting_option,
 )
 from pose_jax.errors import ConfigError
@@ -73,6 +74,13 @@ def evaluate(parser: Parser) -> Run:
         metavar="N",
     )
     parser.option(
+        "--sigmas",
+        "OKS sigmas for AP: one number for all keypoints, or one per keypoint separated by "
+        "commas (default: those of the run's keypoint set)",
+        numbers,
+        metavar="S[,S...]",
+    )
+    parser.option(
         "--compare",
         "two runs to compare on the same people, with 95%% intervals (instead of --run)",
         nargs=2,
@@ -96,7 +104,7 @@ def evaluate(parser: Parser) -> Run:
 
         options = {"decoders": args.decoder, "flips": args.flip, **where}
         options |= given(args, "nms", "nms_threshold", "out")
-        options |= given(args, "max_detections", "weighting", unset=False)
+        options |= given(args, "max_detections", "weighting", "sigmas", unset=False)
         evaluations = evaluate.evaluate_run(args.run, **options)
         print(evaluate.described(args.run, evaluations, args.out))
 

@@ -19,13 +19,23 @@ from typing import Any, Literal
 from absl import logging
 
 from pose_jax import registry, writing
-from pose_jax.data import coco, flic, joined, lsp, mpii, store, synthetic, tfds
+from pose_jax.data import (
+    coco,
+    flic,
+    joined,
+    keypoint_sets,
+    lsp,
+    mpii,
+    store,
+    synthetic,
+    tfds,
+)  # fmt: skip
 from pose_jax.data._files import one_of
 from pose_jax.data.dataset import DataSet
 from pose_jax.data.pixels import EXIF, Exif
 from pose_jax.data.table import Table
-from pose_jax.errors import ConfigError
-from pose_jax.keypoints import SETS, KeypointSet
+from pose_jax.errors import ConfigError, InputError
+from pose_jax.keypoints import KeypointSet
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,27 +99,60 @@ def data_set(name: str, where: str = "config.data") -> DataSet:
 def reader(source: SourceConfig) -> Callable[[], Table]:
     """Returns a function that reads the split of a config.
 
+    Option "keypoints" is for all data sets: where the reader does not take it, it replaces
+    what the keypoint set of the data has, as sigmas.
+
     Raises:
       ConfigError: no such data set, or its reader does not take an option.
     """
-    read = data_set(source.name).load
+    found, options, own = data_set(source.name), dict(source.options), None
+    if not found.takes("keypoints"):
+        own = options.pop("keypoints", None)
     try:
-        inspect.signature(read).bind(source.root, source.split, **source.options)
+        inspect.signature(found.load).bind(source.root, source.split, **options)
     except TypeError as error:
         raise ConfigError(
             f"config.data: options of data set {source.name!r}: {error}."
         ) from None
-    return functools.partial(read, source.root, source.split, **source.options)
+    read = functools.partial(found.load, source.root, source.split, **options)
+    if own is None:
+        return read
+
+    def read_own() -> Table:
+        table = read()
+        return table.with_keypoints(keypoint_sets.resolve(own, table.keypoints))
+
+    return read_own
 
 
-def load(source: SourceConfig) -> Table:
+def inheriting(source: SourceConfig, train: SourceConfig) -> SourceConfig:
+    """Returns the source with option "keypoints" of the training data, unless it has its
+    own."""
+    own = train.options.get("keypoints")
+    if own is None or "keypoints" in source.options:
+        return source
+    return dataclasses.replace(source, options={**source.options, "keypoints": own})
+
+
+def load(source: SourceConfig, keypoints: KeypointSet | None = None) -> Table:
     """Reads the split of a config, and logs what users should know of it.
+
+    Args:
+      source: the split.
+      keypoints: the keypoint set of a model. Data with the same names and without an option
+        "keypoints" have this set, also a file that names no keypoints, or only images.
 
     Raises:
       ConfigError: as of `reader`.
       InputError: the files are absent or broken.
     """
+    if keypoints is not None and data_set(source.name).takes("assumed"):
+        options = {"assumed": keypoints, **source.options}
+        source = dataclasses.replace(source, options=options)
     table = reader(source)()
+    same = keypoints is not None and keypoints.names == table.keypoints.names
+    if keypoints is not None and same and "keypoints" not in source.options:
+        table = table.with_keypoints(keypoints)
     if source.exif != "auto":  # Otherwise the reader's own.
         table = dataclasses.replace(table, exif=source.exif)
     if source.on_error != table.on_error:
@@ -196,7 +239,10 @@ def usual_keypoints(name: str, options: Mapping[str, Any]) -> KeypointSet | None
         return sets[0] if sets and all(found == sets[0] for found in sets) else None
     given = options.get("keypoints")
     if given is not None:
-        return SETS.get(given)
+        try:
+            return keypoint_sets.resolve(given, None)
+        except InputError:  # It needs the file, or is not valid.
+            return None
     return DATASETS[name].keypoints if name in DATASETS else None
 
 

@@ -130,6 +130,11 @@ def _folded(name: str) -> str:
     return unicodedata.normalize("NFC", name).lower()
 
 
+def is_in(folder: Path, name: Any) -> bool:
+    """Returns whether a folder has a file of a name, which may have folders in it."""
+    return isinstance(name, str) and bool(name) and _is_file(folder / name)
+
+
 def _is_file(path: Path) -> bool:
     """Returns whether a path is a file; False for invalid names."""
     try:

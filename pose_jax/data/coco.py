@@ -1,8 +1,8 @@
-"""COCO person keypoints, in the files' own format, as a Table.
+"""Keypoints in COCO's format, of people or of any other category, as a Table.
 
-Both common layouts are read: `ROOT/train2017/*.jpg` and `ROOT/images/train2017/*.jpg`,
-each with `ROOT/annotations/person_keypoints_<split>.json`. Your own data in this format
-are read the same way: pass the keypoint set, and the JSON file if it has another name.
+The layouts of `annotation_files` and `image_folder` are read in place: COCO's own, CVAT's,
+Roboflow's, one JSON file and one folder. The keypoint set is that of the file's category,
+or of option `keypoints`, see `keypoint_sets`.
 
 Points keep the files' 0-based pixel coordinates; boxes become (x, y, x + w, y + h).
 Nothing is filtered: people without keypoints and crowd regions are rows too
@@ -25,11 +25,12 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from absl import logging
 
-from pose_jax.data._files import broken, present, read_json
+from pose_jax.data import keypoint_sets
+from pose_jax.data._files import broken, is_in, parse_json, present, read_json
 from pose_jax.data.dataset import DataSet
 from pose_jax.data.ids import ImageIds
 from pose_jax.data.table import Table
-from pose_jax.errors import ConfigError, InputError
+from pose_jax.errors import InputError
 from pose_jax.keypoints import COCO, SETS, KeypointSet
 
 
@@ -39,9 +40,10 @@ def load(
     *,
     annotations: str | Path | None = None,
     detections: str | Path | None = None,
-    keypoints: KeypointSet | str = COCO,
+    keypoints: keypoint_sets.Option | None = None,
     category: int | str | None = None,
     missing: Literal["error", "skip"] = "error",
+    assumed: KeypointSet = COCO,
 ) -> Table:
     """Reads one split.
 
@@ -55,54 +57,52 @@ def load(
         `score`). Its person boxes replace the people of the annotation file, without
         keypoints; `box_source` is then "detections", `truth` the annotated people. Images
         may be named by the stems of their files, too.
-      keypoints: the keypoint set of the file, or the name of one in `keypoints.SETS`.
+      keypoints: what the keypoint set has that the file's category does not say, see
+        `keypoint_sets`; None: that of the file.
       category: name or id of the category of people; None: "person" among those with
         keypoints, or the only one.
       missing: what to do about missing images: "error" raises; "skip" leaves them and
         their people out and logs their number.
+      assumed: the keypoint set of a file that names no keypoints, or the same names.
 
     Raises:
       InputError: a file is missing or broken, or does not match `keypoints`.
+      ConfigError: `keypoints` is not valid.
     """
-    keypoints = keypoint_set(keypoints)
     root = Path(root)
     path = annotation_file(root, split) if annotations is None else Path(annotations)
     data = read_json(path, dict)
-    folders = image_folders(root, split)
-    folder = next(filter(Path.is_dir, folders), None)
-    if folder is None:
-        raise InputError(
-            f"No images of {split}: none of {', '.join(map(str, folders))} is a folder. "
-            "Unpack the images there, or give the folder that holds them as root."
-        )
-    labelled, notes, category_id = bool(data.get("annotations")), [], 1
+    labelled, category_id = bool(data.get("annotations")), 1
     if labelled or "categories" in data or category is not None:
         chosen = find_category(data, path, category)
-        _check_names(chosen, keypoints, path)
         category_id = chosen.id
-        if labelled and chosen.names is None:
-            notes.append(
-                f"category {chosen} names no keypoints: those of set {keypoints.name} are "
-                "assumed, in its order"
-            )
-
+        keypoint_set, notes = set_of(chosen, data, path, keypoints, assumed)
+    else:
+        keypoint_set, notes = set_of(None, data, path, keypoints, assumed)
     images, ids = _images(data, path)
     if ids.are_text:
         notes.append(TEXT_IDS)
     names = [image["file_name"] for image in images]
+    folder = image_folder(root, split, path, names)
+    if folder is None:
+        raise InputError(
+            f"No images of {split}: none of "
+            f"{', '.join(map(str, image_folders(root, split)))} is a folder. "
+            "Unpack the images there, or give the folder that holds them as root."
+        )
     there = present(path, folder, names, missing)
     lost = {n for n, kept in zip(ids.numbers, there, strict=True) if not kept}
     images = [image for image, kept in zip(images, there, strict=True) if kept]
     numbers = [n for n in ids.numbers if n not in lost]
     people, without_area = _people(
-        data, path, category_id, ids, numbers, lost, keypoints
+        data, path, category_id, ids, numbers, lost, keypoint_set
     )
     if without_area:
         notes.append(no_area(without_area, path))
     sizes = [(image["width"], image["height"]) for image in images]
     table = Table(
         name=f"coco {split}",
-        keypoints=keypoints,
+        keypoints=keypoint_set,
         images=tuple(folder / image["file_name"] for image in images),
         image_ids=np.array(numbers, np.int64),
         image_sizes=np.array(sizes, np.int32).reshape(-1, 2),
@@ -110,7 +110,7 @@ def load(
         labelled=labelled,
         category_id=category_id,
         notes=tuple(notes),
-        **_columns(people, len(keypoints)),
+        **_columns(people, len(keypoint_set)),
     )
     if detections is not None:
         table = with_detections(table, Path(detections), ids, lost)
@@ -131,19 +131,52 @@ TEXT_IDS = (
 )
 
 
-def keypoint_set(keypoints: KeypointSet | str) -> KeypointSet:
-    """Returns the keypoint set, looked up if it is a name.
+def set_of(
+    chosen: Category | None,
+    data: Mapping[str, Any],
+    path: Path,
+    option: keypoint_sets.Option | None,
+    assumed: KeypointSet = COCO,
+) -> tuple[KeypointSet, list[str]]:
+    """Returns the keypoint set of a file, and what should be said of it.
 
-    Raises:
-      ConfigError: there is no such set.
+    Args:
+      chosen: the category of people; None for a file without categories.
+      data: the content of the file.
+      path: the file.
+      option, assumed: as `keypoints` and `assumed` of `load`.
     """
-    if isinstance(keypoints, KeypointSet):
-        return keypoints
-    if keypoints not in SETS:
-        raise ConfigError(
-            f"no keypoint set {keypoints!r}; there are {', '.join(map(repr, SETS))}."
+    names = chosen and chosen.names
+    of_file = None
+    if chosen is not None and names is not None:
+        try:
+            of_file = keypoint_sets.of_category(chosen.name, names, chosen.skeleton)
+        except InputError as error:
+            raise broken(f"{path}: category {chosen}: {error}") from None
+    known = (assumed, *SETS.values())
+    keypoint_set = of_file or assumed
+    if option is not None:
+        keypoint_set = keypoint_sets.resolve(option, of_file)
+    elif of_file is not None and of_file.names == assumed.names:
+        keypoint_set = assumed
+    if chosen is not None and of_file is not None:
+        _check_names(chosen, keypoint_set, path)
+        about = keypoint_set, chosen.skeleton
+        said = keypoint_sets.described(*about, with_sigmas=False)
+        return keypoint_set, [said] * (keypoint_set not in known)
+    k = keypoint_sets.number_in(data.get("annotations"))
+    if k is None:
+        return keypoint_set, []
+    if k != len(keypoint_set):
+        raise InputError(
+            f"{path}: category {chosen} names no keypoints, and its annotations have {k}; "
+            f"keypoint set {keypoint_set.name} has {len(keypoint_set)}. Name them in the "
+            "category, or by data.train.options.keypoints = {'names': [...]}."
         )
-    return SETS[keypoints]
+    return keypoint_set, [
+        f"category {chosen} names no keypoints: those of set {keypoint_set.name} are "
+        "assumed, in its order"
+    ]
 
 
 def _columns(people: list[dict[str, Any]], k: int) -> dict[str, Any]:
@@ -324,11 +357,26 @@ def _images(
     return images, ImageIds([image["id"] for image in images], names)
 
 
+ROBOFLOW = "_annotations.coco.json"
+"""Roboflow's annotations of a split, beside its images."""
+
+
 def annotation_files(root: Path, split: str) -> list[Path]:
-    """Returns the possible files of the annotations of a split; the usual one is first."""
-    names = f"person_keypoints_{split}.json", f"image_info_{split}.json"
+    """Returns the possible files of the annotations of a split; the usual one is first.
+
+    These are COCO's and CVAT's `annotations/person_keypoints_SPLIT.json`, COCO's
+    `annotations/image_info_SPLIT.json`, Roboflow's `SPLIT/_annotations.coco.json`, and
+    `SPLIT.json` in either folder.
+    """
     folder = root / "annotations"
-    return [folder / f"{name}{suffix}" for name in names for suffix in ("", ".gz")]
+    files = [
+        folder / f"person_keypoints_{split}.json",
+        folder / f"image_info_{split}.json",
+        root / split / ROBOFLOW,
+        folder / f"{split}.json",
+        root / f"{split}.json",
+    ]
+    return [file.with_name(file.name + end) for file in files for end in ("", ".gz")]
 
 
 def annotation_file(root: Path, split: str) -> Path:
@@ -339,16 +387,41 @@ def annotation_file(root: Path, split: str) -> Path:
 
 def split_of(path: Path) -> str | None:
     """Returns the split that the name of an annotation file says, if any."""
+    if path.name.startswith(ROBOFLOW):
+        return path.absolute().parent.name
     match = re.fullmatch(r"person_keypoints_(.+)\.json(\.gz)?", path.name)
     return match and match[1]
 
 
 def image_folders(root: Path, split: str) -> list[Path]:
-    """Returns the possible folders of the images of a split."""
+    """Returns the usual folders of the images of a split."""
     splits = [split]
     if split.startswith("test-dev"):  # A part of the images of the test.
         splits.append(split.replace("-dev", ""))
     return [folder / name for name in splits for folder in (root, root / "images")]
+
+
+def image_folder(
+    root: Path, split: str, path: Path, names: Sequence[str]
+) -> Path | None:
+    """Returns the folder of the images of a split, or None.
+
+    It is the first of the usual ones, `images`, the folder of the annotation file and the
+    root that has one of the first images, or else the first that exists of the usual ones
+    and `images`.
+
+    Args:
+      root: the folder of the data set.
+      split: the split.
+      path: its annotation file.
+      names: the names of its images.
+    """
+    usual = [*image_folders(root, split), root / "images"]
+    usual = [folder for folder in usual if folder.is_dir()]
+    for folder in (*usual, path.parent, root):
+        if any(is_in(folder, name) for name in names[:20]):
+            return folder
+    return next(iter(usual), None)
 
 
 class Category(NamedTuple):
@@ -358,11 +431,13 @@ class Category(NamedTuple):
       id: the category_id of its annotations.
       name: its name.
       names: the names of its keypoints; None if there are none.
+      skeleton: as in the file.
     """
 
     id: int
     name: str
     names: list[str] | None
+    skeleton: Any = None
 
     def __str__(self) -> str:
         return f"{_short(self.name)} (id {self.id})"
@@ -383,7 +458,8 @@ def find_category(
         if row.get("keypoints"):
             names = _field(row, "keypoints", list, f"{path}: category {own_id}")
             names = [" ".join(str(name).split()) for name in names]
-        categories.append(Category(own_id, str(row.get("name", "")), names))
+        name, skeleton = str(row.get("name", "")), row.get("skeleton")
+        categories.append(Category(own_id, name, names, skeleton))
     found = candidates(categories, data, wanted)
     if len(found) == 1:
         return found[0]
@@ -431,7 +507,7 @@ def _check_names(people: Category, keypoints: KeypointSet, path: Path) -> None:
         raise InputError(
             f"{path}: category {people.id} has {len(names)} keypoints "
             f"({', '.join(names)}); keypoint set {keypoints.name} has {len(keypoints)} "
-            f"({', '.join(keypoints.names)}). Pass the set that the file follows."
+            f"({', '.join(keypoints.names)}). Pass the set that the file follows, or none."
         )
 
 
@@ -503,20 +579,68 @@ def splits(root: Path) -> list[str]:
       InputError: there are none.
     """
     folder = root / "annotations"
-    found = {split for path in folder.glob("*") if (split := split_of(path))}
-    if not found:
-        there = ", ".join(sorted(p.name for p in folder.glob("*.json*"))[:5])
+    found = _usual_splits(root)
+    if found:
+        return found
+    files = _json_files(root)
+    contents = {path: data for path in files if (data := _as_coco(path)) is not None}
+    named = [path.stem for path, data in contents.items() if _has_keypoints(data)]
+    if named:
+        return sorted(named)
+    there = ", ".join(sorted(p.name for p in files)[:5])
+    if contents:
         raise InputError(
-            f"{folder} holds no person_keypoints_*.json (it has: {there or 'no json'}). "
-            "Name a file with --annotations and its folder of images with --split."
+            f"{root}: {', '.join(sorted(path.name for path in contents))} has no keypoints "
+            "(boxes only?). Export keypoints, as person_keypoints_*.json."
         )
-    return sorted(found)
+    raise InputError(
+        f"{folder} holds no person_keypoints_*.json (it has: {there or 'no json'}). "
+        "Name a file with --annotations and its folder of images with --split."
+    )
+
+
+def recognize(root: Path) -> bool:
+    """Returns whether a folder has one of the layouts."""
+    if (root / "annotations").is_dir() or _usual_splits(root):
+        return True
+    return any(_as_coco(path) is not None for path in _json_files(root))
+
+
+def _usual_splits(root: Path) -> list[str]:
+    """Returns the splits of COCO's, CVAT's and Roboflow's layouts."""
+    files = [*(root / "annotations").glob("*"), *root.glob(f"*/{ROBOFLOW}*")]
+    return sorted({split for path in files if (split := split_of(path))})
+
+
+def _json_files(root: Path) -> list[Path]:
+    """Returns the JSON files of a folder with one or a few; tools that write one file per
+    image have other formats."""
+    files = [*(root / "annotations").glob("*.json"), *root.glob("*.json")]
+    return sorted(files) if len(files) <= 20 else []
+
+
+def _as_coco(path: Path) -> dict[str, Any] | None:
+    """Returns the content of a file with the sections of COCO's annotations, or None."""
+    try:
+        data = parse_json(path)
+    except (OSError, ValueError):
+        return None
+    sections = "images", "annotations", "categories"
+    is_coco = isinstance(data, dict) and all(
+        isinstance(data.get(name), list) for name in sections
+    )
+    return data if is_coco else None
+
+
+def _has_keypoints(data: Mapping[str, Any]) -> bool:
+    rows = [*data["categories"], *data["annotations"]]
+    return any(isinstance(row, Mapping) and row.get("keypoints") for row in rows)
 
 
 DATA_SET = DataSet(
     load=load,
-    files="annotations/ (COCO)",
-    recognize=lambda root: (root / "annotations").is_dir(),
+    files="annotations/, SPLIT/_annotations.coco.json or one .json file (COCO)",
+    recognize=recognize,
     splits=splits,
     keypoints=COCO,
     json=True,

@@ -225,6 +225,23 @@ class Table:
             matched=f"{len(chosen)} keypoints of the same name{''.join(left_out)}",
         )
 
+    def with_keypoints(self, keypoints: KeypointSet) -> Table:
+        """Returns the table with another set of the same names, e.g. with sigmas.
+
+        Raises:
+          InputError: the names, or their order, are others.
+        """
+        if self.keypoints == keypoints:
+            return self
+        if self.keypoints.names != keypoints.names:
+            raise InputError(
+                f"{self.name} has the {len(self.keypoints)} keypoints of set "
+                f"{self.keypoints.name!r}, not the {len(keypoints)} of "
+                f"{keypoints.name!r}, in their order."
+            )
+        truth = self.truth and self.truth.with_keypoints(keypoints)
+        return dataclasses.replace(self, keypoints=keypoints, truth=truth)
+
     def coco_ground_truth(self) -> dict[str, Any]:
         """Returns the table as a COCO keypoint annotation dictionary, for evaluators.
 

@@ -15,14 +15,16 @@ from typing import Any
 
 import numpy as np
 
-from pose_jax.data import coco, ids, pixels
+from pose_jax.data import coco, ids, keypoint_sets, pixels
 from pose_jax.data.store import Store, damaged, import_tfds, open_builder, read
 from pose_jax.data.table import Record, Table
 from pose_jax.errors import InputError, one_line
 from pose_jax.keypoints import COCO, KeypointSet
 
 
-def load(root: Any, split: str, *, keypoints: KeypointSet | str | None = None) -> Table:
+def load(
+    root: Any, split: str, *, keypoints: keypoint_sets.Option | None = None
+) -> Table:
     """Reads a split of any TFDS data set whose features are named as in TFDS's COCO.
 
     A store of `prepare` is read by `store.read`. For others, every record is read once for
@@ -41,23 +43,20 @@ def load(root: Any, split: str, *, keypoints: KeypointSet | str | None = None) -
     Args:
       root: the folder of its version, or a builder; stored as ArrayRecord.
       split: name of the TFDS split; "train[:100]" is accepted too.
-      keypoints: the keypoint set, or its name; None: COCO's, or that of a store.
+      keypoints: the keypoint set, see `keypoint_sets.resolve`; None: COCO's, or that of a
+        store.
 
     Raises:
       ConfigError: no such keypoint set.
       InputError: a feature is missing or of another form, or the data are not stored as
         ArrayRecord.
     """
-    if keypoints is not None:
-        keypoints = coco.keypoint_set(keypoints)
     path = Path(root if isinstance(root, str | Path) else root.data_dir)
     if (path / "columns.npz").exists():
         table = read(path, split)
-        if keypoints not in (None, table.keypoints):
-            raise InputError(
-                f"{path} has keypoints {table.keypoints.name}, not {keypoints.name}."
-            )
-        return table
+        if keypoints is None:
+            return table
+        return table.with_keypoints(keypoint_sets.resolve(keypoints, table.keypoints))
     builder: Any = root
     if isinstance(root, str | Path):
         try:
@@ -67,9 +66,9 @@ def load(root: Any, split: str, *, keypoints: KeypointSet | str | None = None) -
         except Exception as error:  # TFDS has no class for these.
             why = one_line(error, 200)
             raise InputError(f"{path} is no TFDS data: {why}") from None
-    keypoints = keypoints or COCO
+    keypoint_set = COCO if keypoints is None else keypoint_sets.resolve(keypoints, None)
     features = dict(builder.info.features.items())
-    misfit = _misfit(features, keypoints)
+    misfit = _misfit(features, keypoint_set)
     if misfit is not None:
         raise InputError(f"{path}: feature {misfit}.")
     store = Store(builder, split)
@@ -83,7 +82,7 @@ def load(root: Any, split: str, *, keypoints: KeypointSet | str | None = None) -
     label = dict(features["objects"].feature.items()).get("label")
     names = getattr(label, "names", None) or ()
     person = names.index("person") if "person" in names else None
-    images = [_image(store, i, len(keypoints), person) for i in range(count)]
+    images = [_image(store, i, len(keypoint_set), person) for i in range(count)]
     if not images:
         raise InputError(f"{path}: split {split!r} has no record.")
     people, notes = [len(image["areas"]) for image in images], []
@@ -100,7 +99,7 @@ def load(root: Any, split: str, *, keypoints: KeypointSet | str | None = None) -
         columns["ids"] = np.arange(1, len(columns["ids"]) + 1)
     return Table(
         name=f"{builder.name} {split}",
-        keypoints=keypoints,
+        keypoints=keypoint_set,
         images=tuple(Record(store, i) for i in range(count)),
         image=np.repeat(np.arange(count, dtype=np.int32), people),
         box_scores=np.ones(sum(people)),

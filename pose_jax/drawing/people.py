@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from pose_jax.drawing._pixels import SUPERSAMPLE, WHITE, as_uint8
-from pose_jax.keypoints import KeypointSet
+from pose_jax.keypoints import KeypointSet, side_of
 
 LEFT = (255, 145, 20)
 RIGHT = (30, 150, 255)
@@ -33,7 +33,7 @@ def _sides(keypoint_set: KeypointSet) -> list[str]:
     """
     sides = ["center"] * len(keypoint_set)
     for i, j in keypoint_set.flip_pairs:
-        swapped = "right" in keypoint_set.names[i].lower()
+        swapped = side_of(keypoint_set.names[i]) == "right"
         sides[i], sides[j] = ("right", "left") if swapped else ("left", "right")
     return sides
 

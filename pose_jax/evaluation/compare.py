@@ -179,13 +179,12 @@ def per_image(table: Table, predictions: Poses) -> dict[str, PerImage]:
         return ratio
 
     add("pixel_error", np.where(labeled, distance, 0).sum(1), labeled.sum(1))
-    if lengths.metrics(table):
-        length = lengths.length(table, predictions.row)
-        pixels = length.usable[:, None]
-        counted = labeled & np.isfinite(pixels) & length.counts
-        for threshold in length.thresholds:
-            correct = counted & (distance <= np.float32(threshold) * pixels)
-            add(length.metric, correct.sum(1), counted.sum(1), threshold)
+    length = lengths.length(table, predictions.row)
+    pixels = length.usable[:, None]
+    counted = labeled & np.isfinite(pixels) & length.counts
+    for threshold in length.thresholds:
+        correct = counted & (distance <= np.float32(threshold) * pixels)
+        add(length.metric, correct.sum(1), counted.sum(1), threshold)
     if keypoints.sticks:
         each = jax.jit(
             jax.vmap(lambda p, t, v: metrics_lib.pcp(p, t, v, keypoints.sticks))

@@ -13,6 +13,7 @@ from pose_jax import config as config_lib
 from pose_jax import evaluation as evaluation_lib
 from pose_jax import methods, writing
 from pose_jax import sharding as sharding_lib
+from pose_jax.data import keypoint_sets
 from pose_jax.data.plan import InputConfig
 from pose_jax.data.table import Table
 from pose_jax.errors import ConfigError
@@ -104,6 +105,7 @@ def evaluate_run(
     out: Path | str | None = None,
     max_detections: int | None = None,
     weighting: str | None = None,
+    sigmas: Sequence[float] | None = None,
 ) -> dict[str, Evaluation]:
     """Evaluates RUN/model and writes RUN/eval/<box source>/<decoder>/, or below `out`.
 
@@ -123,6 +125,8 @@ def evaluate_run(
         COCO's 20.
       weighting: that of method "cells"; None: of the run. Another than the run's is part of
         the name of the result: "dark_weighting_none".
+      sigmas: of OKS, one for all keypoints or one per keypoint, instead of those of the
+        run's keypoint set; None: those.
 
     Returns:
       Evaluations by decoder, flip test and weighting.
@@ -140,6 +144,7 @@ def evaluate_run(
         "decoder": decoders, "flip": flips, "boxes": boxes != "gt", "nms": nms,
         "nms-threshold": nms_threshold is not None, "match-keypoints": match_keypoints,
         "max-detections": max_detections is not None, "weighting": weighting,
+        "sigmas": sigmas,
     }  # fmt: skip
     for option in (name for name, used in is_set.items() if used):
         if option not in kind.OPTIONS:
@@ -157,6 +162,10 @@ def evaluate_run(
         format=format,
         match_keypoints=match_keypoints,
     )
+    if sigmas is not None:
+        values = {"sigmas": sigmas[0] if len(sigmas) == 1 else list(sigmas)}
+        keypoints = keypoint_sets.resolve(values, table.keypoints, "--sigmas")
+        table = table.with_keypoints(keypoints)
     section = dict(loaded.manifest.get("evaluation") or {})
     options = {"nms": nms, "nms_threshold": nms_threshold}
     section |= {name: value for name, value in options.items() if value is not None}

@@ -10,6 +10,7 @@ from pose_jax.data.table import Table
 
 PCK_THRESHOLDS = (0.05, 0.1, 0.2)
 PCKH_THRESHOLDS = (0.5, 0.1, 0.11)
+BOX_THRESHOLDS = (0.05, 0.1)
 _NOT_IN_PCKH = ("pelvis", "thorax")
 
 
@@ -17,7 +18,8 @@ class Length(NamedTuple):
     """A reference length per person.
 
     Attributes:
-      metric: name of the metric: fraction of keypoints within a threshold times the length.
+      metric: name of the metric, a key of `metrics`: fraction of keypoints within a
+        threshold times the length.
       words: description of the length.
       pixels: [n] float32, image pixels; NaN, or at most 0, if a person has no length.
       thresholds: reported thresholds of the metric.
@@ -30,6 +32,11 @@ class Length(NamedTuple):
     thresholds: tuple[float, ...]
     counts: np.ndarray
 
+    def name(self, threshold: float) -> str:
+        """Returns NAME@threshold[@length] of the metric."""
+        name, at, of = self.metric.partition("@")
+        return f"{name}@{threshold:g}{at}{of}"
+
     @property
     def usable(self) -> np.ndarray:
         """`pixels`, with NaN for all people without a length."""
@@ -38,12 +45,13 @@ class Length(NamedTuple):
 
 def metrics(table: Table) -> dict[str, tuple[float, ...]]:
     """Returns the metrics of a table that use a length, and their thresholds; the usual
-    metric of the data set is first."""
+    metric of the data set is first. PCK@box is that of data without another length."""
     has = {
         "PCKh": (table.head_sizes is not None, PCKH_THRESHOLDS),
         "PCK": (table.keypoints.torso is not None, PCK_THRESHOLDS),
     }
-    return {name: thresholds for name, (there, thresholds) in has.items() if there}
+    found = {name: thresholds for name, (there, thresholds) in has.items() if there}
+    return found or {"PCK@box": BOX_THRESHOLDS}
 
 
 def length(table: Table, rows: np.ndarray, metric: str = "") -> Length:
@@ -52,10 +60,9 @@ def length(table: Table, rows: np.ndarray, metric: str = "") -> Length:
     Args:
       table: a table with labels.
       rows: [n] rows of the table.
-      metric: a key of `metrics(table)`. "": the first one, or if there is none, "PCK_box",
-        whose length is the longer side of the box.
+      metric: a key of `metrics(table)`; "": the first one.
     """
-    metric = metric or next(iter(metrics(table)), "PCK_box")
+    metric = metric or next(iter(metrics(table)))
     names, counts = table.keypoints.names, np.ones(len(table.keypoints), bool)
     if metric == "PCKh":
         assert table.head_sizes is not None
@@ -71,10 +78,7 @@ def length(table: Table, rows: np.ndarray, metric: str = "") -> Length:
         labeled = (table.visibility[rows][:, [i, j]] > 0).all(1)
         pixels, thresholds = np.where(labeled, pixels, np.nan), PCK_THRESHOLDS
     else:
-        boxes = table.boxes_xyxy[rows]
-        pixels, words = (
-            (boxes[:, 2:] - boxes[:, :2]).max(-1),
-            "the longer side of the box",
-        )
-        thresholds = (0.05, 0.2)
+        corners = table.boxes_xyxy[rows].reshape(-1, 2, 2)
+        pixels = np.linalg.norm(corners[:, 1] - corners[:, 0], axis=-1)
+        words, thresholds = "the diagonal of the box", BOX_THRESHOLDS
     return Length(metric, words, pixels.astype(np.float32), thresholds, counts)

@@ -1,10 +1,11 @@
 """Metrics of poses by full name, a table per keypoint, and pictures.
 
-The full name of a metric is NAME[@threshold]@box source[@PC|OC], e.g. `AP@detections`,
-`PCK@0.2@joint_boxes@PC`. Where only the keypoints are compared that the data and the model
-have by the same name, their number is in it: `PCK@0.2[12 keypoints]@gt_boxes`. FORMULAS
-defines each NAME. `boxes` has the same functions for the boxes of a detector;
-`evaluation.of` selects the module.
+The full name of a metric is NAME[@threshold][@length]@box source[@PC|OC], e.g.
+`AP@detections`, `PCK@0.2@joint_boxes@PC`, `PCK@0.1@box@gt_boxes`. AP with one sigma for
+all keypoints, which was not measured, is `AP[sigma=0.05]@gt_boxes`. Where only the
+keypoints are compared that the data and the model have by the same name, their number is
+in it: `PCK@0.2[12 keypoints]@gt_boxes`. FORMULAS defines each NAME. `boxes` has the same
+functions for the boxes of a detector; `evaluation.of` selects the module.
 """
 
 from __future__ import annotations
@@ -45,6 +46,9 @@ FORMULAS = {
     "PCK": "fraction of keypoints with distance <= t * torso, torso = left shoulder to "
     "right hip (FLIC: right shoulder to left hip); people without both are excluded",
     "PCK_AUC": "area under PCK(t), t = 0:0.01:0.2, over 0.2",
+    "PCK@box": "fraction of keypoints with distance <= t * diagonal of the person's box, "
+    "for keypoint sets without a torso",
+    "PCK_AUC@box": "area under PCK@t@box, t = 0:0.005:0.1, over 0.1",
     "PDJ": "PCK with that torso, under the name used by DeepPose",
     "PCKh": "fraction of keypoints with distance <= t * head, head = 0.6 * diagonal of the "
     "head box; pelvis and thorax excluded; @0.11 is what published code prints as @0.1",
@@ -76,7 +80,7 @@ FORMULAS = {
 
 OPTIONS = (
     "decoder", "flip", "boxes", "nms", "nms-threshold", "match-keypoints",
-    "max-detections", "weighting",
+    "max-detections", "weighting", "sigmas",
 )  # fmt: skip
 """Options of `pose-jax eval` that poses support."""
 RESULTS, FILES = "predictions.json", {"keypoints.json": "per_keypoint"}
@@ -89,7 +93,11 @@ PDJ_THRESHOLDS = tuple(i / 100 for i in range(51))
 TINY_TORSO = 0.05
 """Fraction of the longer side of a person's extent; the median in LSP is 0.36."""
 _AP = ("AP", "AP50", "AP75", "APm", "APl", "AR", "AR50", "AR75", "ARm", "ARl")
-_AUC = {"PCK": np.arange(21) / 100, "PCKh": np.arange(51) / 100}
+_AUC = {
+    "PCK": np.arange(21) / 100,
+    "PCKh": np.arange(51) / 100,
+    "PCK@box": np.arange(21) / 200,
+}
 """Thresholds for the area under each curve."""
 _TORSO_COUNTS = (
     "PCK_people_without_torso",
@@ -100,12 +108,40 @@ _flipped = jax.jit(metrics_lib.flipped, static_argnames="flip_pairs")
 
 
 def full_name(name: str, table: Table, threshold: float | None = None) -> str:
-    """Returns NAME[@threshold]@box source[@PC|OC] of a metric on a table, with the number
-    of keypoints before the source if only some are compared."""
+    """Returns the full name of a metric on a table: NAME[@threshold][@length]@box
+    source[@PC|OC], with the number of keypoints before the source if only some are
+    compared, and with the sigma in AP if all keypoints have the same.
+
+    Args:
+      name: NAME, or NAME@length.
+      table: the table.
+      threshold: that of the metric, if it has one.
+    """
+    name, *length = name.split("@")
+    kind, bracket, more = name.partition("[")
+    if kind in _AP and table.keypoints.one_sigma is not None:
+        name = f"{kind}[sigma={table.keypoints.one_sigma:g}]{bracket}{more}"
     parts = [name] if threshold is None else [name, f"{threshold:g}"]
+    parts += length
     if table.matched:
         parts[-1] += f"[{len(table.keypoints)} keypoints]"
     return "@".join([*parts, table.box_source, *filter(None, [table.centric])])
+
+
+def why_absent(table: Table, name: str) -> str:
+    """Returns why `measure` has no metric of a name, and what to do; "" if unknown."""
+    if name.split("@")[0].split("[")[0] in _AP and table.keypoints.sigmas is None:
+        return no_ap(table.keypoints)
+    return ""
+
+
+def no_ap(keypoints: KeypointSet) -> str:
+    """Returns why a set has no AP, and the lines that change it."""
+    return (
+        f"keypoint set {keypoints.name!r} has no sigmas, which OKS requires: add "
+        "--config.data.train.options.keypoints.sigmas=0.05 to `pose-jax train`, or "
+        "--sigmas 0.05 to `pose-jax eval` (one number for all, or one per keypoint)"
+    )
 
 
 def matched(table: Table, poses: Poses, keypoints: KeypointSet) -> Poses:
@@ -229,9 +265,9 @@ def names(table: Table) -> list[str]:
     parts += [("pixel_error", None), ("box_error", None)]
     for metric, thresholds in reversed(lengths.metrics(table).items()):
         parts += [(metric, threshold) for threshold in thresholds]
-        parts += [("PDJ", 0.2)] * (metric == "PCK") + [(f"{metric}_AUC", None)]
-        counts = _TORSO_COUNTS if metric == "PCK" else ("PCKh_people_without_head_box",)
-        parts += [(name, None) for name in counts]
+        parts += [("PDJ", 0.2)] * (metric == "PCK") + [(_auc(metric), None)]
+        counts = {"PCK": _TORSO_COUNTS, "PCKh": ("PCKh_people_without_head_box",)}
+        parts += [(name, None) for name in counts.get(metric, ())]
     if keypoints.sticks:
         kinds = list(dict.fromkeys(name for name, _, _ in keypoints.sticks))
         limbs = [] if set(LIMBS).isdisjoint(kinds) else ["limbs"]
@@ -283,10 +319,11 @@ def _by_length(table: Table, poses: Poses, data: _Labeled, metric: str):
         yield metric, threshold, value
     if metric == "PCK":
         yield "PDJ", 0.2, fraction[PCK_THRESHOLDS.index(0.2)]
-    yield f"{metric}_AUC", None, np.trapezoid(fraction[-len(grid) :], grid) / grid[-1]
+    yield _auc(metric), None, np.trapezoid(fraction[-len(grid) :], grid) / grid[-1]
     pixels = length.pixels
     if metric == "PCKh":
         yield "PCKh_people_without_head_box", None, (pixels <= 0).sum()
+    if metric != "PCK":
         return
     labeled = (data[2] > 0)[..., None]
     low = np.where(labeled, data[1], np.inf).min(1)
@@ -294,6 +331,12 @@ def _by_length(table: Table, poses: Poses, data: _Labeled, metric: str):
     counts = np.isnan(pixels), pixels == 0, pixels <= TINY_TORSO * extent
     for name, people in zip(_TORSO_COUNTS, counts, strict=True):
         yield name, None, people.sum()
+
+
+def _auc(metric: str) -> str:
+    """Returns the name of the area under the curve of a metric."""
+    name, at, length = metric.partition("@")
+    return f"{name}_AUC{at}{length}"
 
 
 def _by_stick(data: _Labeled, sticks):
@@ -398,7 +441,7 @@ def per_keypoint(table: Table, poses: Poses) -> list[dict[str, Any]]:
 
     Returns:
       name; labelled and hidden (counts); median_error, mean_error (image pixels);
-      PCK@t or PCKh@t, depending on the data set; score (the mean).
+      PCK@t, PCKh@t or PCK@t@box, depending on the data set; score (the mean).
       Empty for a table without labels.
     """
     if not table.labelled:
@@ -407,12 +450,11 @@ def per_keypoint(table: Table, poses: Poses) -> list[dict[str, Any]]:
     labeled, distance = visibility > 0, _distance(table, poses)
     data = _points(poses), true_xy.astype(np.float32), visibility
     fractions: dict[str, np.ndarray] = {}
-    if lengths.metrics(table):
-        length = lengths.length(table, poses.row)
-        counts = metrics_lib.pck(*data, length.pixels, thresholds=length.thresholds)
-        correct, counted = map(np.asarray, counts)
-        for t, row in zip(length.thresholds, correct, strict=True):
-            fractions[f"{length.metric}@{t:g}"] = row / np.maximum(counted, 1)
+    length = lengths.length(table, poses.row)
+    counts = metrics_lib.pck(*data, length.pixels, thresholds=length.thresholds)
+    correct, counted = map(np.asarray, counts)
+    for t, row in zip(length.thresholds, correct, strict=True):
+        fractions[length.name(t)] = row / np.maximum(counted, 1)
     rows = []
     for k, keypoint in enumerate(table.keypoints.names):
         errors = distance[labeled[:, k] & poses.valid, k]
@@ -452,10 +494,7 @@ def notes(
             "count as missed, and have no pixel_error and box_error"
         )
     if ap not in metrics:
-        found.append(
-            f"AP not computed: keypoint set {table.keypoints.name!r} has no sigmas, which "
-            "OKS requires"
-        )
+        found.append(f"AP not computed: {no_ap(table.keypoints)}")
     elif metrics[ap] <= 0:
         if results is None:
             results = to_results(table, poses)

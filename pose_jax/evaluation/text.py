@@ -13,13 +13,15 @@ FORMULAS = {**poses.FORMULAS, **boxes.FORMULAS}
 
 
 def whole(name: str) -> str:
-    """Returns the name of a metric without the number of compared keypoints."""
-    return re.sub(r"\[\d+ keypoints\]", "", name)
+    """Returns the name of a metric without the number of compared keypoints, and without a
+    sigma of all."""
+    return re.sub(r"\[(\d+ keypoints|sigma=[^]]*)\]", "", name)
 
 
 def base(name: str) -> str:
-    """Returns NAME of a metric's full name."""
-    return whole(name).split("@")[0]
+    """Returns NAME of a metric's full name, with the length of "PCK@box"."""
+    name, *parts = whole(name).split("@")
+    return f"{name}@box" if "box" in parts else name
 
 
 def formula(full: str) -> str:
@@ -33,7 +35,7 @@ def is_metric(name: str) -> bool:
 
 
 _LOGGED = (
-    "AP", "AP50", "AP75", "AR", "PCK", "PCKh", "PCP", "pixel_error",
+    "AP", "AP50", "AP75", "AR", "PCK", "PCK@box", "PCKh", "PCP", "pixel_error",
     "box_AP", "box_AP50", "box_AP75", "box_AR",
 )  # fmt: skip
 _SHOWN = (*_LOGGED, "PCP_limbs", "flipped_people", "box_APs", "box_APm", "box_APl")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from absl import logging
 
 from pose_jax import sharding as sharding_lib
 from pose_jax.data import table as table_lib
@@ -72,6 +73,12 @@ class Estimator:
         self.keypoints: KeypointSet = self.predictor.method.keypoints
         self.system = None
         if detector is not None:
+            if self.keypoints.sigmas is None and "oks_nms" not in options:
+                options["oks_nms"] = None
+                logging.warning(
+                    "keypoint set %s has no sigmas: people are told apart by their boxes "
+                    "only, without OKS-NMS.", self.keypoints.name,
+                )  # fmt: skip
             self.system = System(
                 detector.method(), detector.variables, method, loaded.variables,
                 mesh=mesh, config=detector.input, **options,

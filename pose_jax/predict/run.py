@@ -18,7 +18,7 @@ from pose_jax.data.pixels import Exif
 from pose_jax.data.table import undecided_exif
 from pose_jax.drawing import people as drawing
 from pose_jax.errors import ConfigError, InputError, Stopped
-from pose_jax.keypoints import KeypointSet
+from pose_jax.keypoints import SETS, KeypointSet
 from pose_jax.predict import inputs
 from pose_jax.predict.estimator import Estimator, People, Person, check_passes, load
 from pose_jax.predict.inputs import Source
@@ -95,7 +95,7 @@ def predict_run(
     results = Results(
         out,
         people.keypoints,
-        category_of or box_file.Category(people.category_id),
+        category_of or _category(people),
     )
     listed = {} if given is None else dict(zip(paths, given.ids, strict=True))
     ids = inputs.image_ids(sources, listed)
@@ -233,6 +233,13 @@ class _Work:
         shown = [person for person in persons if not self._below(person.score)]
         boxed = self.detected or self.given is not None or self.passes == 2
         return _drawn(image, shown, self.people.keypoints, boxed, self.detected)
+
+
+def _category(people: Any) -> box_file.Category:
+    """Returns the category of the training data; a set of its own has its name."""
+    registered = people.keypoints in SETS.values()
+    name = "person" if registered else people.keypoints.name
+    return box_file.Category(people.category_id, name)
 
 
 def _is_finite(person: Person) -> bool:

@@ -6,6 +6,7 @@ import numpy as np
 
 from pose_jax.evaluation import poses as of_poses
 from pose_jax.evaluation.lengths import Length
+from pose_jax.keypoints import side_of
 from pose_jax.report import html
 from pose_jax.report.html import tag
 from pose_jax.report.look import People, kinds
@@ -66,7 +67,7 @@ def keypoints(people: People) -> html.Section | None:
     for group in groups.values():
         for i in group:
             name, *cells = people.keypoints[i].values()
-            side = next((s for s in ("left", "right") if name.startswith(s)), "")
+            side = side_of(name)
             dot = tag("i", class_=f"dot {side}".strip())
             first = tag("span", dot, name, class_="joint")
             last = "pair" if i == group[-1] else ""

@@ -14,6 +14,8 @@ KEY_METRICS = {
     "AP50": "AP at an OKS threshold of 0.50.",
     "AP75": "AP at an OKS threshold of 0.75.",
     "PCK@0.2": "Fraction of keypoints within 0.2 torso lengths of the ground truth.",
+    "PCK@0.1@box": "Fraction of keypoints whose distance from the ground truth is at most "
+    "0.1 of the diagonal of the person's box.",
     "PCKh@0.5": "Fraction of keypoints within half a head size of the ground truth.",
     "PCP@0.5": "Fraction of limbs with both ends within half the limb's length of the "
     "ground truth.",

@@ -151,6 +151,8 @@ class LoadedRun:
                 "--format."
             )
         options = dict(source.options)
+        if self.keypoints is not None:  # What the option said is in the run.
+            options.pop("keypoints", None)
         for flag, name, file in (
             ("--boxes FILE", "detections", None if boxes == "gt" else boxes),
             ("--annotations", "annotations", annotations),
@@ -170,7 +172,8 @@ class LoadedRun:
                 "%s = %r is of the data set in the config, not of %s %s, and is not used.",
                 name, dropped[name], source.root, source.split,
             )  # fmt: skip
-        table = data_lib.load(dataclasses.replace(source, options=options))
+        source = dataclasses.replace(source, options=options)
+        table = data_lib.load(source, self.keypoints)
         if (
             self.keypoints
             and table.ground_truth is None

@@ -81,7 +81,7 @@ def full_metric(file: str, given: str, names: Sequence[str]) -> str:
     """Returns the full name of the metric of a sweep."""
     if given in names:
         return given
-    matches = [name for name in names if name.startswith(f"{given}@")]
+    matches = [n for n in names if n.startswith((f"{given}@", f"{given}[sigma="))]
     if len(matches) == 1:
         return matches[0]
     if matches:

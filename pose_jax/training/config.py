@@ -131,13 +131,25 @@ def setup(config: Mapping[str, Any]) -> Setup:
     built = config_lib.build(Config, config, "config")
     methods.parse(built.method)  # Before the data are read.
     train_table = data_lib.load(built.data.train)
-    eval_table = data_lib.load(built.data.eval)
+    # A run has the keypoint set of its training data.
+    eval_source = data_lib.inheriting(built.data.eval, built.data.train)
+    eval_table = data_lib.load(eval_source, train_table.keypoints)
     method = methods.build(built.method, train_table.keypoints)
     same = train_table.keypoints == eval_table.keypoints
     if method.keypoints is not None and not same:
+        sets = train_table.keypoints, eval_table.keypoints
+        got = " and ".join(f"{each.name!r} ({len(each)})" for each in sets)
+        why = (
+            ""
+            if sets[0].names != sets[1].names
+            else (
+                ", of the same names: leave out config.data.eval.options.keypoints, as the "
+                "training data's is used"
+            )
+        )
         raise ConfigError(
             "config.data: training and evaluation data must have the same keypoint set; "
-            f"got {train_table.keypoints.name!r} and {eval_table.keypoints.name!r}."
+            f"got {got}{why}."
         )
     names = [phase.name for phase in method.phases]
     unknown = sorted(set(built.phases) - set(names))

@@ -537,12 +537,15 @@ def _check_data(s: Setup) -> None:
 
 def _check_metric_names(s: Setup) -> None:
     """Checks before training that the evaluation computes `best_metric`, `stop_metric`."""
-    names = evaluation_lib.of(s.method).names(s.eval_table)
+    kind = evaluation_lib.of(s.method)
+    names = kind.names(s.eval_table)
     for section in s.sections.values():
         for field in ("best_metric", "stop_metric"):
             name = getattr(section.train, field)
             if name and name not in names:
                 meant = did_you_mean(name, names) or " It computes no metrics."
+                if why := kind.why_absent(s.eval_table, name):
+                    meant = f" {why[0].upper()}{why[1:]}."
                 raise ConfigError(
                     f"config.train.{field}: the evaluation has no metric {name!r}.{meant}"
                 )

@@ -224,7 +224,7 @@ FORMATS = {
         "coco", writers.coco, writers.people(keypoints.COCO),
         [  # All that a row can have is in check/test_run.py.
             (no_keypoints, "no category names keypoints, and no annotation has any"),
-            (put("categories", 1, "keypoints", to=["nose"]), "has 1 keypoints"),
+            (put("categories", 1, "keypoints", to=["nose"]), "must be 3 finite numbers"),
             (put("images", 1, "width"), "image id 12: width is missing"),
             (put("images", 1, "id", to=11), "id 11: two images"),
             (put("annotations", 2, "image_id", to=77), "annotation id 3: image_id 77 is"),

@@ -12,13 +12,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pose_jax.data import _files, coco
+from pose_jax.data import _files, coco, keypoint_sets
 from pose_jax.data.check import people as people_lib
 from pose_jax.data.check.findings import File, short
 from pose_jax.data.check.images import ImageFile
+from pose_jax.data.check.kinds import Severity
 from pose_jax.data.check.people import People
 from pose_jax.data.ids import ImageIds
-from pose_jax.keypoints import KeypointSet
+from pose_jax.errors import InputError
+from pose_jax.keypoints import COCO, SETS, KeypointSet, pairs_by_name
 
 Row = Mapping[str, Any]
 
@@ -181,28 +183,36 @@ def files_of_images(
 
 
 def category(
-    file: JsonFile, data: Row, wanted: KeypointSet, name: int | str | None
+    file: JsonFile,
+    data: Row,
+    option: keypoint_sets.Option | None,
+    name: int | str | None,
 ) -> tuple[int | None, set[int], KeypointSet]:
     """Returns the category of people, all ids, and the keypoint set of the file.
 
     Args:
       file: the annotation file.
       data: its content.
-      wanted: the keypoint set that it should use.
+      option: the keypoint set that it should use, as in `coco.load`.
       name: name or id of the category, as in `coco.load`.
+
+    Raises:
+      ConfigError: the option is not valid.
     """
+    asked = option if isinstance(option, KeypointSet) else SETS.get(str(option), COCO)
     if "annotations" not in data and "categories" not in data:
-        return None, set(), wanted
+        return None, set(), asked
     known, where_of = [], {}
     for row, where in file.rows(data, "categories", "category"):
         own_id = file.id(row, "id", where)
         names = row.get("keypoints")
         if names and not isinstance(names, list):
             file.add("field-type", f"{where}: keypoints is {short(names)}")
-            names = list(wanted.names)  # So that everything else can be checked.
+            names = list(asked.names)  # So that everything else can be checked.
         if own_id is not None:
             names = [str(n) for n in names] if names else None
-            known.append(coco.Category(own_id, str(row.get("name", "")), names))
+            about = str(row.get("name", "")), names, row.get("skeleton")
+            known.append(coco.Category(own_id, *about))
             where_of[own_id] = where
     ids = set(where_of)
     people = coco.candidates(known, data, name)
@@ -213,27 +223,60 @@ def category(
     elif not people and isinstance(data.get("categories"), list):
         file.add("category-without-keypoints", f"{len(ids)} categories")
     if not people:
-        return None, ids, wanted
-    found, names = people[0].id, people[0].names
-    people_lib.check_set(file, wanted)
+        return None, ids, asked
+    return people[0].id, ids, _set_of(file, data, people[0], option, where_of)
+
+
+def _set_of(
+    file: JsonFile,
+    data: Row,
+    people: coco.Category,
+    option: keypoint_sets.Option | None,
+    where_of: Mapping[int, str],
+) -> KeypointSet:
+    """Returns the keypoint set of the chosen category, and checks it."""
+    where, names = where_of[people.id], people.names
     if names is None:
+        wanted = COCO if option is None else keypoint_sets.resolve(option, None)
+        people_lib.check_set(file, wanted)
+        k = keypoint_sets.number_in(data.get("annotations"))
+        if option is None and k not in (None, len(wanted)):
+            file.add("keypoints-number", f"{where}: annotations have {k}")
+            return KeypointSet("unnamed", tuple(map(str, range(k))), (), ())
         if data.get("annotations"):
-            file.add("keypoints-not-named", f"{where_of[found]}: set {wanted.name}")
-        return found, ids, wanted
-    if names == list(wanted.names):
-        return found, ids, wanted
-    _check_names(file, names, wanted, where_of[found])
-    if len(set(names)) < len(names):  # A KeypointSet does not allow that.
-        names = [f"{i} {name}" for i, name in enumerate(names)]
-    pairs = people_lib.pairs_by_name(names)
-    return found, ids, KeypointSet("of the file", tuple(names), pairs, ())
+            file.add("keypoints-not-named", f"{where}: set {wanted.name}")
+        return wanted
+    try:
+        of_file = keypoint_sets.of_category(people.name, names, people.skeleton)
+    except InputError as error:
+        file.add("keypoint-set", f"{where}: {error}")
+        if len(set(names)) < len(names):  # A KeypointSet does not allow that.
+            names = [f"{i} {name}" for i, name in enumerate(names)]
+        of_file = KeypointSet("of the file", tuple(names), pairs_by_name(names), ())
+    if option is None:
+        for known in SETS.values():  # Probably meant, but right as it is.
+            if of_file != known and {*of_file.names} == {*known.names}:
+                _check_names(file, list(of_file.names), known, where, "warning")
+        return of_file
+    wanted = keypoint_sets.resolve(option, of_file)
+    people_lib.check_set(file, wanted)
+    if of_file.names == wanted.names:
+        return wanted
+    _check_names(file, list(of_file.names), wanted, where)
+    return of_file
 
 
-def _check_names(file: File, names: list[str], wanted: KeypointSet, where: str) -> None:
+def _check_names(
+    file: File,
+    names: list[str],
+    wanted: KeypointSet,
+    where: str,
+    severity: Severity | None = None,
+) -> None:
     """Reports how the names in the file differ from those of the set."""
     if len(names) != len(wanted):
         shown = f"{where}: {len(names)}; set {wanted.name} has {len(wanted)}"
-        file.add("keypoint-count", shown)
+        file.add("keypoint-count", shown, severity=severity)
         return
     wrong = [i for i, name in enumerate(names) if name != wanted.names[i]]
     first = f"{where}: keypoint {wrong[0]} is {names[wrong[0]]!r}, "
@@ -244,7 +287,7 @@ def _check_names(file: File, names: list[str], wanted: KeypointSet, where: str) 
         kind = "keypoint-sides"
     else:
         kind = "keypoint-order"
-    file.add(kind, first, count=len(wrong))
+    file.add(kind, first, count=len(wrong), severity=severity)
 
 
 def people(
@@ -252,7 +295,7 @@ def people(
     data: Row,
     listed: Sequence[Listed],
     images: ImageIds,
-    wanted: KeypointSet,
+    option: keypoint_sets.Option | None = None,
     name: int | str | None = None,
 ) -> tuple[People, int | None]:
     """Returns the annotations of people as columns, and their category.
@@ -262,10 +305,10 @@ def people(
       data: its content.
       listed: its images.
       images: the ids of all its images.
-      wanted: the keypoint set that it should use.
+      option: the keypoint set that it should use, as in `coco.load`.
       name: name or id of the category of people, as in `coco.load`.
     """
-    of_people, categories, keypoint_set = category(file, data, wanted, name)
+    of_people, categories, keypoint_set = category(file, data, option, name)
     sizes = {image.id: image.size for image in listed if image.size}
     found, seen, others = [], set(), 0
     k = len(keypoint_set)

@@ -65,6 +65,10 @@ KINDS: dict[str, Kind] = {
         "use person_keypoints_*.json, not instances_*.json"),
     "keypoints-not-named": warning("the category of people names no keypoints: those of "
         "the keypoint set are assumed, in its order", "name them there"),
+    "keypoints-number": error("the category of people names no keypoints, and its "
+        "annotations have another number than set coco",
+        "name them there, or name a set (--keypoints)"),
+    "keypoint-set": error("the category's keypoints or skeleton are not valid", _FIX),
     "several-categories": error("several categories have keypoints",
         "choose one (option `category`, --category)"),
     "keypoint-count": error("the file has another number of keypoints than the set",

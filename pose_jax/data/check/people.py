@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pose_jax.data.check.findings import EXAMPLES, File
-from pose_jax.keypoints import KeypointSet
+from pose_jax.keypoints import KeypointSet, mirrored, pairs_by_name
 
 _MIN_PEOPLE = 20
 """Minimum number of people with both joints of a pair for checks of left and right."""
@@ -268,22 +268,9 @@ def check_set(file: File, keypoint_set: KeypointSet) -> None:
     by_name = pairs_by_name(names)
     stated = [frozenset(pair) for pair in keypoint_set.flip_pairs]
     for i, j in keypoint_set.flip_pairs:
-        sided = _other_side(names[i]) or _other_side(names[j])
+        sided = mirrored(names[i]) or mirrored(names[j])
         if sided and not {(i, j), (j, i)} & {*by_name}:
             file.add("flip-pairs", f"{names[i]} with {names[j]}")
     for pair in by_name:
         if not frozenset().union(*stated) & {*pair}:
             file.add("flip-pairs", f"{names[pair[0]]} and {names[pair[1]]} are no pair")
-
-
-def _other_side(name: str) -> str | None:
-    if "left" in name:
-        return name.replace("left", "right")
-    return name.replace("right", "left") if "right" in name else None
-
-
-def pairs_by_name(names: Sequence[str]) -> tuple[tuple[int, int], ...]:
-    """Returns the (left, right) keypoints that are pairs by their names."""
-    at = {name: i for i, name in enumerate(names)}
-    pairs = ((at[n], at.get(_other_side(n) or "")) for n in names if "left" in n)
-    return tuple((i, j) for i, j in pairs if j is not None)

@@ -22,14 +22,14 @@ import numpy as np
 
 from pose_jax import config as config_lib
 from pose_jax import data as data_lib
-from pose_jax.data import coco
+from pose_jax.data import coco, keypoint_sets
 from pose_jax.data.check import coco_json
 from pose_jax.data.check import images as images_lib
 from pose_jax.data.check import people as people_lib
 from pose_jax.data.check.findings import File, Findings, Report
 from pose_jax.data.table import Table
 from pose_jax.errors import ConfigError, InputError
-from pose_jax.keypoints import COCO, MPII
+from pose_jax.keypoints import MPII
 
 # ------------------------------------------------------------------- what to check
 
@@ -50,7 +50,8 @@ def sources(
       root: the folder.
       format: name of a data set, as in a config; None: detect it by its files.
       split: a split; None: all splits in the folder.
-      keypoint_set: keypoint set of a COCO JSON file, a key of `keypoints.SETS`.
+      keypoint_set: keypoint set of a COCO JSON file, see `keypoint_sets.resolve`; None:
+        that of the file.
       category: name or id of the category of people in it.
       annotations: the annotation file, if it has another name.
       detections: a COCO results file to check with it.
@@ -62,7 +63,7 @@ def sources(
     root = Path(root)
     known = {format: data_lib.data_set(format, "--format")} if format else {}
     options: dict[str, Any] = {
-        "keypoints": keypoint_set and coco.keypoint_set(keypoint_set),
+        "keypoints": keypoint_set,
         "category": category,
         "detections": detections and Path(detections),
         "annotations": annotations and Path(annotations),
@@ -125,13 +126,15 @@ def config_sources(config: Mapping[str, Any]) -> list[data_lib.SourceConfig]:
     Raises:
       ConfigError: the config has no such section, or it is invalid.
     """
-    found = []
+    found: list[data_lib.SourceConfig] = []
     for use in ("train", "eval"):
         try:
             section = config["data"][use]
         except (KeyError, TypeError):
             raise ConfigError(f"config.data.{use} is missing.") from None
         source = config_lib.build(data_lib.SourceConfig, section, f"config.data.{use}")
+        if found:
+            source = data_lib.inheriting(source, found[0])
         if source not in found:
             found.append(source)
     return found
@@ -167,14 +170,15 @@ def _check_json(
     source: data_lib.SourceConfig, depth: images_lib.Depth, need_images: bool
 ) -> Report:
     options = dict(source.options)
-    wanted = coco.keypoint_set(options.get("keypoints", COCO))
     root = Path(source.root)
     found = Findings(root)
     path = options.get("annotations") or coco.annotation_file(root, source.split)
     file = coco_json.JsonFile(found, Path(path))
     data = file.read(dict)
-    folders = coco.image_folders(root, source.split)
-    folder = next(filter(Path.is_dir, folders), None)
+    folders, names = coco.image_folders(root, source.split), []
+    if data is not None and isinstance(data.get("images"), list):
+        names = [i.get("file_name") for i in data["images"] if isinstance(i, Mapping)]
+    folder = coco.image_folder(root, source.split, Path(path), names)
     if folder is None:
         File(found, root).add(
             "no-image-folder",
@@ -185,8 +189,10 @@ def _check_json(
     if data is not None:
         listed, ids = coco_json.images(file, data)
         people, category = coco_json.people(
-            file, data, listed, ids, wanted, options.get("category")
+            file, data, listed, ids, options.get("keypoints"), options.get("category")
         )
+        if category is not None:
+            notes.append(keypoint_sets.described(people.keypoints))
         people_lib.check_people(people, file)
         boxes = {"gt_boxes": len(people.names)}
         if options.get("detections") is not None:

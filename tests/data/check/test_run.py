@@ -228,6 +228,21 @@ def two_categories(folder):
     folder.data["categories"].append({"id": 2, "name": "dog", "keypoints": ["tail"]})
 
 
+def of_coco(damage):
+    """The damage of a file that is asked to have COCO's keypoints."""
+
+    def damaged(folder):
+        damage(folder)
+        folder.options["keypoints"] = "coco"
+
+    return damaged
+
+
+def other_number(folder):
+    fewer_keypoints(folder)
+    no_names(folder)
+
+
 def no_names(folder):
     del folder.data["categories"][0]["keypoints"]
 
@@ -375,11 +390,20 @@ CASES = [
     ("keypoints-not-named", 1, "category id 1: set coco", no_names),
     ("image-ids-text", 6, "image id im1", text_ids),
     ("several-categories", 1, "category id 1, category id 2", two_categories),
-    ("keypoint-count", 1, "category id 1: 16; set coco has 17", fewer_keypoints),
-    ("keypoint-names", 1, "keypoint 0 is 'Nose', set coco", rename("nose", "Nose")),
-    ("keypoint-order", 2, "keypoint 0 is 'left_eye'", rename("nose", "left_eye")),
-    ("keypoint-sides", 2, "is 'right_wrist'", rename("left_wrist", "right_wrist"),
-     "pair-swapped"),
+    ("keypoint-count", 1, "category id 1: 16; set coco has 17",
+     of_coco(fewer_keypoints)),
+    ("keypoint-names", 1, "keypoint 0 is 'Nose', set coco",
+     of_coco(rename("nose", "Nose"))),
+    ("keypoint-order", 2, "keypoint 0 is 'left_eye'",
+     of_coco(rename("nose", "left_eye"))),
+    ("keypoint-sides", 2, "is 'right_wrist'",
+     of_coco(rename("left_wrist", "right_wrist")), "pair-swapped"),
+    ("keypoints-number", 1, "category id 1: annotations have 16", other_number),
+    ("keypoint-set", 1, "skeleton: .*18", lambda f: (
+        rename("nose", "snout")(f),
+        f.data["categories"][0].update(skeleton=[[1, 18]]))),
+    ("keypoint-set", 1, "two keypoints have the name 'nose'",
+     put("categories", 0, "keypoints", 1, to="nose")),
     ("keypoints-length", 1, f"{ID}: 50 numbers", put(*ANN, "keypoints", to=[0] * 50)),
     ("keypoints-not-finite", 1, ID, set_points((3, 5, 0), NAN)),
     ("keypoints-not-finite", 1, ID, put(*ANN, "keypoints", to=[HUGE] * 51)),
@@ -796,7 +820,7 @@ def test_splits_and_keypoints_are_found_or_said(folder):
     root = folder.root
     assert [s.split for s in check.sources(root)] == ["own_split", "train2017"]
     (source,) = check.sources(root, split="train2017", keypoint_set="mpii")
-    assert source.options["keypoints"] is keypoints.MPII
+    assert source.options["keypoints"] == "mpii"
     (source,) = check.sources(root, annotations=other, detections="b.json")
     assert source.split == "own_split" and source.options["annotations"] == other
     with pytest.raises(ConfigError, match="--split"):
@@ -819,9 +843,13 @@ def test_a_folder_that_is_none_says_where_one_is(folder, tmp_path):
         (tmp_path / name).rename(outer / name)
     with pytest.raises(InputError, match=r"holds some: .*outer \(coco\)"):
         check.sources(tmp_path)
-    (outer / "annotations" / folder.json.name).rename(
-        outer / "annotations" / "instances_train2017.json"
-    )
+    path = outer / "annotations" / folder.json.name
+    boxes = path.rename(path.with_name("instances_train2017.json"))
+    no_keypoints(folder)
+    boxes.write_text(json.dumps(folder.data))
+    with pytest.raises(InputError, match=r"instances_train2017\.json has no keypoints"):
+        check.sources(outer)
+    boxes.write_text("[]")
     with pytest.raises(InputError, match=r"it has: instances_train2017\.json"):
         check.sources(outer)
 
