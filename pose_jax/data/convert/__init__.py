@@ -86,6 +86,7 @@ def from_tool(
         raise InputError(f"{path}: no pose with labelled keypoints is left: {reasons}.")
     with _new_folder(out) as folder:
         lines = dataset.write_splits(labels, folder, options.copy)
+    lines = [line.replace(str(folder), str(out)) for line in lines]
     if joint_boxes:
         made = plural(f"{joint_boxes} box[es] made from keypoints", joint_boxes)
         lines.append(f"{made}: metrics say @joint_boxes")

@@ -2,7 +2,7 @@
 
 OUT/SPLIT/                                  links to the images, or copies
 OUT/annotations/person_keypoints_SPLIT.json
-OUT/keypoints.json                          the keypoint set, if there is only one
+OUT/keypoints.json                          the keypoint set, if the tool says flip pairs
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from pose_jax.data.convert.form import (
 from pose_jax.errors import InputError
 from pose_jax.keypoints import KeypointSet
 
+KEYPOINTS = "keypoints.json"
 FEW = "pose[s] without a box and with fewer than two labelled points"
 
 
@@ -84,8 +85,12 @@ def write_splits(labels: Labels, out: Path, copy: bool, folder: str = "") -> lis
         writing.write(path, json.dumps(data, allow_nan=False) + "\n")
         lines.append(_summary(split, data))
         image_id, own_id = image_id + len(own), own_id + len(data["annotations"])
-    if len(categories) == 1:
-        writing.write(out / "keypoints.json", _keypoint_set(categories[0]))
+    if len(categories) == 1 and categories[0].flip_pairs is not None:
+        writing.write(out / KEYPOINTS, _keypoint_set(categories[0]))
+        lines.append(
+            "flip pairs are in keypoints.json; in training: "
+            f"--config.data.train.options.keypoints={out / KEYPOINTS}"
+        )
     return lines
 
 

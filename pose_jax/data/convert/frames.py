@@ -58,7 +58,7 @@ class Video:
                 f"the frames of {self.path} are needed as images: save them beside the "
                 "export."
             )
-        return importlib.import_module(_READER).open_video(self.path)
+        return importlib.import_module(_READER).open_video(self.path).read()
 
 
 def png(pixels: np.ndarray) -> bytes:
