@@ -28,8 +28,8 @@ def posix(name: str) -> str:
 class Finder:
     """Finds images by the names that a file has for them.
 
-    The folder that a name begins with may be that of another computer, so that folders are
-    dropped from its start until a file is there. If none is, a file of this name anywhere
+    An absolute path is taken if it exists. The folder that a name begins with may be that of
+    another computer, so that folders are dropped from its start until a file is there. If none is, a file of this name anywhere
     below the folders is taken, if there is only one.
 
     Args:
@@ -48,6 +48,9 @@ class Finder:
           name: its name in the export.
           ending: whether the name has an ending; otherwise those of images are tried.
         """
+        whole = Path(name)
+        if whole.is_absolute() and whole.is_file():
+            return whole
         parts = [p for p in posix(name).split("/") if p not in ("", ".", "..")]
         for start in range(len(parts)):
             tail = "/".join(parts[start:])

@@ -125,7 +125,7 @@ def _people(
     taken = list(frame.user_instances)
     predictions = len(frame.predicted_instances)
     if options.predicted:
-        unused = list(frame.unused_predictions)
+        unused = _uncorrected(frame)
         taken += unused
         labels.left_out.add(
             "prediction[s] that a user has corrected", predictions - len(unused)
@@ -147,6 +147,21 @@ def _people(
         track = instance.track.name if instance.track is not None else None
         people.append(Person(category.name, points, track=track))
     return people
+
+
+def _uncorrected(frame: Any) -> list[Any]:
+    """Returns the predictions of a frame that no instance of a user replaces.
+
+    An instance replaces the prediction that it was made from, and one of its track.
+    """
+    users = frame.user_instances
+    made_from = {id(user.from_predicted) for user in users}
+    tracks = {id(user.track) for user in users if user.track is not None}
+    return [
+        prediction
+        for prediction in frame.predicted_instances
+        if id(prediction) not in made_from and id(prediction.track) not in tracks
+    ]
 
 
 class _Video:

@@ -283,6 +283,8 @@ def recognize(path: Path) -> bool:
 def write(labels: Labels, out: Path, options: Options) -> list[str]:
     """Writes a data set, see `form.Tool`; points outside of an image are not labelled.
 
+    Splits are train, val and test: "train2017" is train, and so is one of another name.
+
     Raises:
       InputError: categories have different numbers of keypoints.
     """
@@ -292,7 +294,7 @@ def write(labels: Labels, out: Path, options: Options) -> list[str]:
         raise InputError("YOLO-pose has one number of keypoints for all categories.")
     said, splits = Counts(), {}
     for image in labels.images:
-        split = image.split or "train"
+        split = next((s for s in _SPLITS if image.split.startswith(s)), "train")
         splits[split] = f"images/{split}"
         images.place(image, out / "images" / split / image.name, options.copy)
         rows = [_row(p, image, categories, said) for p in image.people]

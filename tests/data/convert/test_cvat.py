@@ -196,7 +196,9 @@ def test_other_files_are_named(tmp_path, name):
 def test_boxes_alone_and_missing_fields_are_refused(tmp_path):
     box = '<box label="mouse" xtl="5" ytl="2" xbr="62" ybr="11"/>'
     write(tmp_path, image("a.png", box), task(label("mouse", "rectangle")))
-    with pytest.raises(InputError, match="no skeletons and no points, only box 'mouse'"):
+    with pytest.raises(
+        InputError, match="no skeletons and no points, only box 'mouse'"
+    ):
         exports.convert_from("cvat", tmp_path, tmp_path / "out")
     write(tmp_path, image("a.png", '<skeleton label="mouse"><points/></skeleton>'))
     with pytest.raises(InputError, match=r"not as CVAT writes it \(no 'points'\)"):
@@ -206,7 +208,9 @@ def test_boxes_alone_and_missing_fields_are_refused(tmp_path):
 def test_images_that_are_not_there(tmp_path):
     pose = skeleton({"ear": at("10,14"), "tail": at("20,20")})
     write(tmp_path, image("a.png", pose) + image("b.png", pose))
-    with pytest.raises(InputError, match=r"none of its 2 images is in .*a\.png, b\.png"):
+    with pytest.raises(
+        InputError, match=r"none of its 2 images is in .*a\.png, b\.png"
+    ):
         exports.convert_from("cvat", tmp_path, tmp_path / "out")
     exports.picture(tmp_path / "b.png")
     said, found = exports.convert_from("cvat", tmp_path, tmp_path / "out")

@@ -98,7 +98,9 @@ def test_a_file_of_lightning_pose_is_relative_to_its_folder(tmp_path):
 
 def test_files_that_are_refused(tmp_path):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match=r"holds no labeled-data/\*/CollectedData\*.csv"):
+    with pytest.raises(
+        InputError, match=r"holds no labeled-data/\*/CollectedData\*.csv"
+    ):
         exports.convert_from("deeplabcut", tmp_path / "empty", tmp_path / "o")
     path = tmp_path / "x.csv"
     path.write_text("a,b\n1,2\n")

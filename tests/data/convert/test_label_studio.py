@@ -67,7 +67,10 @@ def test_parents_and_relations(tmp_path):
     ]
     exports.picture(tmp_path / "a.png")
     said, found = exports.convert_from(
-        "label-studio", write(tmp_path, task("a.png", result)), tmp_path / "o", names=NAMES
+        "label-studio",
+        write(tmp_path, task("a.png", result)),
+        tmp_path / "o",
+        names=NAMES,
     )
     first, second, empty = found["train/a.png"]
     assert exports.points(first) == {"snout": (16, 12, 2), "tail": (32, 24, 2)}
@@ -114,7 +117,10 @@ def test_names_of_images(tmp_path, name):
 
 def test_of_several_annotations_ground_truth_then_the_last_is_taken(tmp_path):
     def annotation(x, **more):
-        return {"result": [box("A", 0, 0, 50, 50), point("p", "ear", x, 50, "A")], **more}
+        return {
+            "result": [box("A", 0, 0, 50, 50), point("p", "ear", x, 50, "A")],
+            **more,
+        }
 
     tasks = [
         task("a.png", annotation(10, updated_at="2025-01-03"),
@@ -149,7 +155,9 @@ def test_without_rectangles_an_image_shows_one_animal(tmp_path):
     for letter in "ab":
         exports.picture(tmp_path / f"{letter}.png")
     path = write(tmp_path, task("a.png", one), task("b.png", two))
-    said, found = exports.convert_from("label-studio", path, tmp_path / "o", names=NAMES)
+    said, found = exports.convert_from(
+        "label-studio", path, tmp_path / "o", names=NAMES
+    )
     assert found["train/b.png"] == []
     assert found["train/a.png"][0]["box"] == (16, 12, 16, 12)
     assert "1 box made from keypoints" in said and "2 keypoints that belong" in said
