@@ -158,7 +158,7 @@ def data_convert(parser: Parser) -> Run:
     parser.option("--out", "folder to write", Path, required=True)
     parser.option(
         "--names",
-        "names of the keypoints in their order, A,B,...",
+        "names of the keypoints in their order, e.g. snout,tail",
         comma_separated,
         (),
     )

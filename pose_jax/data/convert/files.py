@@ -28,9 +28,10 @@ def posix(name: str) -> str:
 class Finder:
     """Finds images by the names that a file has for them.
 
-    An absolute path is taken if it exists. The folder that a name begins with may be that of
-    another computer, so that folders are dropped from its start until a file is there. If none is, a file of this name anywhere
-    below the folders is taken, if there is only one.
+    An absolute path is taken if it exists. The folder that a name begins with may be that
+    of another computer, so that folders are dropped from its start until a file is there.
+    If none is, a file of this name anywhere below the folders is taken, if there is only
+    one.
 
     Args:
       folders: where to look, in this order; those that do not exist are ignored.

@@ -205,10 +205,12 @@ def _people(
     dimensions: int,
     left_out: Counts,
 ) -> list[Person]:
-    """Reads the labels of an image; without a file of labels, nobody is there."""
+    """Reads the labels of an image; without a file of labels there are none."""
     path = _label_file(image)
     if not path.is_file():
-        left_out.add("file[s] of labels that do not exist: nobody is in their images")
+        left_out.add(
+            "file[s] of labels that do not exist, so that their images are empty"
+        )
         return []
     people = []
     for i, line in enumerate(files.read_text(path).splitlines(), 1):

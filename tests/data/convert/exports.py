@@ -1,4 +1,4 @@
-"""Small files in the forms of labelling tools, and data sets as the converter writes them."""
+"""Small images, and data sets as `data convert` writes them."""
 
 import io
 import json
