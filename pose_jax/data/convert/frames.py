@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import importlib
-import importlib.util
 import io
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -53,12 +52,14 @@ class Video:
         return png(np.asarray(pixels))
 
     def _open(self) -> Iterable[np.ndarray]:
-        if importlib.util.find_spec(_READER) is None:
+        try:
+            video = importlib.import_module(_READER)
+        except ModuleNotFoundError:
             raise InputError(
                 f"the frames of {self.path} are needed as images: save them beside the "
                 "export."
-            )
-        return importlib.import_module(_READER).open_video(self.path).read()
+            ) from None
+        return video.open_video(self.path).read()
 
 
 def png(pixels: np.ndarray) -> bytes:
