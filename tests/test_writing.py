@@ -27,6 +27,7 @@ LINES = {
     "data synth": "data synth --n 2 --out FILE/x",
     "data show": f"data show --config {DEMO} --out FILE/x/x.png",
     "data prepare": "data prepare --format coco --root gone --split x --out FILE/x",
+    "data convert": "data convert --from cvat gone --out FILE/x",
     "train": f"train --config {DEMO} --run FILE/x",
     "eval": "eval --run gone --out FILE/x",
     "predict": "predict gone.jpg --run gone --out FILE/x",

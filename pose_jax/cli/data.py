@@ -9,6 +9,7 @@ from pathlib import Path
 from pose_jax.cli.options import (
     Parser,
     Run,
+    comma_separated,
     config_option,
     given,
     load_config,
@@ -129,5 +130,71 @@ def data_prepare(parser: Parser) -> Run:
             if section not in sources[:i]:
                 source = config.build(data_lib.SourceConfig, section, "config.data")
                 print(data_lib.prepare_source(source, args.out, args.name))
+
+    return run
+
+
+def data_convert(parser: Parser) -> Run:
+    """convert labels of CVAT, Label Studio, SLEAP and others to a data set, and back"""
+    parser.option(
+        "path",
+        "export of the tool; with --to: output folder of predict, or a data set",
+        Path,
+        metavar="PATH",
+    )
+    parser.option(
+        "--from",
+        "labelling tool: cvat, deeplabcut (lightning-pose too), label-studio, labelme "
+        "(X-AnyLabeling too), sleap, yolo-pose",
+        dest="from_tool",
+        metavar="TOOL",
+    )
+    parser.option(
+        "--to",
+        "tool to write for: coco, deeplabcut, label-studio, sleap, yolo-pose",
+        dest="to_tool",
+        metavar="TOOL",
+    )
+    parser.option("--out", "folder to write", Path, required=True)
+    parser.option(
+        "--names",
+        "names of the keypoints in their order, e.g. snout,tail",
+        comma_separated,
+        (),
+    )
+    parser.option(
+        "--images", "folder of the images, or the one Label Studio serves", Path
+    )
+    parser.option(
+        "--label-config", "labelling configuration of Label Studio (XML)", Path
+    )
+    parser.add_argument(
+        "--interpolated", action="store_true", help="poses between keyframes too (CVAT)"
+    )
+    parser.add_argument(
+        "--predicted",
+        action="store_true",
+        help="predictions too, where nothing was labelled (SLEAP, Label Studio)",
+    )
+    parser.add_argument(
+        "--copy", action="store_true", help="copies of the images instead of links"
+    )
+    parser.option("--split", "split of images that are in none (default: train)")
+
+    def run(args: argparse.Namespace) -> None:
+        if (args.from_tool is None) == (args.to_tool is None):
+            raise ConfigError("give either --from or --to.")
+        from pose_jax.data import convert
+
+        names = "names", "images", "label_config", "interpolated", "predicted", "copy"
+        options = convert.Options(**given(args, *names))
+        where = args.path, args.out, options
+        if args.to_tool is not None:
+            if args.split is not None:
+                raise ConfigError("--split is an option of --from.")
+            print(convert.to_tool(args.to_tool, *where))
+        else:
+            rest = given(args, "split", unset=False)
+            print(convert.from_tool(args.from_tool, *where, **rest))
 
     return run

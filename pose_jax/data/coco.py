@@ -107,6 +107,7 @@ def load(
         image_ids=np.array(numbers, np.int64),
         image_sizes=np.array(sizes, np.int32).reshape(-1, 2),
         box_scores=np.ones(len(people)),
+        box_source=box_source(data),
         labelled=labelled,
         category_id=category_id,
         notes=tuple(notes),
@@ -115,6 +116,16 @@ def load(
     if detections is not None:
         table = with_detections(table, Path(detections), ids, lost)
     return table
+
+
+def box_source(data: Mapping[str, Any]) -> str:
+    """Returns the source of a file's boxes: "joint_boxes" if it says so, else "gt_boxes".
+
+    Files that `data convert` has made of labels without boxes say it in "info".
+    """
+    info = data.get("info")
+    said = info.get("box_source") if isinstance(info, Mapping) else None
+    return "joint_boxes" if said == "joint_boxes" else "gt_boxes"
 
 
 def no_area(count: int, path: Path) -> str:

@@ -194,7 +194,7 @@ def _check_json(
         if category is not None:
             notes.append(keypoint_sets.described(people.keypoints))
         people_lib.check_people(people, file)
-        boxes = {"gt_boxes": len(people.names)}
+        boxes = {coco.box_source(data): len(people.names)}
         if options.get("detections") is not None:
             results = coco_json.JsonFile(found, Path(options["detections"]))
             useful = coco_json.detections(results, listed, ids, category)
