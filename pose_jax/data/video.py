@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,9 @@ import numpy as np
 from pose_jax import writing
 from pose_jax.data import pixels as pixels_lib
 from pose_jax.errors import InputError, one_line
+
+Frames = Generator[np.ndarray, None, None]
+"""Frames one at a time, uint8 RGB [h, w, 3]; closing it closes the file."""
 
 SUFFIXES = frozenset(
     ".3gp .asf .avi .flv .m2ts .m4v .mkv .mjpeg .mov .mp4 .mpeg .mpg .mts .ogv .ts .vob "
@@ -47,9 +50,9 @@ class Video:
     size: tuple[int, int]
     fps: float | None
     frames: int | None
-    _decode: Callable[[int], Iterator[np.ndarray]] = dataclasses.field(repr=False)
+    _decode: Callable[[int], Frames] = dataclasses.field(repr=False)
 
-    def read(self, start: int = 0) -> Iterator[np.ndarray]:
+    def read(self, start: int = 0) -> Frames:
         """Yields the frames from number `start` on, uint8 RGB [h, w, 3].
 
         Frames before `start` are decoded too, but not converted: seeking is not exact in
@@ -107,7 +110,7 @@ def _animation(path: Path) -> Video:
         size = image.size
     fps = 1000 * count / milliseconds if milliseconds else None
 
-    def decode(start: int) -> Iterator[np.ndarray]:
+    def decode(start: int) -> Frames:
         with pixels_lib.opened(path, path) as image:
             for i in range(start, count):
                 image.seek(i)
@@ -128,7 +131,7 @@ def _film(path: Path) -> Video:
     fps = float(rate) if rate else None
     width, height = size
 
-    def decode(start: int) -> Iterator[np.ndarray]:
+    def decode(start: int) -> Frames:
         damaged, count = 0, 0
         with _opened(path) as (container, stream):
             for frame in _decoded(container, stream):
