@@ -65,7 +65,8 @@ class Frames:
         self.counts = dict.fromkeys(
             ("done", "bytes", "people", "not_finite", "dropped"), 0
         )
-        self.complete, self.problem, self.drawn = False, "", None
+        self.complete, self.problem = False, ""
+        self.drawn: dict[str, Any] | None = None
         self._source = Source(video.path, video.path.name, "")
         self._category = category
         self._made_by = {"video": _identity(video.path), **made_by}
