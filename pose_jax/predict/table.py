@@ -1,7 +1,7 @@
 """A csv of the points of a video, as DeepLabCut writes it and `movement` reads it.
 
 Rows of the header: scorer, individuals (of several animals), bodyparts, coords. Then one
-row per frame: x, y, likelihood of each keypoint; empty where no one was found.
+row per frame: x, y, likelihood of each keypoint; NaN where no one was found.
 """
 
 from __future__ import annotations
@@ -59,6 +59,6 @@ def write(
                     "animals requires ids: add --track."
                 )
             found = {p.get("track_id", 0): p["keypoints"] for p in people}
-            none = [""] * 3 * k
+            none = ["NaN"] * 3 * k  # pandas takes an empty first row for a header.
             values = (found.get(own, none) for own in ids)
             rows.writerow([frame, *itertools.chain.from_iterable(values)])

@@ -191,8 +191,8 @@ def test_people_are_tracked(network, tmp_path, capsys):
     assert [row[0] for row in rows[:4]] == header
     assert rows[1][1] == "individual1" and rows[1][1 + 3 * K] == "individual2"
     assert all(len(row) == 1 + 6 * K for row in rows) and len(rows) == 44
-    assert rows[4 + 20][1 + 3 * K :] == [""] * 3 * K and rows[4 + 20][1] != ""
-    assert rows[4 + 30][1:] == [""] * 6 * K
+    assert rows[4 + 20][1 + 3 * K :] == ["NaN"] * 3 * K and rows[4 + 20][1] != "NaN"
+    assert rows[4 + 30][1:] == ["NaN"] * 6 * K
     assert rows[4 + 22][1 + 3 * K] == "72.0"
     # A shorter gap makes new ids.
     assert run(out, path, "--detector", "D", "--track", "--gap", "1") == 0
@@ -286,7 +286,7 @@ def test_values_that_are_not_finite_are_left_out_and_an_error(
         assert "1 people are left out" in capsys.readouterr().err
     assert len(people_of(tmp_path / "out")) == 19
     rows = list(csv.reader((tmp_path / "out/film_poses.csv").open()))
-    assert rows[3 + 5][1:] == [""] * 3 * K
+    assert rows[3 + 5][1:] == ["NaN"] * 3 * K
 
 
 def test_an_animated_image_is_a_video_if_it_is_alone(network, tmp_path, monkeypatch):
