@@ -2,6 +2,7 @@
 
 import csv
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from PIL import Image
 from pose_jax import cli
 from pose_jax.data import video
 from pose_jax.keypoints import COCO, LSP
-from pose_jax.predict import People, Person, suggest, videos
+from pose_jax.predict import People, Person, estimator, suggest, videos
 from pose_jax.predict import run as run_lib
 
 pytest.importorskip("av", reason="PyAV is not installed")
@@ -366,3 +367,14 @@ def test_suggestions_are_images_with_poses(network, tmp_path, capsys):
     assert run(out, path, "--suggest", "2") == 0 and (folder / "mine.txt").exists()
     assert run(out, path, "--suggest", "3") == 1
     assert "exists, with other suggestions" in capsys.readouterr().err
+
+
+def test_the_digest_changes_with_any_weight_of_both_networks():
+    def digest(*weights):
+        people = object.__new__(estimator.Estimator)
+        runs = [SimpleNamespace(variables={"a": np.array([w, 0.0])}) for w in weights]
+        people._loaded, people._detector = runs[0], (*runs[1:], None)[0]
+        return people.digest
+
+    found = {digest(1), digest(2), digest(1, 1), digest(1, 2), digest(1)}
+    assert len(found) == 4 and all(len(each) == 16 for each in found)
