@@ -24,7 +24,9 @@ _EXTRAS = {
     "tensorflow": "the tf.data reader (without it: the NumPy reader, same pixels)",
     "tensorflow_datasets": "prepared data sets",
     "tensorboardX": "TensorBoard logs (without it: metrics.jsonl)",
+    "av": "videos in `predict`",
 }
+_EXTRA_OF = {"tensorboardX": "log", "av": "video"}
 _GIGABYTE = 2**30
 
 
@@ -111,7 +113,7 @@ def _extras() -> Iterator[Line]:
     for name, use in _EXTRAS.items():
         # Located, not imported: importing TensorFlow takes seconds.
         if importlib.util.find_spec(name) is None:
-            extra = "log" if name == "tensorboardX" else "data"
+            extra = _EXTRA_OF.get(name, "data")
             yield Line("optional", f"no {name}: {use}", f"pip install -e '.[{extra}]'")
         else:
             version = _distribution(name) or _distribution(f"{name}_cpu") or ""

@@ -67,13 +67,26 @@ def write(path: Path | str, content: str | bytes) -> None:
     Raises:
       InputError: it cannot be written; the message names the file and the reason.
     """
+    data = content.encode() if isinstance(content, str) else content
+    with replaced(path) as new:
+        new.write_bytes(data)
+
+
+@contextlib.contextmanager
+def replaced(path: Path | str) -> Iterator[Path]:
+    """Gives a path to write a file to, which takes the place of `path` at the end.
+
+    This is `write` for files that are too large to be kept in memory.
+
+    Raises:
+      InputError: it cannot be written; the message names the file and the reason.
+    """
     path = Path(path)
     new = path.with_name(f".{os.getpid()}-{next(_NUMBER)}.new")
-    data = content.encode() if isinstance(content, str) else content
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            new.write_bytes(data)
+            yield new
             new.replace(path)
         finally:
             new.unlink(missing_ok=True)

@@ -112,10 +112,11 @@ def evaluate(parser: Parser) -> Run:
 
 
 def predict(parser: Parser) -> Run:
-    """predict poses in images; write pictures of them and predictions.json"""
+    """predict poses in images or videos; write pictures of them and predictions.json"""
     parser.option(
         "images",
-        "image files, folders of images, or patterns such as 'videos/**/*.jpg' (quoted)",
+        "image files, folders of images, or patterns such as 'videos/**/*.jpg' (quoted); "
+        "or videos",
         Path,
         nargs="+",
         metavar="IMAGE",
@@ -130,20 +131,7 @@ def predict(parser: Parser) -> Run:
         Path,
         metavar="RUN",
     )
-    detected = {
-        "slots": ("maximum number of detections per image (default: 32)", int),
-        "box_nms": ("IoU threshold for box NMS (default: 0.6)", float),
-        "oks_nms": ("OKS threshold for pose NMS (default: 0.5)", float),
-    }
-    for name, (words, kind) in detected.items():
-        option = f"--{name.replace('_', '-')}"
-        parser.option(option, f"{words}, with --detector", kind)
-    parser.option(
-        "--rescoring",
-        "score used to rank people: keypoint mean, box score, or their product (default: "
-        "from the run's config), with --detector",
-        choices=("pose", "box", "product"),
-    )
+    _detector_options(parser)
     parser.option(
         "--category", "name or id of people in --boxes, if it has several categories"
     )
@@ -167,6 +155,7 @@ def predict(parser: Parser) -> Run:
         choices=(1, 2),
     )
     weighting_option(parser)
+    _video_options(parser)
     parser.option("--out", "output folder (default: RUN/predictions)", Path)
 
     def run(args: argparse.Namespace) -> int:
@@ -180,18 +169,63 @@ def predict(parser: Parser) -> Run:
             detector=args.detector,
             **given(
                 args,
-                *detected,
+                *_DETECTED,
                 "rescoring",
                 "category",
                 "exif",
                 "min_score",
                 "passes",
                 "weighting",
+                "track",
+                "gap",
+                "suggest",
                 unset=False,
             ),
         )
 
     return run
+
+
+_DETECTED = {
+    "slots": ("maximum number of detections per image (default: 32)", int),
+    "box_nms": ("IoU threshold for box NMS (default: 0.6)", float),
+    "oks_nms": ("OKS threshold for pose NMS (default: 0.5)", float),
+}
+
+
+def _detector_options(parser: Parser) -> None:
+    for name, (words, kind) in _DETECTED.items():
+        option = f"--{name.replace('_', '-')}"
+        parser.option(option, f"{words}, with --detector", kind)
+    parser.option(
+        "--rescoring",
+        "score used to rank people: keypoint mean, box score, or their product (default: "
+        "from the run's config), with --detector",
+        choices=("pose", "box", "product"),
+    )
+
+
+def _video_options(parser: Parser) -> None:
+    parser.add_argument(
+        "--track",
+        action="store_true",
+        default=None,
+        help="give people of a video ids: predictions.json has a track_id, and the csv is "
+        "that of several animals",
+    )
+    parser.option(
+        "--gap",
+        "number of frames that a person may be missing and keep the id, with --track "
+        "(default: 10)",
+        int,
+    )
+    parser.option(
+        "--suggest",
+        "number of frames of a video to label next: those of low score, spread in time, "
+        "in OUT/suggestions (default: none)",
+        int,
+        metavar="N",
+    )
 
 
 def report(parser: Parser) -> Run:

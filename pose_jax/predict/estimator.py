@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import jax
 import numpy as np
 from absl import logging
 
@@ -16,6 +19,7 @@ from pose_jax.data.pixels import EXIF, Exif
 from pose_jax.errors import ConfigError, InputError
 from pose_jax.evaluation.predictor import Predictor, System
 from pose_jax.keypoints import KeypointSet
+from pose_jax.runs import digests
 from pose_jax.runs import model as model_lib
 
 
@@ -67,7 +71,7 @@ class Estimator:
     ) -> None:
         mesh = sharding_lib.make_mesh()
         method = loaded.method(weighting=weighting)
-        self._loaded = loaded
+        self._loaded, self._detector = loaded, detector
         self.category_id = loaded.category_id
         self.predictor = Predictor(method, mesh)
         self.keypoints: KeypointSet = self.predictor.method.keypoints
@@ -83,6 +87,14 @@ class Estimator:
                 detector.method(), detector.variables, method, loaded.variables,
                 mesh=mesh, config=detector.input, **options,
             )  # fmt: skip
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """Digest of all weights, of the detector too."""
+        runs = [self._loaded] + ([self._detector] if self._detector else [])
+        leaves = jax.tree.leaves([run.variables for run in runs])
+        each = "".join(map(digests.of_array, leaves))
+        return hashlib.sha256(each.encode()).hexdigest()[:16]
 
     def __call__(
         self,

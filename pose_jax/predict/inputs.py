@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 
 from PIL import Image
 
+from pose_jax.data import video as video_lib
 from pose_jax.data.box_file import number
 from pose_jax.errors import InputError
 
@@ -60,6 +61,48 @@ def find(arguments: Sequence[Path]) -> tuple[list[Source], list[str]]:
         Source(path, name, picture)
         for path, name, picture in zip(paths.values(), names, pictures, strict=True)
     ], notes
+
+
+def videos(arguments: Sequence[Path]) -> list[Path]:
+    """Returns the videos of a command line, each once; [] if it has images.
+
+    An animated image is a video if it is the only argument; in a folder that has images,
+    videos are left out.
+
+    Args:
+      arguments: as in `find`.
+
+    Raises:
+      InputError: there are both videos and images.
+    """
+    if len(arguments) == 1 and video_lib.is_animated(arguments[0]):
+        return [Path(arguments[0])]
+    found: dict[str, Path] = {}
+    other: Path | None = None
+    for argument in map(Path, arguments):
+        paths = [argument]
+        if argument.is_dir():
+            files = sorted(path for path in argument.iterdir() if path.name[0] != ".")
+            if any(path.suffix.lower() in _suffixes() for path in files):
+                other = argument
+                continue
+            paths = [path for path in files if video_lib.is_video(path)]
+        elif any(mark in str(argument) for mark in "*?[") and not os.path.lexists(
+            argument
+        ):
+            matches = sorted(glob.glob(str(argument), recursive=True))
+            paths = list(map(Path, matches))
+        for path in paths:
+            if video_lib.is_video(path):
+                found.setdefault(os.path.abspath(path), path)
+            else:
+                other = path
+    if found and other is not None:
+        raise InputError(
+            f"{next(iter(found.values()))} is a video, and {other} is not: predict them "
+            "one after the other."
+        )
+    return list(found.values())
 
 
 def _expanded(argument: Path) -> tuple[list[Path], int]:

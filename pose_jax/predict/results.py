@@ -114,8 +114,8 @@ class Results:
         """
         sheet_lib.save_png(self.out / source.picture, picture)
         for person in people:
-            result = _result(source, image_id, self._category, person)
-            self._lines.write(json.dumps(result, allow_nan=False) + "\n")
+            found = result(source, image_id, self._category, person)
+            self._lines.write(json.dumps(found, allow_nan=False) + "\n")
         self._lines.flush()
         self.people += len(people)
         self.done += 1
@@ -154,7 +154,7 @@ class Results:
         directory.write_json(self.out / INFO, info)
 
 
-def _result(
+def result(
     source: Source, image_id: int | str, category: Category, person: Person
 ) -> dict[str, Any]:
     """Returns a person in COCO result format."""

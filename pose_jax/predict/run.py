@@ -16,10 +16,9 @@ from pose_jax.data import box_file
 from pose_jax.data import pixels as pixels_lib
 from pose_jax.data.pixels import Exif
 from pose_jax.data.table import undecided_exif
-from pose_jax.drawing import people as drawing
 from pose_jax.errors import ConfigError, InputError, Stopped
-from pose_jax.keypoints import SETS, KeypointSet
-from pose_jax.predict import inputs
+from pose_jax.keypoints import SETS
+from pose_jax.predict import inputs, shown, videos
 from pose_jax.predict.estimator import Estimator, People, Person, check_passes, load
 from pose_jax.predict.inputs import Source
 from pose_jax.predict.results import Results, check_free
@@ -40,16 +39,19 @@ def predict_run(
     min_score: float | None = None,
     passes: int = 1,
     weighting: str | None = None,
+    track: bool = False,
+    gap: int | None = None,
+    suggest: int | None = None,
     **options: Any,
 ) -> int:
-    """Writes the people of images to `out`, see `results`.
+    """Writes the people of images to `out`, see `results`; of videos, see `videos`.
 
     Images that cannot be read are reported on stderr and skipped. Results are written image
     by image, and what has been done is kept, whatever stops the rest.
 
     Args:
       run: a run directory.
-      images: image files, folders and patterns, see `inputs.find`.
+      images: image files, folders and patterns, see `inputs.find`; or videos.
       boxes: JSON file of person boxes, see `box_file`.
       out: output folder.
       detector: the run directory of a detector, instead of `boxes`.
@@ -60,6 +62,9 @@ def predict_run(
       passes: 2: without boxes and detector, each person is predicted a second time, in the
         box of the keypoints of the first pass.
       weighting: as in `load`.
+      track: give the people of a video ids.
+      gap: number of frames that a person may be missing and keep the id; None: 10.
+      suggest: number of frames of a video to suggest for labeling; None: none.
       **options: for `methods.system.find_people`.
 
     Returns:
@@ -74,6 +79,20 @@ def predict_run(
     check_passes(passes, boxes is not None or detector is not None)
     if category is not None and boxes is None:
         raise ConfigError("--category is that of --boxes: give both.")
+    films = inputs.videos(images)
+    if films:
+        if boxes is not None:
+            raise ConfigError("--boxes is for images; a video needs a --detector.")
+        settings = {**options, **({"weighting": weighting} if weighting else {})}
+        making = videos.options(detector is not None, track, gap, suggest)
+        making = dataclasses.replace(
+            making, passes=passes, min_score=min_score, settings=settings
+        )
+        videos.check(films, out, making)
+        people = load(run, detector, weighting=weighting, **options)
+        return videos.predict_videos(people, films, out, making)
+    if track or gap is not None or suggest is not None:
+        raise ConfigError("--track, --gap and --suggest are for videos.")
     sources, notes = inputs.find(images)
     folders = [Path(image) for image in images if Path(image).is_dir()]
     check_free(out, sources, [*folders, *([boxes] if boxes is not None else [])])
@@ -84,7 +103,7 @@ def predict_run(
         given = box_file.read(boxes, paths, category=category, min_score=min_score)
         notes += given.notes
     for note in notes:
-        _note(note)
+        shown.note(note)
     work = _Work(people, given, exif, min_score, detector is not None, passes)
     if given is None and detector is None:
         second = ", predicted again in the box of its keypoints" if passes == 2 else ""
@@ -99,6 +118,21 @@ def predict_run(
     )
     listed = {} if given is None else dict(zip(paths, given.ids, strict=True))
     ids = inputs.image_ids(sources, listed)
+    _each(work, sources, ids, results)
+    return _conclude(results, work, len(sources))
+
+
+def _each(
+    work: _Work,
+    sources: Sequence[Source],
+    ids: dict[Path, int | str],
+    results: Results,
+) -> None:
+    """Predicts all images, some at a time.
+
+    Raises:
+      Stopped: it was interrupted by Ctrl-C.
+    """
     try:
         # Pillow warns about large images, and rejects those twice as large.
         with warnings.catch_warnings(), results:
@@ -109,22 +143,18 @@ def predict_run(
     except KeyboardInterrupt:
         raise Stopped(
             f"interrupted: {results.done} of {len(sources)} images are done and kept, "
-            f"{results.people} people: {out}",
+            f"{results.people} people: {results.out}",
             exit_code=130,
         ) from None
-    return _conclude(results, work, len(sources))
 
 
 def _conclude(results: Results, work: _Work, count: int) -> int:
     """Prints what was done and what was not; returns the exit code."""
     if work.undecided:
-        _note(undecided_exif(len(work.undecided), work.undecided[0], "--exif "))
+        shown.note(undecided_exif(len(work.undecided), work.undecided[0], "--exif "))
     if work.not_finite:
-        print(
-            f"pose-jax: error: {work.not_finite} people are left out: their points or "
-            "scores are not finite. The training has diverged, or the model is damaged.",
-            file=sys.stderr,
-        )
+        text = shown.NOT_FINITE.format(work.not_finite)
+        print(f"pose-jax: error: {text}", file=sys.stderr)
     skipped = ""
     if results.skipped:
         skipped = f"; {len(results.skipped)} of {count} images were skipped"
@@ -181,7 +211,7 @@ class _Work:
         found = self.people(arrays, boxes, scores, passes=self.passes)
         for (_, source), image, persons in zip(read, arrays, found, strict=True):
             if persons.dropped:
-                _note(
+                shown.note(
                     f"{source.path}: {persons.dropped} detections were dropped; increase "
                     "--slots."
                 )
@@ -190,7 +220,7 @@ class _Work:
             if self.passes == 2 and any(
                 p.box_xyxy[2:].tolist() == [*size] for p in kept
             ):
-                _note(f"{source.path}: too few keypoints found: only one pass.")
+                shown.note(f"{source.path}: too few keypoints found: only one pass.")
             results.add(source, ids[source.path], size, kept, self._drawn(image, kept))
 
     def _pixels(self, i: int, source: Source) -> np.ndarray:
@@ -198,8 +228,9 @@ class _Work:
         path = source.path
         picture = pixels_lib.read(path, path, count_frames=True)
         if picture.frames > 1:
-            _note(
-                f"{path}: animated image ({picture.frames} frames): using the first frame."
+            shown.note(
+                f"{path}: animated image ({picture.frames} frames): using the first frame; "
+                "predicted alone, it is a video."
             )
         height, width = picture.pixels.shape[:2]
         size = (width, height)
@@ -222,7 +253,7 @@ class _Work:
 
     def _kept(self, persons: People) -> list[Person]:
         """Returns the people with finite values, and boxes of a sufficient score."""
-        finite = [person for person in persons if _is_finite(person)]
+        finite = [person for person in persons if shown.is_finite(person)]
         self.not_finite += len(persons) - len(finite)
         return [p for p in finite if not self._below(p.box_score)]
 
@@ -230,9 +261,10 @@ class _Work:
         return self.min_score is not None and score < self.min_score
 
     def _drawn(self, image: np.ndarray, persons: Sequence[Person]) -> np.ndarray:
-        shown = [person for person in persons if not self._below(person.score)]
+        persons = [person for person in persons if not self._below(person.score)]
         boxed = self.detected or self.given is not None or self.passes == 2
-        return _drawn(image, shown, self.people.keypoints, boxed, self.detected)
+        titles = [f"{p.score:.2f}" for p in persons] if self.detected else None
+        return shown.drawn(image, persons, self.people.keypoints, boxed, titles)
 
 
 def _category(people: Any) -> box_file.Category:
@@ -240,32 +272,3 @@ def _category(people: Any) -> box_file.Category:
     registered = people.keypoints in SETS.values()
     name = "person" if registered else people.keypoints.name
     return box_file.Category(people.category_id, name)
-
-
-def _is_finite(person: Person) -> bool:
-    values = (person.points_xy, person.keypoint_scores, person.score, person.box_xyxy)
-    return all(np.isfinite(value).all() for value in values)
-
-
-def _note(text: str) -> None:
-    print(f"pose-jax: note: {text}", file=sys.stderr)
-
-
-def _drawn(
-    image: np.ndarray,
-    persons: Sequence[Person],
-    keypoint_set: KeypointSet,
-    boxed: bool,
-    scored: bool,
-) -> np.ndarray:
-    k = len(keypoint_set)
-    return drawing.draw_people(
-        image,
-        np.array([p.points_xy for p in persons]).reshape(-1, k, 2),
-        keypoint_set,
-        scores=np.array([p.keypoint_scores for p in persons]).reshape(-1, k),
-        boxes_xyxy=np.array([p.box_xyxy for p in persons]).reshape(-1, 4)
-        if boxed
-        else None,
-        titles=[f"{p.score:.2f}" for p in persons] if scored else None,
-    )
