@@ -8,6 +8,7 @@ from pathlib import Path
 from pose_jax.cli.options import (
     Parser,
     Run,
+    checkpoint_option,
     comma_separated,
     config_option,
     given,
@@ -47,6 +48,7 @@ def evaluate(parser: Parser) -> Run:
         (),
     )
     weighting_option(parser)
+    checkpoint_option(parser)
     parser.option("--data", "evaluation data folder (default: from the run's config)")
     parser.option("--split", "evaluation split (default: from the run's config)")
     parser.option("--annotations", "annotation file of --data or --split")
@@ -85,6 +87,8 @@ def evaluate(parser: Parser) -> Run:
             raise ConfigError("give either --run RUN or --compare RUN_A RUN_B.")
         if args.compare is not None and args.out is not None:
             raise ConfigError("--compare writes no files: omit --out.")
+        if args.compare is not None and args.checkpoint is not None:
+            raise ConfigError("--compare compares final models: omit --checkpoint.")
         names = "data", "split", "boxes", "annotations", "format", "match_keypoints"
         where = given(args, *names)
         if args.compare is not None:
@@ -96,7 +100,8 @@ def evaluate(parser: Parser) -> Run:
 
         options = {"decoders": args.decoder, "flips": args.flip, **where}
         options |= given(args, "nms", "nms_threshold", "out")
-        options |= given(args, "max_detections", "weighting", unset=False)
+        names = "max_detections", "weighting", "checkpoint"
+        options |= given(args, *names, unset=False)
         evaluations = evaluate.evaluate_run(args.run, **options)
         print(evaluate.described(args.run, evaluations, args.out))
 
@@ -159,6 +164,7 @@ def predict(parser: Parser) -> Run:
         choices=(1, 2),
     )
     weighting_option(parser)
+    checkpoint_option(parser)
     parser.option("--out", "output folder (default: RUN/predictions)", Path)
 
     def run(args: argparse.Namespace) -> int:
@@ -179,6 +185,7 @@ def predict(parser: Parser) -> Run:
                 "min_score",
                 "passes",
                 "weighting",
+                "checkpoint",
                 unset=False,
             ),
         )
@@ -196,11 +203,13 @@ def report(parser: Parser) -> Run:
         500,
     )
     parser.option("--data", "evaluation data folder (default: from the run's config)")
+    checkpoint_option(parser)
 
     def run(args: argparse.Namespace) -> None:
         from pose_jax.report import run as report
 
-        report.report(args.run, people=args.people, data=args.data)
+        options = given(args, "people", "data", "checkpoint")
+        report.report(args.run, **options)
 
     return run
 

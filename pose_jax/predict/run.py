@@ -40,6 +40,7 @@ def predict_run(
     min_score: float | None = None,
     passes: int = 1,
     weighting: str | None = None,
+    checkpoint: str | None = None,
     **options: Any,
 ) -> int:
     """Writes the people of images to `out`, see `results`.
@@ -59,7 +60,7 @@ def predict_run(
       min_score: boxes of lower score are left out, people of lower score are not drawn.
       passes: 2: without boxes and detector, each person is predicted a second time, in the
         box of the keypoints of the first pass.
-      weighting: as in `load`.
+      weighting, checkpoint: as in `load`.
       **options: for `methods.system.find_people`.
 
     Returns:
@@ -78,7 +79,7 @@ def predict_run(
     folders = [Path(image) for image in images if Path(image).is_dir()]
     check_free(out, sources, [*folders, *([boxes] if boxes is not None else [])])
     writing.check(out)
-    people = load(run, detector, weighting=weighting, **options)
+    people = load(run, detector, weighting=weighting, checkpoint=checkpoint, **options)
     given, paths = None, [source.path for source in sources]
     if boxes is not None:
         given = box_file.read(boxes, paths, category=category, min_score=min_score)
