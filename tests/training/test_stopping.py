@@ -13,6 +13,7 @@ from pose_jax import cli, methods, trees
 from pose_jax.data import readers
 from pose_jax.data.synthetic import scenes
 from pose_jax.errors import ConfigError, InputError
+from pose_jax.evaluation import pictures, poses
 from pose_jax.runs import model as model_lib
 from pose_jax.runs import states
 from pose_jax.training import train
@@ -50,8 +51,12 @@ def config(root, monkeypatch):
 
 @pytest.fixture
 def curves(monkeypatch):
-    """Values of the metric by phase, from step 1 on; the last one repeats."""
+    """Values of the metric by phase, from step 1 on; the last one repeats. Nothing else is
+    measured, and nothing is drawn, which takes longer than all steps."""
     curves, record = {}, states.Checkpoints.record
+    measured = dict.fromkeys([METRIC, "pixel_error@gt_boxes"], 0.0)
+    monkeypatch.setattr(poses, "measure", lambda *args: dict(measured))
+    monkeypatch.setattr(pictures, "draw_run", lambda *args: None)
 
     def of_curve(self, step, metrics):
         curve = curves[self._directory.name]
