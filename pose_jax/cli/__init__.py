@@ -26,6 +26,7 @@ VERBS: dict[str, Callable[[Parser], Run]] = {
     "data show": data.data_show,
     "data check": data.data_check,
     "data prepare": data.data_prepare,
+    "data split": data.data_split,
     "train": run.train,
     "eval": run.evaluate,
     "predict": run.predict,

@@ -176,21 +176,15 @@ def predict(parser: Parser) -> Run:
             boxes=args.boxes,
             out=args.out or args.run / "predictions",
             detector=args.detector,
-            **given(
-                args,
-                *detected,
-                "rescoring",
-                "category",
-                "exif",
-                "min_score",
-                "passes",
-                "weighting",
-                "checkpoint",
-                unset=False,
-            ),
+            **given(args, *detected, *_ABOUT_PEOPLE, unset=False),
         )
 
     return run
+
+
+_ABOUT_PEOPLE = (
+    "rescoring", "category", "exif", "min_score", "passes", "weighting", "checkpoint",
+)  # fmt: skip
 
 
 def report(parser: Parser) -> Run:

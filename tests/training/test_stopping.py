@@ -274,5 +274,5 @@ def test_a_damaged_checkpoint_is_one_line(unfinished):
     for file in (unfinished / "checkpoints/stage_2/1").rglob("*"):
         if file.is_file() and file.name == "_CHECKPOINT_METADATA":
             file.write_text("{")
-    with pytest.raises(InputError, match="is damaged .*use another checkpoint"):
+    with pytest.raises(InputError, match=r"is damaged .*use another checkpoint"):
         model_lib.load(unfinished, "best")
