@@ -123,6 +123,11 @@ def source(
     return names[0], coco.annotation_file(root, names[0])
 
 
+def read_images(path: Path) -> list[dict[str, Any]]:
+    """Returns the rows of images of a COCO file."""
+    return _images(read_json(path, dict), path)
+
+
 def groups(images: Sequence[Mapping[str, Any]], by: By) -> dict[str, list[int]]:
     """Groups images, by position in the file.
 
