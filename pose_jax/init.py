@@ -8,15 +8,13 @@ Python file that trains as it is; nothing refers back to this module.
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import os
 import shlex
 import tempfile
-import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, get_args
 
 import jax
 import numpy as np
@@ -25,6 +23,7 @@ from pose_jax import config as config_lib
 from pose_jax import data as data_lib
 from pose_jax import writing
 from pose_jax._version import __version__
+from pose_jax.config import Entry
 from pose_jax.data import coco
 from pose_jax.data import split as split_lib
 from pose_jax.data.survey import SHARED, Survey, survey
@@ -48,14 +47,6 @@ _LONG_SIDE = {"movenet_lightning": 192, "movenet_thunder": 256, "scratch": 128}
 _FROZEN = ("stem", "block_0", "block_1", "block_2")
 
 Cost = Callable[[training_config.Setup], StepCost]
-
-
-class Lines(NamedTuple):
-    """A key of a section, its value, and why it has it; "" for no comment."""
-
-    key: str
-    value: Any
-    why: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,7 +73,7 @@ def init(
     annotations: Path | str | None = None,
     category: str | None = None,
     seed: int = 0,
-    cost: Cost = measure.step_cost,
+    cost: Cost | None = None,
 ) -> str:
     """Writes a config for the data in a folder, and where it is needed, one of a detector.
 
@@ -102,7 +93,7 @@ def init(
       annotations: its annotation file, if it has another name.
       category: name or id of the category to train on, if there are several.
       seed: of the division of data without a validation split.
-      cost: measures a step.
+      cost: measures a step; None: `measure.step_cost`.
 
     Returns:
       What was found, what was written, and the commands that come next, as text.
@@ -141,6 +132,7 @@ def init(
         *_described(found),
     ]
     people = len(validation.labelled_rows())
+    cost = cost or measure.step_cost
     writer = _Writer(minutes, people, cost)
     written = [writer.write(out, pose.sections, intro, commands)]
     if needs_detector(found):
@@ -349,76 +341,76 @@ class _Pose:
         )
         return f"Few images are made many: {flip}, {turned}, resized, moved, recolored."
 
-    def method(self) -> list[Lines]:
+    def method(self) -> list[Entry]:
         found, (w, h) = self.found, self.input_size
         shape = (
             "square" if w == h else f"{'wide' if w > h else 'high'}, as the boxes are"
         )
-        size = Lines(
+        size = Entry(
             "input_size", (w, h),
             f"(width, height) of the network's input: {shape}; a box has "
             f"{found.box[0]}x{found.box[1]} pixels, and the time grows with the area.",
         )  # fmt: skip
-        reach = Lines(
+        reach = Entry(
             "reach",
             REACH,
             "Training looks this far beyond the box, as it turns and moves.",
         )
-        augment = Lines("augment", self.augment(), self._why_augment())
+        augment = Entry("augment", self.augment(), self._why_augment())
         if not self.start:
-            model = Lines("model", {"name": self.network}, self.why_start)
-            name = Lines("name", "dark", "Heatmaps, decoded by a Taylor expansion.")
-            sigma = Lines("sigma", 1.5, "Of the targets, in heatmap pixels.")
+            model = Entry("model", {"name": self.network}, self.why_start)
+            name = Entry("name", "dark", "Heatmaps, decoded by a Taylor expansion.")
+            sigma = Entry("sigma", 1.5, "Of the targets, in heatmap pixels.")
             return [name, model, size, sigma, reach, augment]
         alone = found.overlapping < 0.05
-        weighting = Lines(
+        weighting = Entry(
             "weighting", "none" if alone else "regression",
             "The highest peak of each keypoint counts: boxes rarely overlap."
             if alone
             else "Peaks of the individual in the middle count: boxes overlap.",
         )  # fmt: skip
         return [
-            Lines("name", "cells", "Coarse heatmaps with an offset in each cell."),
-            Lines("model", {"name": self.network}, self.why_start),
+            Entry("name", "cells", "Coarse heatmaps with an offset in each cell."),
+            Entry("model", {"name": self.network}, self.why_start),
             size,
-            Lines("decoder", "dark", "From the heatmap alone, between its cells."),
+            Entry("decoder", "dark", "From the heatmap alone, between its cells."),
             weighting,
-            Lines("flip_test", "plain", "The mean with the mirrored crop is better.")
+            Entry("flip_test", "plain", "The mean with the mirrored crop is better.")
             if found.has_sides
-            else Lines(
+            else Entry(
                 "flip_test", "none", "Without left and right, nothing to mirror."
             ),
             reach,
             augment,
         ]
 
-    def optimizer(self) -> list[Lines]:
+    def optimizer(self) -> list[Entry]:
         if self.start:
             return [
-                Lines("name", "adam"),
-                Lines("lr", 4e-4, "Low, so that the features are changed, not lost."),
-                Lines("schedule", "cosine", "To 0 at the last step."),
-                Lines("warmup_steps", 30, "The new last layer begins at random."),
-                Lines(
+                Entry("name", "adam"),
+                Entry("lr", 4e-4, "Low, so that the features are changed, not lost."),
+                Entry("schedule", "cosine", "To 0 at the last step."),
+                Entry("warmup_steps", 30, "The new last layer begins at random."),
+                Entry(
                     "freeze", _FROZEN,
                     "Edges and colors are the same for all; half of the time is saved.",
                 ),
             ]  # fmt: skip
         return [
-            Lines("name", "muon", "The fastest here for a network from scratch."),
-            Lines("lr", 0.02),
-            Lines("adam_kernels", ("head",)),
-            Lines("schedule", "cosine", "To 0 at the last step."),
-            Lines("warmup_steps", 30),
+            Entry("name", "muon", "The fastest here for a network from scratch."),
+            Entry("lr", 0.02),
+            Entry("adam_kernels", ("head",)),
+            Entry("schedule", "cosine", "To 0 at the last step."),
+            Entry("warmup_steps", 30),
         ]
 
-    def sections(self, steps: int) -> dict[str, list[Lines]]:
+    def sections(self, steps: int) -> dict[str, list[Entry]]:
         return {
             "method": self.method(),
             "data": _data(self.sources),
             "input": [
-                Lines("batch_size", self.batch, _why_batch(self.batch, self.found.people)),
-                Lines(
+                Entry("batch_size", self.batch, _why_batch(self.batch, self.found.people)),
+                Entry(
                     "canvas_size", self.canvas,
                     "(width, height) of what is cut from an image: the box and its reach.",
                 ),
@@ -429,21 +421,21 @@ class _Pose:
         }  # fmt: skip
 
 
-def _data(sources: Sources) -> list[Lines]:
-    return [Lines("train", sources.train), Lines("eval", sources.eval, sources.why)]
+def _data(sources: Sources) -> list[Entry]:
+    return [Entry("train", sources.train), Entry("eval", sources.eval, sources.why)]
 
 
 def _why_batch(batch: int, people: int) -> str:
     return f"{people / batch:.3g} steps show all {people} once."
 
 
-def _cache(found: Survey) -> Lines:
+def _cache(found: Survey) -> Entry:
     if found.megabytes > _CACHE:
-        return Lines(
+        return Entry(
             "cache_mb", 0, f"All images would take {found.megabytes} MB of memory."
         )
     size = found.megabytes + 1
-    return Lines("cache_mb", size, "All images stay in memory, decoded.")
+    return Entry("cache_mb", size, "All images stay in memory, decoded.")
 
 
 _CACHE = 2048
@@ -451,26 +443,26 @@ _CACHE = 2048
 
 def _train(
     steps: int, batch: int, rows: int, metric: str, start: str = ""
-) -> list[Lines]:
+) -> list[Entry]:
     interval = max(1, steps // _EVALUATIONS)
     lower = metric_text.best_mode(metric) == "min"
     lines = [
-        Lines("steps", steps, f"{steps * batch / rows:.0f} times all data; see above."),
-        Lines("log_every_steps", max(1, steps // 20)),
-        Lines("eval_every_steps", interval),
-        Lines(
+        Entry("steps", steps, f"{steps * batch / rows:.0f} times all data; see above."),
+        Entry("log_every_steps", max(1, steps // 20)),
+        Entry("eval_every_steps", interval),
+        Entry(
             "best_metric", metric,
             f"{'Lower' if lower else 'Higher'} is better; `pose-jax eval` explains it.",
         ),
-        Lines(
+        Entry(
             "patience", _PATIENCE,
             f"Training ends after {_PATIENCE} evaluations without a better one.",
         ),
-        Lines("keep", "best", "Few data are overfitted soon: the last weights may be worse."),
+        Entry("keep", "best", "The last weights of few data may be overfitted."),
     ]  # fmt: skip
     if start:
         lines.append(
-            Lines(
+            Entry(
                 "init_from", start,
                 "Keypoints with the names of COCO's begin with COCO's, others at random.",
             )
@@ -517,7 +509,7 @@ class _Detector:
             tuple(float(np.round(v, 2)) for v in aspects),
         )
 
-    def sections(self, steps: int) -> dict[str, list[Lines]]:
+    def sections(self, steps: int) -> dict[str, list[Entry]]:
         found, scale = self.found, self.scale()
         w, h = (_multiple(side * scale, 16) for side in found.image)
         scales, aspects = self.anchors()
@@ -525,31 +517,31 @@ class _Detector:
         most = max(4, 2 ** math.ceil(math.log2(self._most())))
         return {
             "method": [
-                Lines("name", "detector", "Faster R-CNN of one category."),
-                Lines(
+                Entry("name", "detector", "Faster R-CNN of one category."),
+                Entry(
                     "model", {"name": "faster_rcnn_pocket"},
                     "Small, for a CPU; faster_rcnn_fpn_50 is better, with a GPU.",
                 ),
-                Lines(
+                Entry(
                     "size", (min(w, h), max(w, h)),
                     f"(short, long) side of the input: {scale:.2g} of the images' pixels.",
                 ),
-                Lines("buckets", self.buckets(), "Canvases (width, height): whole images."),
-                Lines("max_people", most, f"In an image; here up to {self._most()}."),
-                Lines(
+                Entry("buckets", self.buckets(), "Canvases (width, height): whole images."),
+                Entry("max_people", most, f"In an image; here up to {self._most()}."),
+                Entry(
                     "anchor_scales", (scales,),
                     "Sizes of the boxes here, from the smallest tenth to the largest.",
                 ),
-                Lines("anchor_aspects", aspects, "Height over width, likewise."),
-                Lines("rpn_positive", 0.6, "Anchors that fit are few."),
-                Lines("rpn_samples", 128),
-                Lines("pre_nms", 300),
-                Lines("post_nms", 64),
-                Lines("test_pre_nms", 300),
-                Lines("test_post_nms", 64),
-                Lines("box_samples", 32),
-                Lines("slots", max(8, 2 * most), "The most boxes of an image."),
-                Lines(
+                Entry("anchor_aspects", aspects, "Height over width, likewise."),
+                Entry("rpn_positive", 0.6, "Anchors that fit are few."),
+                Entry("rpn_samples", 128),
+                Entry("pre_nms", 300),
+                Entry("post_nms", 64),
+                Entry("test_pre_nms", 300),
+                Entry("test_post_nms", 64),
+                Entry("box_samples", 32),
+                Entry("slots", max(8, 2 * most), "The most boxes of an image."),
+                Entry(
                     "augment",
                     {"flip": 0.5, "scale": 0.2, "scale_law": "uniform", "translation": 1.0},
                     "Mirrored, which changes no box; resized, moved.",
@@ -557,15 +549,15 @@ class _Detector:
             ],
             "data": _data(self.sources),
             "input": [
-                Lines("batch_size", batch, _why_batch(batch, found.images)),
+                Entry("batch_size", batch, _why_batch(batch, found.images)),
                 _cache(found),
             ],
             "optimizer": [
-                Lines("name", "muon", "The fastest here for a network from scratch."),
-                Lines("lr", 0.02),
-                Lines("adam_kernels", ("rpn", "person", "deltas")),
-                Lines("schedule", "cosine", "To 0 at the last step."),
-                Lines("warmup_steps", 30),
+                Entry("name", "muon", "The fastest here for a network from scratch."),
+                Entry("lr", 0.02),
+                Entry("adam_kernels", ("rpn", "person", "deltas")),
+                Entry("schedule", "cosine", "To 0 at the last step."),
+                Entry("warmup_steps", 30),
             ],
             "train": _train(steps, batch, found.images, "box_AP50"),
         }  # fmt: skip
@@ -594,14 +586,16 @@ class _Writer:
     def write(
         self,
         out: Path,
-        sections: Callable[[int], Mapping[str, list[Lines]]],
+        sections: Callable[[int], Mapping[str, list[Entry]]],
         intro: Sequence[str],
         commands: Sequence[str],
     ) -> str:
         """Measures a step, chooses the number of steps, writes the file; returns a line."""
         with tempfile.TemporaryDirectory(prefix="pose_jax_") as folder:
             draft = Path(folder) / "draft.py"
-            draft.write_text(_text(sections(_FEWEST_STEPS), intro, commands), "utf-8")
+            draft.write_text(
+                config_lib.text(sections(_FEWEST_STEPS), intro, commands), "utf-8"
+            )
             s = training_config.setup(config_lib.load(str(draft)))
             cost = self.cost(s)
         batch, rows = s.config.input.batch_size, len(s.plan.rows)
@@ -612,7 +606,9 @@ class _Writer:
             f"{cost.device}, {os.cpu_count()} CPUs; {steps} steps and their evaluations "
             f"about {minutes:.0f} minutes."
         )
-        writing.write(out, _text(sections(steps), [*intro, measured], commands))
+        writing.write(
+            out, config_lib.text(sections(steps), [*intro, measured], commands)
+        )
         return f"{out}: {measured}"
 
     def steps(self, seconds: float, batch: int, rows: int) -> int:
@@ -652,58 +648,3 @@ def _commands(out: Path, detector: Path | None) -> list[str]:
         f"pose-jax train --config {detector} --run runs/{detector.stem}",
         f"pose-jax predict --run {run} --detector runs/{detector.stem} IMAGES",
     ]
-
-
-def _text(
-    sections: Mapping[str, Sequence[Lines]],
-    intro: Sequence[str],
-    commands: Sequence[str],
-) -> str:
-    """Returns a config file."""
-    parts = [textwrap.fill(_safe(part), 88) for part in intro]
-    lines = ['r"""' + parts[0], ""]
-    for part in parts[1:]:
-        lines += [part, ""]
-    lines += [f"  {_safe(command)}" for command in commands]
-    lines += [
-        '"""', "", "from ml_collections import ConfigDict", "", "",
-        'def get_config(variant: str = "") -> ConfigDict:',
-        "    if variant:", '        raise ValueError(f"no variant {variant!r}.")',
-        "    c = ConfigDict()", "    c.seed = 0",
-    ]  # fmt: skip
-    for name, rows in sections.items():
-        lines += [f"    c.{name} = ConfigDict(", "        {"]
-        for row in rows:
-            why = textwrap.wrap(row.why, 74)
-            lines += [f"            # {line}" for line in why]
-            lines += _entry(row.key, row.value, 12)
-        lines += ["        }", "    )"]
-    return "\n".join([*lines, "    return c", ""])
-
-
-def _entry(key: str, value: Any, indent: int) -> list[str]:
-    """Returns the lines of an entry of a mapping, which are short."""
-    begin = f"{' ' * indent}{json.dumps(key, ensure_ascii=False)}: "
-    line = f"{begin}{_literal(value)},"
-    if len(line) <= 88 or not isinstance(value, Mapping):
-        return [line]
-    inner = [line for k, v in value.items() for line in _entry(k, v, indent + 4)]
-    return [f"{begin}{{", *inner, f"{' ' * indent}}},"]
-
-
-def _safe(line: str) -> str:
-    """Returns a line that cannot end a docstring."""
-    return line.replace('"""', "'''")
-
-
-def _literal(value: Any) -> str:
-    """Returns a plain value as Python, with double quotes."""
-    if isinstance(value, str):
-        return json.dumps(value, ensure_ascii=False)
-    if isinstance(value, tuple):
-        inner = ", ".join(map(_literal, value))
-        return f"({inner}{',' * (len(value) == 1)})"
-    if isinstance(value, Mapping):
-        pairs = (f"{json.dumps(k)}: {_literal(v)}" for k, v in value.items())
-        return "{" + ", ".join(pairs) + "}"
-    return repr(value)

@@ -141,8 +141,8 @@ def data_split(parser: Parser) -> Run:
     )
     parser.option(
         "--by",
-        "what stays together: video (default), the frames of one video_id, or of one "
-        "folder and file name without its number; folder; image",
+        "group of images that stays together: video (default), the frames with one "
+        "video_id, or of one folder and file name without its number; folder; image",
         default="video",
         choices=("video", "folder", "image"),
     )
