@@ -72,6 +72,7 @@ def init(
     split: str | None = None,
     annotations: Path | str | None = None,
     category: str | None = None,
+    keypoints: str | None = None,
     seed: int = 0,
     cost: Cost | None = None,
 ) -> str:
@@ -92,6 +93,8 @@ def init(
         one.
       annotations: its annotation file, if it has another name.
       category: name or id of the category to train on, if there are several.
+      keypoints: what the keypoint set has that the file does not say, as option
+        `data.train.options.keypoints`.
       seed: of the division of data without a validation split.
       cost: measures a step; None: `measure.step_cost`.
 
@@ -114,7 +117,9 @@ def init(
         if path.exists():
             raise ConfigError(f"{path} exists: give another --out, or delete it.")
     writing.check(out.parent)
-    sources = _sources(Path(data), out, split, annotations, category, seed)
+    own = {"category": category, "keypoints": keypoints}
+    own = {name: value for name, value in own.items() if value is not None}
+    sources = _sources(Path(data), out, split, annotations, own, seed)
     train, validation = (
         data_lib.load(config_lib.build(data_lib.SourceConfig, section, "data"))
         for section in (sources.train, sources.eval)
@@ -156,10 +161,13 @@ def _sources(
     out: Path,
     split: str | None,
     annotations: Path | str | None,
-    category: str | None,
+    own: Mapping[str, Any],
     seed: int,
 ) -> Sources:
-    """Returns the data to train and evaluate on; divides them if there is one split."""
+    """Returns the data to train and evaluate on; divides them if there is one split.
+
+    `own` are the options of the reader.
+    """
     if not root.is_dir():
         raise InputError(f"{root} is not a folder; pass the one that holds the data.")
     names = [] if annotations else coco.splits(root)
@@ -168,14 +176,13 @@ def _sources(
         chosen, file = split_lib.source(root, split, annotations)
     else:
         file = coco.annotation_file(root, chosen)
-    own = {"category": category} if category is not None else {}
-    of_file = own | ({"annotations": str(annotations)} if annotations else {})
+    of_file = {**own, **({"annotations": str(annotations)} if annotations else {})}
     section = {"name": "coco", "root": str(root), "split": chosen}
     train = {**section, "options": of_file} if of_file else section
     held_out = [n for n in names if n.startswith("val") and n != chosen]
     if held_out:
         section = {**section, "split": held_out[0]}
-        held = {**section, "options": own} if own else section
+        held = {**section, "options": dict(own)} if own else section
         return Sources(train, held, f"Evaluated on split {held_out[0]}.")
     folder = out.with_name(f"{out.stem}_split")
     by, why = _divided_by(file, chosen)

@@ -25,12 +25,15 @@ def init(parser: Parser) -> Run:
     parser.option("--split", "training split (default: train*, or the only one)")
     parser.option("--annotations", "annotation file of --split", Path)
     parser.option("--category", "name or id of the category, if there are several")
+    parser.option(
+        "--keypoints", "name or JSON file of the keypoint set (default: that of DATA)"
+    )
     parser.option("--seed", "seed of the validation images (default: 0)", int, 0)
 
     def run(args: argparse.Namespace) -> None:
         from pose_jax import init
 
-        names = "start", "minutes", "split", "annotations", "category", "seed"
-        print(init.init(args.data, args.out, **given(args, *names)))
+        names = "start", "minutes", "split", "annotations", "category", "keypoints"
+        print(init.init(args.data, args.out, **given(args, *names, "seed")))
 
     return run
