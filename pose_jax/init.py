@@ -80,7 +80,7 @@ def init(
 
     Data without a validation split are divided by video, or by image where the names of
     files show no videos: the two annotation files go to the folder OUT_split, and the
-    weights that training begins with to OUT_start, both without the suffix of OUT.
+    weights that training begins with to OUT_network, both without the suffix of OUT.
 
     Args:
       data: the folder of a data set in COCO's format.
@@ -252,7 +252,7 @@ def _start(start: Start, out: Path) -> tuple[str, str, str]:
     if start == "auto":
         on_cpu = jax.default_backend() == "cpu"
         name = "movenet_lightning" if on_cpu else "movenet_thunder"
-    run = out.with_name(f"{out.stem}_start")
+    run = out.with_name(f"{out.stem}_{name}")
     why = (
         f"Features of {name}, which has seen thousands of people: it needs a quarter of "
         "the training, and learns from few images what random weights cannot."

@@ -175,12 +175,14 @@ def test_published_weights_are_a_run_beside_the_config(
     monkeypatch.setattr(init.fetch, "fetch", fetch)
     assert run(root, start="movenet_lightning")[0] == 0
     c = built("mine.py")
-    assert c.method["name"] == "cells" and c.train.init_from == "mine_start"
+    assert c.method["name"] == "cells" and c.train.init_from == "mine_movenet_lightning"
     w, h = c.method["input_size"]
     assert w % 32 == h % 32 == 0 and w < h == 192
     (tmp_path / "mine.py").unlink()
     assert run(root, start="movenet_lightning")[0] == 0
-    assert made == [("movenet_lightning", "mine_start")]  # It is there already.
+    assert made == [
+        ("movenet_lightning", "mine_movenet_lightning")
+    ]  # It is there already.
 
 
 @pytest.mark.parametrize(
