@@ -327,8 +327,8 @@ class _Pose:
         return {
             "flip": 0.5 if self.found.has_sides else 0.0,
             "scale": 0.25,
-            "rotation": 90.0 if self.found.any_direction else 25.0,
-            "rotation_probability": 1.0 if self.found.any_direction else 0.6,
+            "rotation": 45.0 if self.found.any_direction else 25.0,
+            "rotation_probability": 0.8 if self.found.any_direction else 0.6,
             "translation": 0.05,
             "brightness": 0.2,
             "contrast": 0.2,
@@ -342,7 +342,7 @@ class _Pose:
             "flip=0.5 if all lie on the middle line)"
         )
         turned = (
-            "turned to all directions, in which they are seen"
+            "turned by up to 90 degrees, as they are seen in all directions"
             if self.found.any_direction
             else "turned by up to 50 degrees"
         )

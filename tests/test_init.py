@@ -225,5 +225,5 @@ def test_the_input_has_the_shape_of_boxes(box, aspect, any_direction, expected):
     pose = init._Pose(found, init.Sources({}, {}, ""), "pocket", "", "", "box_error@x")
     assert pose.input_size == expected
     assert all(side % 32 == 0 for side in pose.input_size)
-    assert pose.augment()["rotation"] == (90.0 if any_direction else 25.0)
+    assert pose.augment()["rotation"] == (45.0 if any_direction else 25.0)
     assert np.prod(pose.canvas) >= np.prod(pose.input_size)
