@@ -131,9 +131,10 @@ def init(
     network, start_run, why_start = _start(start, out)
     pose = _Pose(found, sources, network, start_run, why_start, _metric(validation))
     commands = _commands(out, detector_out if needs_detector(found) else None)
-    command = ["pose-jax", "init", str(data), "--out", str(out)]
+    options = {**own, "split": split, "annotations": annotations, "start": start}
+    command = _command(data, out, {**options, "minutes": minutes, "seed": seed})
     intro = [
-        f"Poses in {data}, written by `{shlex.join(command)}` (pose_jax {__version__}).",
+        f"Poses in {data}, written by `{command}` (pose_jax {__version__}).",
         *_described(found),
     ]
     people = len(validation.labelled_rows())
@@ -634,6 +635,16 @@ class _Writer:
         """A prediction takes about a third of a step, or with its mirror image two."""
         batches = _EVALUATIONS * math.ceil(self.evaluated / batch)
         return seconds * (steps + batches * 2 / 3) / 60
+
+
+def _command(data: Any, out: Path, options: Mapping[str, Any]) -> str:
+    """Returns the command of this config; options with their default are left out."""
+    usual = {"start": "auto", "minutes": 20.0, "seed": 0}
+    words = ["pose-jax", "init", str(data), "--out", str(out)]
+    for name, value in options.items():
+        if value not in (None, usual.get(name)):
+            words += [f"--{name}", f"{value:g}" if name == "minutes" else str(value)]
+    return shlex.join(words)
 
 
 def _commands(out: Path, detector: Path | None) -> list[str]:

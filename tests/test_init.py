@@ -85,6 +85,9 @@ def test_one_in_each_image_gets_a_config_that_can_be_built(run, root, tmp_path):
 def test_training_takes_no_longer_than_it_may(run, root, seconds, options, steps):
     assert run(root, *options, seconds=seconds)[0] == 0
     c = built("mine.py")
+    with open("mine.py") as file:
+        words = " ".join(["--start scratch", *options])
+        assert f" --out mine.py {words}`" in " ".join(file.read().split())
     assert c.train.steps == steps
     assert c.train.eval_every_steps == steps // 10
 
