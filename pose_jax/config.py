@@ -15,12 +15,13 @@ import inspect
 import json
 import re
 import sys
+import textwrap
 import traceback
 import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar, Union
+from typing import Any, Literal, NamedTuple, TypeVar, Union
 
 from ml_collections import ConfigDict
 
@@ -450,3 +451,81 @@ def _tuples(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _tuples(v) for key, v in value.items()}
     return tuple(map(_tuples, value)) if isinstance(value, list | tuple) else value
+
+
+# ------------------------------------------------------------------- files with comments
+
+
+class Entry(NamedTuple):
+    """A key of a section of a config file.
+
+    Attributes:
+      key: the key.
+      value: a plain value.
+      why: a comment; "" for none.
+    """
+
+    key: str
+    value: Any
+    why: str = ""
+
+
+def text(
+    sections: Mapping[str, Sequence[Entry]],
+    intro: Sequence[str],
+    commands: Sequence[str],
+) -> str:
+    """Returns a config file with comments.
+
+    Args:
+      sections: the entries of each section.
+      intro: paragraphs of its docstring.
+      commands: lines that follow them, as they are.
+    """
+    parts = [textwrap.fill(_safe(part), 88) for part in intro]
+    lines = ['r"""' + parts[0], ""]
+    for part in parts[1:]:
+        lines += [part, ""]
+    lines += [f"  {_safe(command)}" for command in commands]
+    lines += [
+        '"""', "", "from ml_collections import ConfigDict", "", "",
+        'def get_config(variant: str = "") -> ConfigDict:',
+        "    if variant:", '        raise ValueError(f"no variant {variant!r}.")',
+        "    c = ConfigDict()", "    c.seed = 0",
+    ]  # fmt: skip
+    for name, rows in sections.items():
+        lines += [f"    c.{name} = ConfigDict(", "        {"]
+        for row in rows:
+            why = textwrap.wrap(row.why, 74)
+            lines += [f"            # {line}" for line in why]
+            lines += _entry(row.key, row.value, 12)
+        lines += ["        }", "    )"]
+    return "\n".join([*lines, "    return c", ""])
+
+
+def _entry(key: str, value: Any, indent: int) -> list[str]:
+    """Returns the lines of an entry of a mapping, which are short."""
+    begin = f"{' ' * indent}{json.dumps(key, ensure_ascii=False)}: "
+    line = f"{begin}{_literal(value)},"
+    if len(line) <= 88 or not isinstance(value, Mapping):
+        return [line]
+    inner = [line for k, v in value.items() for line in _entry(k, v, indent + 4)]
+    return [f"{begin}{{", *inner, f"{' ' * indent}}},"]
+
+
+def _safe(line: str) -> str:
+    """Returns a line that cannot end a docstring."""
+    return line.replace('"""', "'''")
+
+
+def _literal(value: Any) -> str:
+    """Returns a plain value as Python, with double quotes."""
+    if isinstance(value, str):
+        return json.dumps(value, ensure_ascii=False)
+    if isinstance(value, tuple):
+        inner = ", ".join(map(_literal, value))
+        return f"({inner}{',' * (len(value) == 1)})"
+    if isinstance(value, Mapping):
+        pairs = (f"{json.dumps(k)}: {_literal(v)}" for k, v in value.items())
+        return "{" + ", ".join(pairs) + "}"
+    return repr(value)

@@ -21,8 +21,9 @@ ALLOWED: dict[str, set[str]] = {
     "__init__": {"_version", "predict"},
     "cli": {
         "_version", "config", "data", "doctor", "evaluation", "export", "info",
-        "predict", "report", "sweep", "training", "weights",
+        "init", "predict", "report", "sweep", "training", "weights",
     },
+    "init": {"_version", "config", "data", "evaluation", "training", "weights"},
     "sweep": {
         "config", "data", "evaluation", "methods", "report", "runs", "sharding",
         "training",

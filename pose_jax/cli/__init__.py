@@ -17,16 +17,18 @@ from typing import Any
 
 from pose_jax import writing
 from pose_jax._version import __version__
-from pose_jax.cli import data, run, sweep, weights
+from pose_jax.cli import data, init, run, sweep, weights
 from pose_jax.cli.options import Parser, Run
 from pose_jax.errors import ConfigError, InputError, Stopped, did_you_mean
 
 VERBS: dict[str, Callable[[Parser], Run]] = {
+    "init": init.init,
     "data synth": data.data_synth,
     "data show": data.data_show,
     "data check": data.data_check,
     "data prepare": data.data_prepare,
     "data convert": data.data_convert,
+    "data split": data.data_split,
     "train": run.train,
     "eval": run.evaluate,
     "predict": run.predict,

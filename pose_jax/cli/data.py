@@ -198,3 +198,33 @@ def data_convert(parser: Parser) -> Run:
             print(convert.from_tool(args.from_tool, *where, **rest))
 
     return run
+
+
+def data_split(parser: Parser) -> Run:
+    """divide a COCO annotation file into training and validation, by video"""
+    parser.option("root", "data set folder", Path, metavar="ROOT")
+    parser.option(
+        "--out", "folder to write train.json and val.json", Path, required=True
+    )
+    parser.option(
+        "--by",
+        "group of images that stays together: video (default), the frames with one "
+        "video_id, or of one folder and file name without its number; folder; image",
+        default="video",
+        choices=("video", "folder", "image"),
+    )
+    parser.option("--val", "fraction of validation images (default: 0.2)", float, 0.2)
+    parser.option(
+        "--test", "fraction of test images, for test.json (default: 0)", float, 0.0
+    )
+    parser.option("--seed", "random seed (default: 0)", int, 0)
+    parser.option("--split", "split to divide (default: the only one)", dest="name")
+    parser.option("--annotations", "annotation file of --split", Path)
+
+    def run(args: argparse.Namespace) -> None:
+        from pose_jax.data import split
+
+        names = "by", "val", "test", "seed", "name", "annotations"
+        print(split.split(args.root, args.out, **given(args, *names)))
+
+    return run

@@ -104,6 +104,14 @@ def weighting_option(parser: Parser) -> None:
     )
 
 
+def checkpoint_option(parser: Parser) -> None:
+    parser.option(
+        "--checkpoint",
+        "checkpoint instead of the final model: best, last, STEP, or PHASE/STEP; the run "
+        "need not be finished (default: RUN/model)",
+    )
+
+
 def load_config(args: argparse.Namespace) -> Any:
     from pose_jax import config
 

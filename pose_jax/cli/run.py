@@ -8,6 +8,7 @@ from pathlib import Path
 from pose_jax.cli.options import (
     Parser,
     Run,
+    checkpoint_option,
     comma_separated,
     config_option,
     given,
@@ -48,6 +49,7 @@ def evaluate(parser: Parser) -> Run:
         (),
     )
     weighting_option(parser)
+    checkpoint_option(parser)
     parser.option("--data", "evaluation data folder (default: from the run's config)")
     parser.option("--split", "evaluation split (default: from the run's config)")
     parser.option("--annotations", "annotation file of --data or --split")
@@ -93,6 +95,8 @@ def evaluate(parser: Parser) -> Run:
             raise ConfigError("give either --run RUN or --compare RUN_A RUN_B.")
         if args.compare is not None and args.out is not None:
             raise ConfigError("--compare writes no files: omit --out.")
+        if args.compare is not None and args.checkpoint is not None:
+            raise ConfigError("--compare compares final models: omit --checkpoint.")
         names = "data", "split", "boxes", "annotations", "format", "match_keypoints"
         where = given(args, *names)
         if args.compare is not None:
@@ -104,7 +108,8 @@ def evaluate(parser: Parser) -> Run:
 
         options = {"decoders": args.decoder, "flips": args.flip, **where}
         options |= given(args, "nms", "nms_threshold", "out")
-        options |= given(args, "max_detections", "weighting", "sigmas", unset=False)
+        names = "max_detections", "weighting", "sigmas", "checkpoint"
+        options |= given(args, *names, unset=False)
         evaluations = evaluate.evaluate_run(args.run, **options)
         print(evaluate.described(args.run, evaluations, args.out))
 
@@ -156,6 +161,7 @@ def predict(parser: Parser) -> Run:
     )
     weighting_option(parser)
     _video_options(parser)
+    checkpoint_option(parser)
     parser.option("--out", "output folder (default: RUN/predictions)", Path)
 
     def run(args: argparse.Namespace) -> int:
@@ -167,20 +173,7 @@ def predict(parser: Parser) -> Run:
             boxes=args.boxes,
             out=args.out or args.run / "predictions",
             detector=args.detector,
-            **given(
-                args,
-                *_DETECTED,
-                "rescoring",
-                "category",
-                "exif",
-                "min_score",
-                "passes",
-                "weighting",
-                "track",
-                "gap",
-                "suggest",
-                unset=False,
-            ),
+            **given(args, *_DETECTED, *_ABOUT_PEOPLE, unset=False),
         )
 
     return run
@@ -228,6 +221,12 @@ def _video_options(parser: Parser) -> None:
     )
 
 
+_ABOUT_PEOPLE = (
+    "rescoring", "category", "exif", "min_score", "passes", "weighting", "checkpoint",
+    "track", "gap", "suggest",
+)  # fmt: skip
+
+
 def report(parser: Parser) -> Run:
     """write RUN/report.html: scores, people, errors, curves and config in one file"""
     parser.option("run", "run directory", Path, metavar="RUN")
@@ -238,11 +237,13 @@ def report(parser: Parser) -> Run:
         500,
     )
     parser.option("--data", "evaluation data folder (default: from the run's config)")
+    checkpoint_option(parser)
 
     def run(args: argparse.Namespace) -> None:
         from pose_jax.report import run as report
 
-        report.report(args.run, people=args.people, data=args.data)
+        options = given(args, "people", "data", "checkpoint")
+        report.report(args.run, **options)
 
     return run
 

@@ -34,12 +34,14 @@ class Evaluation:
       table: the data.
       predictions: the predictions after NMS, NumPy leaves.
       max_detections: also compute AP with this number of poses per image.
+      checkpoint: the checkpoint that predicted them; "" for RUN/model and in training.
     """
 
     kind: ModuleType
     table: Table
     predictions: Poses | Boxes
     max_detections: int | None = None
+    checkpoint: str = ""
 
     @functools.cached_property
     def results(self) -> list[dict[str, Any]]:
@@ -106,6 +108,7 @@ def evaluate_run(
     max_detections: int | None = None,
     weighting: str | None = None,
     sigmas: Sequence[float] | None = None,
+    checkpoint: str | None = None,
 ) -> dict[str, Evaluation]:
     """Evaluates RUN/model and writes RUN/eval/<box source>/<decoder>/, or below `out`.
 
@@ -120,13 +123,14 @@ def evaluate_run(
       data, split, boxes, annotations, format, match_keypoints: as in
         `LoadedRun.eval_table`.
       nms, nms_threshold: as in EvaluationConfig; None: from the config.
-      out: the folder to write; None: RUN/eval.
+      out: the folder to write; None: RUN/eval, for a checkpoint RUN/eval_<phase>_<step>.
       max_detections: also compute AP with this number of poses per image; None: only with
         COCO's 20.
       weighting: that of method "cells"; None: of the run. Another than the run's is part of
         the name of the result: "dark_weighting_none".
       sigmas: of OKS, one for all keypoints or one per keypoint, instead of those of the
         run's keypoint set; None: those.
+      checkpoint: a checkpoint instead of RUN/model, as in `model.load`.
 
     Returns:
       Evaluations by decoder, flip test and weighting.
@@ -136,9 +140,9 @@ def evaluate_run(
       InputError: the folder to write, the model or the data are not usable.
     """
     run = Path(run)
-    root = folder(run, out)
-    writing.check(root, "give a folder of your own by --out")
-    loaded = model_lib.load(run)
+    writing.check(folder(run, out), "give a folder of your own by --out")
+    loaded = model_lib.load(run, checkpoint)
+    root = folder(run, out, loaded.checkpoint)
     kind = evaluation_lib.of(loaded)
     is_set = {
         "decoder": decoders, "flip": flips, "boxes": boxes != "gt", "nms": nms,
@@ -176,7 +180,7 @@ def evaluate_run(
             Predictor(method, mesh), loaded.variables, table, loaded.input, config
         )
         evaluations[name] = dataclasses.replace(
-            evaluation, max_detections=max_detections
+            evaluation, max_detections=max_detections, checkpoint=loaded.checkpoint
         )
         place = root / kind.folder(table, name)
         for file, content in evaluations[name].files().items():
@@ -186,16 +190,18 @@ def evaluate_run(
     return evaluations
 
 
-def folder(run: Path, out: Path | str | None = None) -> Path:
+def folder(run: Path, out: Path | str | None = None, checkpoint: str = "") -> Path:
     """Returns the folder that `evaluate_run` writes."""
-    return run / "eval" if out is None else Path(out)
+    name = "_".join(["eval", *filter(None, checkpoint.split("/"))])
+    return run / name if out is None else Path(out)
 
 
 def described(
     run: Path | str, found: Mapping[str, Evaluation], out: Path | str | None = None
 ) -> str:
     """Formats the evaluations of a run as text: metrics, tables, notes, files."""
-    lines = []
+    *_, last = found.values()
+    lines = [f"checkpoint {last.checkpoint}"] if last.checkpoint else []
     if all(each.metrics for each in found.values()):
         lines.append(text.table_of({name: of.metrics for name, of in found.items()}))
     for name, each in found.items():
@@ -205,10 +211,8 @@ def described(
     for name, each in found.items():
         of = f" {name}:" if len(found) > 1 else ""
         lines += [f"note:{of} {note}" for note in each.notes]
-    *_, last = found.values()
-    return "\n".join(
-        [*lines, last.kind.written(folder(Path(run), out), last.table, last.results)]
-    )
+    place = folder(Path(run), out, last.checkpoint)
+    return "\n".join([*lines, last.kind.written(place, last.table, last.results)])
 
 
 def _variants(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from pose_jax.evaluation import boxes, poses
 
@@ -27,6 +27,13 @@ def base(name: str) -> str:
 def formula(full: str) -> str:
     """Returns the definition of a metric; "" if it has none of its own."""
     return FORMULAS.get(base(full), "")
+
+
+def best_mode(full: str) -> Literal["max", "min"]:
+    """Returns whether the highest or the lowest value of a metric is the best."""
+    name = base(full)
+    lower = name.endswith("_error") or name.startswith("flipped_people")
+    return "min" if lower else "max"
 
 
 def is_metric(name: str) -> bool:

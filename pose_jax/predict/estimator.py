@@ -225,6 +225,7 @@ def load(
     detector: Path | str | None = None,
     *,
     weighting: str | None = None,
+    checkpoint: str | None = None,
     **options: Any,
 ) -> Estimator:
     """Loads RUN/model for use from Python.
@@ -233,6 +234,8 @@ def load(
       run: the run directory of a pose method.
       detector: the run directory of a detector; None: boxes are given, or one person each.
       weighting: of a run of method "cells", "regression" or "none"; None: that of the run.
+      checkpoint: a checkpoint of the pose run instead of RUN/model: "best", "last", a step,
+        or "PHASE/STEP"; the run need not be finished.
       **options: for `methods.system.find_people`: slots, box_nms, oks_nms, rescoring.
 
     Returns:
@@ -243,7 +246,7 @@ def load(
       InputError: a run has no finished model, `run` is a detector, or `detector` is not.
       ConfigError: an invalid option.
     """
-    loaded = model_lib.load(run)
+    loaded = model_lib.load(run, checkpoint)
     if loaded.keypoints is None:
         raise InputError(
             f"{run} is a detector and predicts no poses: pass it as the detector of a pose "

@@ -42,6 +42,7 @@ def predict_run(
     track: bool = False,
     gap: int | None = None,
     suggest: int | None = None,
+    checkpoint: str | None = None,
     **options: Any,
 ) -> int:
     """Writes the people of images to `out`, see `results`; of videos, see `videos`.
@@ -61,7 +62,7 @@ def predict_run(
       min_score: boxes of lower score are left out, people of lower score are not drawn.
       passes: 2: without boxes and detector, each person is predicted a second time, in the
         box of the keypoints of the first pass.
-      weighting: as in `load`.
+      weighting, checkpoint: as in `load`.
       track: give the people of a video ids.
       gap: number of frames that a person may be missing and keep the id; None: 10.
       suggest: number of frames of a video to suggest for labeling; None: none.
@@ -89,7 +90,9 @@ def predict_run(
             making, passes=passes, min_score=min_score, settings=settings
         )
         videos.check(films, out, making)
-        people = load(run, detector, weighting=weighting, **options)
+        people = load(
+            run, detector, weighting=weighting, checkpoint=checkpoint, **options
+        )
         return videos.predict_videos(people, films, out, making)
     if track or gap is not None or suggest is not None:
         raise ConfigError("--track, --gap and --suggest are for videos.")
@@ -97,7 +100,7 @@ def predict_run(
     folders = [Path(image) for image in images if Path(image).is_dir()]
     check_free(out, sources, [*folders, *([boxes] if boxes is not None else [])])
     writing.check(out)
-    people = load(run, detector, weighting=weighting, **options)
+    people = load(run, detector, weighting=weighting, checkpoint=checkpoint, **options)
     given, paths = None, [source.path for source in sources]
     if boxes is not None:
         given = box_file.read(boxes, paths, category=category, min_score=min_score)

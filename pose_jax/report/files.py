@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pose_jax.errors import InputError
-from pose_jax.evaluation import text
+from pose_jax.evaluation import evaluate, text
 from pose_jax.report import html
 from pose_jax.runs import log as log_lib
 from pose_jax.runs import model as model_lib
@@ -28,6 +28,7 @@ class Files:
       evaluations: metrics in RUN/eval by (box source, decoder); for a detector the only key
         is ("images", "pose-jax eval").
       notes: messages about unreadable files.
+      loaded: the checkpoint that is reported, or None: RUN/model.
     """
 
     run: Path
@@ -37,6 +38,12 @@ class Files:
     log: list[dict[str, Any]]
     evaluations: dict[tuple[str, str], dict[str, Any]]
     notes: tuple[str, ...]
+    loaded: model_lib.LoadedRun | None = None
+
+    @property
+    def checkpoint(self) -> str:
+        """The reported checkpoint, "PHASE/STEP"; "" for RUN/model."""
+        return self.loaded.checkpoint if self.loaded else ""
 
     def data(self, use: str) -> Mapping[str, Any]:
         """Returns the data section for "train" or "eval"; {} if unknown."""
@@ -52,7 +59,8 @@ class Files:
     def scores(self) -> tuple[str, Mapping[str, Any]]:
         """Returns a description of the last evaluation in training, and its metrics."""
         if self.manifest is not None:
-            return "end of training", self.manifest.get("scores", {})
+            when = f"checkpoint {self.checkpoint}" if self.loaded else "end of training"
+            return when, self.manifest.get("scores", {})
         for line in reversed(self.log):
             scores = {name: line[name] for name in line if text.is_metric(name)}
             if scores:
@@ -74,16 +82,24 @@ class Files:
         return f"{what} The last log entry is {step}{when}."
 
 
-def read(run: Path) -> Files:
+def read(run: Path, checkpoint: str | None = None) -> Files:
     """Reads a run directory.
 
+    Args:
+      run: the directory.
+      checkpoint: a checkpoint to report instead of RUN/model, as in `model.load`.
+
     Raises:
-      InputError: the directory is missing, or has neither a config nor a model.
+      InputError: the directory is missing, has neither a config nor a model, or has no such
+        checkpoint.
     """
     if not run.is_dir():
         raise InputError(f"{run}: no such run directory.")
     path, notes, manifest, config = run / "config.json", [], None, {}
-    if (run / "model").is_dir():
+    loaded = model_lib.load(run, checkpoint) if checkpoint is not None else None
+    if loaded is not None:
+        manifest = loaded.manifest
+    elif (run / "model").is_dir():
         try:
             manifest = model_lib.load_manifest(run / "model")
         except InputError as error:
@@ -96,9 +112,10 @@ def read(run: Path) -> Files:
         config = {key: manifest[key] for key in ("method", "input") if key in manifest}
         config["data"] = {"eval": manifest.get("data") or {}}
     evaluations = {}
-    for file in sorted(run.glob("eval/*/**/metrics.json")):
+    folder = evaluate.folder(run, checkpoint=loaded.checkpoint if loaded else "")
+    for file in sorted(folder.glob("*/**/metrics.json")):
         metrics = _json_object(file, notes)
-        source, *decoder = file.parent.relative_to(run / "eval").parts
+        source, *decoder = file.parent.relative_to(folder).parts
         if metrics is not None:
             evaluations[source, "/".join(decoder) or "pose-jax eval"] = metrics
     return Files(
@@ -109,6 +126,7 @@ def read(run: Path) -> Files:
         log=log_lib.read_metrics(run),
         evaluations=evaluations,
         notes=tuple(notes),
+        loaded=loaded,
     )
 
 

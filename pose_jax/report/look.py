@@ -7,8 +7,6 @@ contains all uses of `pose_jax.evaluation` for prediction and measurement in a r
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -24,7 +22,7 @@ from pose_jax.evaluation import boxes as of_boxes
 from pose_jax.evaluation import lengths, pictures
 from pose_jax.evaluation import poses as of_poses
 from pose_jax.evaluation.predictor import Predictor
-from pose_jax.runs import model as model_lib
+from pose_jax.runs.model import LoadedRun
 from pose_jax.types import Boxes, Panel, Poses
 
 OF_A_KIND = 8
@@ -98,17 +96,14 @@ class Images:
     order: np.ndarray
 
 
-def look(
-    run: Path, manifest: Mapping[str, Any], count: int, data: str | None
-) -> People | Images:
+def look(loaded: LoadedRun, count: int, data: str | None) -> People | Images:
     """Predicts and measures at most `count` people or images.
 
     Raises:
       InputError: the data are missing or do not match the model.
     """
-    if not manifest.get("data"):
-        raise InputError(f"{run}: the manifest of the model has no evaluation data.")
-    loaded = model_lib.load(run)
+    if not loaded.manifest.get("data"):
+        raise InputError("the manifest of the model has no evaluation data.")
     method = loaded.method()
     table = loaded.eval_table(data=data)
     rows = rows_lib.of(method.view).default(table, training=False)

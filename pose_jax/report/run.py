@@ -26,16 +26,24 @@ from pose_jax.report import (
 from pose_jax.report import files as files_lib
 from pose_jax.report.files import Files
 from pose_jax.report.look import Images, People, look
+from pose_jax.runs import model as model_lib
 
 
-def report(run: Path | str, *, people: int = 500, data: str | None = None) -> Path:
-    """Writes RUN/report.html.
+def report(
+    run: Path | str,
+    *,
+    people: int = 500,
+    data: str | None = None,
+    checkpoint: str | None = None,
+) -> Path:
+    """Writes RUN/report.html; of a checkpoint, RUN/report_<phase>_<step>.html.
 
     Args:
       run: a run directory, finished or not.
       people: maximum number of evenly spaced people (for a detector, images) of the
         evaluation data to predict.
       data: another root of the evaluation data; None: from the config.
+      checkpoint: a checkpoint instead of RUN/model, as in `model.load`.
 
     Returns:
       The path of the report.
@@ -46,18 +54,21 @@ def report(run: Path | str, *, people: int = 500, data: str | None = None) -> Pa
     """
     if people < 1:
         raise ConfigError(f"--people must be at least 1; got {people}.")
-    files = files_lib.read(Path(run))
+    files = files_lib.read(Path(run), checkpoint)
     writing.check(files.run, "copy the run to a folder of your own")
     notes, seen = list(files.notes), None
     if files.manifest is None:
         notes.append(files.why_no_model())
     else:
         try:
-            seen = look(files.run, files.manifest, people, data)
+            loaded = files.loaded or model_lib.load(files.run)
+            seen = look(loaded, people, data)
         except InputError as error:
             what = "people and no errors" if files.manifest["keypoints"] else "images"
             notes.append(f"No {what} are shown: {error}")
-    name, out = files.run.resolve().name, files.run / "report.html"
+    name = files.run.resolve().name
+    out = files.run / "_".join(["report", *files.checkpoint.split("/")]).rstrip("_")
+    out = out.with_name(f"{out.name}.html")
     page = html.page(name, "report", subtitle(files), sections(files, seen), notes)
     writing.write(out, page)
     for note in notes:
@@ -92,6 +103,7 @@ def subtitle(files: Files) -> str:
     parts = [
         f"method {section.get('name', 'unknown')}",
         f"network {model}" if model else "",
+        f"checkpoint {files.checkpoint}" if files.checkpoint else "",
         *(
             f"{words} {data.get('name')} {data.get('split')} in {data.get('root')}"
             for words, use in (("trained on", "train"), ("evaluated on", "eval"))

@@ -78,7 +78,7 @@ def _check_config(run: Path, plain: Mapping[str, Any]) -> None:
         changed = {
             name: values
             for name, values in config_lib.differences(plain, there).items()
-            if name not in _MAY_CHANGE
+            if name not in _may_change(plain)
         }
         diverged_at = _diverged_at(run)
         lower = [n for n, (_, new) in changed.items() if _is_lower(n, new, diverged_at)]
@@ -134,11 +134,19 @@ def write_json(path: Path, content: Any) -> None:
     writing.write(path, json.dumps(content, indent=1))
 
 
+def _may_change(config: Mapping[str, Any]) -> set[str]:
+    """Returns the keys that a resumed run may change: its weights do not depend on them."""
+    sections = [config, *(config.get("phases") or {}).values()]
+    trains = [section.get("train") or {} for section in sections]
+    if any(train.get("patience") or train.get("keep") == "best" for train in trains):
+        return _MAY_CHANGE - {"train.eval_every_steps"}
+    return _MAY_CHANGE
+
+
 _DIVERGED = "diverged"
-_MAY_CHANGE = (
+_MAY_CHANGE = {
     "input.reader", "input.workers", "input.cache_mb", "train.log_every_steps",
     "train.eval_every_steps", "train.checkpoint_every_steps",
     "train.checkpoint_every_minutes", "train.keep_checkpoints", "data.train.on_error",
     "data.eval.on_error",
-)  # fmt: skip
-"""Keys that a resumed run may change; the weights do not depend on them."""
+}  # fmt: skip

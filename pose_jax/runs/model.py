@@ -25,12 +25,13 @@ from flax.traverse_util import empty_node, flatten_dict, unflatten_dict
 
 from pose_jax import config as config_lib
 from pose_jax import data as data_lib
-from pose_jax import methods
+from pose_jax import methods, writing
 from pose_jax._version import __version__
 from pose_jax.data.plan import InputConfig
 from pose_jax.data.table import Table
 from pose_jax.errors import ConfigError, InputError, one_line
 from pose_jax.keypoints import KeypointSet, matched
+from pose_jax.runs import checkpoint as checkpoint_lib
 from pose_jax.runs import digests
 from pose_jax.trees import first, flatten, nearest, path_matches
 from pose_jax.types import Method, Variables
@@ -49,14 +50,30 @@ def write_model(
     scores: Mapping[str, float],
 ) -> None:
     """Writes RUN/model: the final weights and their manifest."""
+    manifest = _manifest(config, method, train_table) | {"scores": dict(scores)}
+    if jax.process_index() == 0:
+        save_model(run / "model", jax.device_get(variables), manifest)
+
+
+def write_manifest(
+    run: Path, *, config: Mapping[str, Any], method: Method, train_table: Table
+) -> None:
+    """Writes RUN/manifest.json: what `load` has to know to use a checkpoint of the run."""
+    if jax.process_index() == 0:
+        sealed = digests.sealed(_manifest(config, method, train_table))
+        writing.write(run / _MANIFEST, json.dumps(sealed, indent=2, sort_keys=True))
+
+
+def _manifest(
+    config: Mapping[str, Any], method: Method, train_table: Table
+) -> dict[str, Any]:
     plain = json.loads(config_lib.to_json(config))
-    manifest = {
+    return {
         "method": plain["method"],
         "keypoints": method.keypoints.to_json() if method.keypoints else None,
         "input": plain["input"],
         "data": plain["data"]["eval"],
         "evaluation": plain.get("evaluation", {}),
-        "scores": dict(scores),
         "category_id": train_table.category_id,
         "train_data": {
             "name": train_table.name,
@@ -64,25 +81,25 @@ def write_model(
         },
         "versions": VERSIONS,
     }
-    if jax.process_index() == 0:
-        save_model(run / "model", jax.device_get(variables), manifest)
 
 
 @dataclasses.dataclass(frozen=True)
 class LoadedRun:
-    """A loaded RUN/model.
+    """A loaded RUN/model, or a checkpoint of the run.
 
     Attributes:
       variables: the weights.
-      manifest: the content of manifest.json.
+      manifest: the content of manifest.json; `scores` are those of the checkpoint.
       keypoints: the keypoint set of the method; None for a detector.
       input: the input config.
+      checkpoint: "PHASE/STEP" of a checkpoint; "" for RUN/model.
     """
 
     variables: Variables
     manifest: dict[str, Any]
     keypoints: KeypointSet | None
     input: InputConfig
+    checkpoint: str = ""
 
     @property
     def category_id(self) -> int:
@@ -204,20 +221,56 @@ class LoadedRun:
             )
 
 
-def load(run: Path | str) -> LoadedRun:
-    """Loads RUN/model.
+def load(run: Path | str, checkpoint: str | None = None) -> LoadedRun:
+    """Loads RUN/model, or a checkpoint of the run, which need not be finished.
+
+    Args:
+      run: the run directory.
+      checkpoint: as in `checkpoint.read`: "best", "last", a step, or "PHASE/STEP"; None:
+        RUN/model.
 
     Raises:
-      InputError: there is no finished model.
+      ConfigError: `checkpoint` is not the name of one.
+      InputError: there is no finished model, or no such checkpoint.
     """
-    variables, manifest = load_model(Path(run) / "model")
+    run, chosen = Path(run), None
+    if checkpoint is None:
+        variables, manifest = load_model(run / "model")
+    else:
+        manifest = manifest_of(run)
     keypoints = manifest["keypoints"]
+    keypoints = keypoints and KeypointSet.from_json(keypoints)
+    if checkpoint is not None:
+        method = methods.build(manifest["method"], keypoints)
+        names = [phase.name for phase in method.phases]
+        chosen = checkpoint_lib.read(run, checkpoint, names)
+        variables, manifest["scores"] = chosen.variables, chosen.metrics
     return LoadedRun(
         variables=variables,
         manifest=manifest,
-        keypoints=keypoints and KeypointSet.from_json(keypoints),
+        keypoints=keypoints,
         input=config_lib.build(InputConfig, manifest["input"], "manifest.input"),
+        checkpoint=chosen.name if chosen else "",
     )
+
+
+def manifest_of(run: Path | str) -> dict[str, Any]:
+    """Reads the manifest of a run, finished or not.
+
+    Raises:
+      InputError: it is missing or damaged.
+    """
+    run = Path(run)
+    file = run / _MANIFEST
+    if (run / "model").is_dir() or not file.exists():
+        return load_manifest(run / "model")
+    try:
+        return digests.opened(json.loads(file.read_text(encoding="utf-8")))
+    except _UNREADABLE as error:
+        raise InputError(
+            f"{file} cannot be read ({one_line(error, 200)}): start the training again to "
+            "rewrite it."
+        ) from error
 
 
 def save_model(

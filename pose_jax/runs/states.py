@@ -18,7 +18,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import jax
 import numpy as np
@@ -30,6 +30,8 @@ from pose_jax.runs import digests
 from pose_jax.trees import TreePath, compare_trees, first, flatten
 
 _METADATA = "_CHECKPOINT_METADATA"
+Mode: TypeAlias = Literal["max", "min"]
+"""Whether the highest or the lowest value of a metric is the best."""
 
 
 class Checkpoints(contextlib.AbstractContextManager):
@@ -49,7 +51,7 @@ class Checkpoints(contextlib.AbstractContextManager):
         *,
         keep_latest: int = 2,
         best_metric: str | None = None,
-        best_mode: Literal["max", "min"] = "max",
+        best_mode: Mode = "max",
         read_only: bool = False,
     ):
         # Slow to import, and not needed to read a finished model.
@@ -59,11 +61,12 @@ class Checkpoints(contextlib.AbstractContextManager):
             raise ConfigError(f"keep_latest must be at least 1; got {keep_latest}.")
         self._directory = Path(directory).absolute()
         self._keep_latest = keep_latest
-        self._best_metric = best_metric
-        self._sign = -1.0 if best_mode == "min" else 1.0
+        self._best_metric, self._best_mode = best_metric, best_mode
         self._saved: set[int] = set()
         self._damaged: dict[int, str] = {}
-        self._metrics = self._read_metrics()
+        self._read_metrics()
+        if not read_only and not whole_steps(self._directory):
+            self._metrics = {}  # Their states were removed: all start again.
         if jax.process_index() == 0 and not read_only:
             _remove_incomplete(self._directory)
         for logger in (
@@ -94,7 +97,8 @@ class Checkpoints(contextlib.AbstractContextManager):
         return max(scored, key=lambda step: (self._rank(step), step), default=None)
 
     def _rank(self, step: int) -> float:
-        value = self._sign * self._metrics[step][self._best_metric or ""]
+        value = self._metrics[step][self._best_metric or ""]
+        value = -value if self._best_mode == "min" else value
         return -math.inf if math.isnan(value) else value
 
     def save(self, step: int, state: Any) -> None:
@@ -136,10 +140,36 @@ class Checkpoints(contextlib.AbstractContextManager):
                 + did_you_mean(name, metrics)
             )
         self._metrics[step] = {name: float(value) for name, value in metrics.items()}
+        self._write_metrics()
+
+    def without_improvement(self) -> int:
+        """Returns how many of the latest evaluations are not better than all before."""
+        best, count = None, 0
+        for step in sorted(self._metrics):
+            if self._best_metric in self._metrics[step]:
+                rank = self._rank(step)
+                count = 0 if best is None or rank > best else count + 1
+                best = rank if best is None else max(best, rank)
+        return count
+
+    def adopt(self, other: Checkpoints, state: Any, step: int) -> None:
+        """Takes over a state of another directory, its best state before, and the metrics
+        of all evaluations until then."""
+        self._metrics = {s: m for s, m in other._metrics.items() if s <= step}
+        best = self._best([s for s in other.steps() if s < step])
+        if best is not None:
+            self.save(best, other.restore(state, best))
+        self.save(step, state)
+        self.wait()
+        self._write_metrics()
+
+    def _write_metrics(self) -> None:
         if jax.process_index() == 0:
             content = {str(step): self._metrics[step] for step in sorted(self._metrics)}
+            best = [self._best_metric, self._best_mode]
+            sealed = digests.sealed({"metrics": content, "best": best})
             new = self._metrics_file.with_suffix(".new")
-            new.write_text(json.dumps(digests.sealed({"metrics": content})), "utf-8")
+            new.write_text(json.dumps(sealed), "utf-8")
             new.replace(self._metrics_file)
 
     def metrics(self, step: int, default: Any = None) -> Any:
@@ -150,20 +180,24 @@ class Checkpoints(contextlib.AbstractContextManager):
     def _metrics_file(self) -> Path:
         return self._directory.with_name(f"{self._directory.name}.json")
 
-    def _read_metrics(self) -> dict[int, dict[str, float]]:
+    def _read_metrics(self) -> None:
+        """Reads the metrics of all evaluations; and which is best, unless it is given."""
+        self._metrics: dict[int, dict[str, float]] = {}
         try:
             found = json.loads(self._metrics_file.read_text(encoding="utf-8"))
             if not all(name.isdecimal() for name in found):  # Else of an older run.
-                found = digests.opened(found)["metrics"]
-            return {int(step): metrics for step, metrics in found.items()}
+                found = digests.opened(found)
+                if self._best_metric is None and "best" in found:
+                    self._best_metric, self._best_mode = found["best"]
+                found = found["metrics"]
+            self._metrics = {int(step): metrics for step, metrics in found.items()}
         except FileNotFoundError:
-            return {}
+            pass
         except (ValueError, TypeError, AttributeError, RecursionError) as error:
             logging.warning(
                 "%s is damaged (%s): earlier evaluations do not count.",
                 self._metrics_file, one_line(error, 200),
             )  # fmt: skip
-            return {}
 
     def steps(self) -> list[int]:
         """Returns all steps that can be restored, ascending."""
@@ -209,9 +243,12 @@ class Checkpoints(contextlib.AbstractContextManager):
                     "%s is damaged (%s): step %d is used instead.",
                     self._directory / str(damaged), self._damaged[damaged], each,
                 )  # fmt: skip
-            if self._checkpointer is not None:  # Later evaluations are repeated.
+            if self._checkpointer is not None and step is None:
+                # Later evaluations are repeated.
                 self._metrics = {s: m for s, m in self._metrics.items() if s <= each}
             return state
+        if step is not None:
+            raise self._unusable(step, self._damaged[step])
         damaged = max(self._damaged)
         raise InputError(
             f"{self._directory / str(damaged)} is damaged ({self._damaged[damaged]}) and "
@@ -219,25 +256,31 @@ class Checkpoints(contextlib.AbstractContextManager):
             f"{self._directory} to start from the beginning."
         )
 
+    def _unusable(self, step: int, reason: object) -> InputError:
+        return InputError(
+            f"{self._directory / str(step)} is damaged ({one_line(reason, 200)}): copy it "
+            "again, or use another checkpoint."
+        )
+
+    def arrays(self, step: int) -> dict[str, Any]:
+        """Returns the arrays of a saved state as nested mappings, without empty ones.
+
+        Raises:
+          InputError: it is damaged.
+        """
+        try:
+            stored, _ = self._stored(self._directory / str(step))
+        except _DamagedError as error:
+            raise self._unusable(step, error) from None
+        return self.restore(stored, step)
+
     def _load(self, step: int, abstract_state: Any) -> Any:
         """Restores one step; raises _DamagedError if it is not what was saved."""
         from orbax.checkpoint import v1 as ocp
 
         path = self._directory / str(step)
         expected = _with_values(abstract_state)
-        try:
-            arrays = _manifest(path)
-            if arrays is None:  # Of an older run.
-                stored = ocp.metadata(str(self._root / str(step))).metadata
-            else:
-                stored = unflatten_dict(
-                    {
-                        tuple(name.split("/")): jax.ShapeDtypeStruct(shape, dtype)
-                        for name, (dtype, shape, _) in arrays.items()
-                    }
-                )
-        except Exception as error:  # orbax raises many types for unusable files.
-            raise _DamagedError(error) from error
+        stored, arrays = self._stored(path)
         differences = compare_trees(unflatten_dict(expected), stored)
         if differences:
             raise InputError(
@@ -264,6 +307,22 @@ class Checkpoints(contextlib.AbstractContextManager):
             for path, leaf in flatten(abstract_state).items()
         ]
         return jax.tree.unflatten(jax.tree.structure(abstract_state), leaves)
+
+    def _stored(self, path: Path) -> tuple[Any, dict[str, Any] | None]:
+        """Returns the shapes of a step's arrays, and what `_manifest` returns."""
+        from orbax.checkpoint import v1 as ocp
+
+        try:
+            arrays = _manifest(path)
+            if arrays is None:  # Of an older run.
+                return ocp.metadata(str(self._root / path.name)).metadata, None
+            shapes = {
+                tuple(name.split("/")): jax.ShapeDtypeStruct(shape, dtype)
+                for name, (dtype, shape, _) in arrays.items()
+            }
+            return unflatten_dict(shapes), arrays
+        except Exception as error:  # orbax raises many types for unusable files.
+            raise _DamagedError(error) from error
 
     def set_aside(self, step: int, suffix: str) -> Path | None:
         """Renames a checkpoint, so that it is not restored; returns its new path, or None

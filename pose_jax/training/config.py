@@ -8,7 +8,7 @@ import functools
 import json
 import typing
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 
@@ -43,8 +43,14 @@ class TrainConfig:
         and the end of the phase have one too.
       checkpoint_every_minutes: maximum wall-clock time without a checkpoint; 0: no limit.
       keep_checkpoints: number of latest checkpoints to keep, in addition to the best one.
-      best_metric: evaluation metric that selects the best checkpoint; "": no best
-        checkpoint is kept.
+      best_metric: evaluation metric that selects the best checkpoint, the highest or, of an
+        error, the lowest; "": no best checkpoint is kept.
+      patience: end the phase after this number of successive evaluations without an
+        improvement of `best_metric` over all evaluations before them; 0: never. The
+        learning rate still follows the schedule of the complete phase.
+      keep: which weights of the phase are used: "last", or "best", those of the evaluation
+        with the best `best_metric` (the later of equals). Note that "best" and `patience`
+        select on the evaluation data.
       stop_metric: evaluation metric (higher is better) that every phase has to improve over
         the previous phase. The first phase that does not is not part of the model and ends
         the training; DeepPose chooses its number of stages like this. "": all phases are
@@ -69,11 +75,21 @@ class TrainConfig:
     checkpoint_every_minutes: float = 10.0
     keep_checkpoints: int = 2
     best_metric: str = ""
+    patience: int = 0
+    keep: Literal["last", "best"] = "last"
     stop_metric: str = ""
     resume_from: str = ""
     init_from: str = ""
     init_skip: tuple[str, ...] = ()
     init_map: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.patience < 0:
+            raise ValueError(f"patience must not be negative; got {self.patience}.")
+        user = "patience" if self.patience else "keep='best'"
+        for needed in ("best_metric", "eval_every_steps"):
+            if (self.patience or self.keep == "best") and not getattr(self, needed):
+                raise ValueError(f"{user} requires {needed}; set both.")
 
 
 @dataclasses.dataclass(frozen=True)

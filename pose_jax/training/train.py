@@ -179,6 +179,9 @@ class Trainer:
         )
         _check_metric_names(s)
         _check_data(s)
+        model_lib.write_manifest(
+            self.run, config=self.config, method=s.method, train_table=s.train_table
+        )
         evaluation = reached = None
         for number, phase in enumerate(s.method.phases):
             keys = keys_lib.phase_keys(s.config.seed, number)
@@ -193,7 +196,7 @@ class Trainer:
                     )
                     break
             self.variables[phase.name], evaluation = weights, last
-        if evaluation is None:  # All phases were finished by an earlier process.
+        if evaluation is None:  # By an earlier process, or the best is not the last.
             evaluation = self.evaluate(self.variables)
         model_lib.write_model(
             self.run,
@@ -224,14 +227,14 @@ class Trainer:
         """Trains or resumes one phase.
 
         Returns:
-          Its weights, the metrics of its last evaluation, and that evaluation (None if it
-          was made by an earlier process).
+          Its weights (`TrainConfig.keep`), the metrics of their evaluation, and that
+          evaluation (None if it was made by an earlier process, or is not the last).
         """
         train = self.setup.sections[phase.name].train
         with states.Checkpoints(
             self.run / "checkpoints" / phase.name,
             keep_latest=train.keep_checkpoints,
-            best_metric=train.best_metric or None,
+            **_best(train),
         ) as store:  # The context manager completes pending writes on exceptions too.
             state, step_fn, schedule = self.start(phase, store, keys)
             step = int(state.step)
@@ -240,8 +243,20 @@ class Trainer:
             state, evaluation = self.loop(
                 phase, state, step_fn, schedule, store, keys[1]
             )
-            metrics = evaluation.metrics if evaluation else store.metrics(train.steps)
-        return state.weights(), metrics or {}, evaluation
+            step, best = int(state.step), store.best_step()
+            if train.keep == "best" and best not in (None, step):
+                restored = store.restore(state, best)
+                state = sharding_lib.put_replicated(restored, self.mesh)
+                evaluation, step = None, best
+            metrics = store.metrics(step, {})
+        if train.keep == "best":
+            value = (
+                f"{train.best_metric} {metrics.get(train.best_metric, math.nan):.4g}"
+            )
+            print(
+                f"phase {phase.name!r}: the weights of step {step} are kept ({value})"
+            )
+        return state.weights(), metrics, evaluation
 
     def loop(
         self, phase: Phase, state: TrainState, step_fn, schedule, store, key
@@ -262,7 +277,7 @@ class Trainer:
         log_lines = _Log(self, phase, schedule, start)
         sections = self.setup.sections[phase.name]
         saves = Saves(self.run, phase.name, sections, store, log_lines, start)
-        evaluation = None
+        evaluation, ended = None, _ended(train, store)
         # The order of each iteration is fixed: save the state after `step` steps, evaluate
         # it, then fetch, then step, so that a resumed run neither repeats nor skips a
         # batch. A run that was stopped during an evaluation starts with that evaluation.
@@ -281,12 +296,12 @@ class Trainer:
                     evaluation = self._evaluate_step(
                         phase, state, step, store, log_lines.progress
                     )
-                    asked = evaluation is None
+                    asked, ended = evaluation is None, _ended(train, store)
                     log_lines.window.away += time.perf_counter() - away
                 if asked:
                     log_lines.progress.close()
                     raise self._stopped(phase, step, store)
-                if step == train.steps:
+                if step == train.steps or ended:
                     break
                 fetch = time.perf_counter()
                 batch = next(batches)
@@ -298,6 +313,11 @@ class Trainer:
                     log_lines.window = _Window()
                 log_lines.settle()
                 log_lines.pending = step + 1, batch.inputs.row[batch.inputs.valid], sums
+        if ended and int(state.step) < train.steps:
+            log_lines.progress.say(
+                f"phase {phase.name!r}: ended at step {int(state.step)} of {train.steps}: "
+                f"{train.patience} evaluations without a better {train.best_metric}"
+            )
         log_lines.progress.close()
         return state, evaluation
 
@@ -370,11 +390,12 @@ class Trainer:
             if other is None:
                 state, source = store.restore(shapes), ""
             else:
-                with states.Checkpoints(other, read_only=True) as other_store:
-                    state, source = (
-                        other_store.restore(shapes),
-                        f", from {train.resume_from}",
-                    )
+                with states.Checkpoints(
+                    other, read_only=True, **_best(train)
+                ) as other_store:
+                    state = other_store.restore(shapes)
+                    store.adopt(other_store, state, int(state.step))
+                source = f", from {train.resume_from}"
             step = int(state.step)
             print(
                 f"phase {phase.name!r}: resumed at step {step} of {train.steps}{source}"
@@ -493,6 +514,19 @@ class _Log:
             shown = _shown(scalars)
             self.window = _Window()
         self.progress(step, shown)
+
+
+def _best(train: TrainConfig) -> dict[str, Any]:
+    """Returns which evaluation is the best, as `states.Checkpoints` takes it."""
+    if not train.best_metric:
+        return {}
+    mode = text.best_mode(train.best_metric)
+    return {"best_metric": train.best_metric, "best_mode": mode}
+
+
+def _ended(train: TrainConfig, store: states.Checkpoints) -> bool:
+    """Returns whether there were `patience` evaluations without an improvement."""
+    return 0 < train.patience <= store.without_improvement()
 
 
 def _once(function, **options):

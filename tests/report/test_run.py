@@ -152,8 +152,7 @@ def trained(root, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def seen(trained):
-    manifest = json.loads((trained / "model" / "manifest.json").read_text())
-    return look.look(trained, manifest, 500, None)
+    return look.look(model_lib.load(trained), 500, None)
 
 
 @pytest.fixture
@@ -704,8 +703,7 @@ def test_a_detector_is_reported_by_images_without_what_is_of_keypoints(
 
 
 def test_fewer_images_and_none_without_labels_are_shown_too(detector_run, root):
-    manifest = json.loads((detector_run / "model" / "manifest.json").read_text())
-    seen = look.look(detector_run, manifest, 3, None)
+    seen = look.look(model_lib.load(detector_run), 3, None)
     assert seen.boxes.row.tolist() == [0, 3, 6] and seen.total == 7
     bare = dataclasses.replace(
         seen, table=dataclasses.replace(seen.table, labelled=False)
