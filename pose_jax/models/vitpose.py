@@ -4,7 +4,8 @@ Images [b, h, w, 3], normalized, height and width divisible by 16 -> heatmaps
 [b, h/4, w/4, k]. Patches of 16x16 pixels are tokens; as the images are padded by 2 pixels,
 the first patch starts at pixel -2. All tokens attend to each other in every layer
 (Dosovitskiy et al., arXiv:2010.11929; GELU is exact). The head is "classic", two
-transposed convolutions with norm and ReLU, then a 1x1 convolution, or "simple": ReLU, bilinear interpolation by 4, and a 3x3 convolution.
+transposed convolutions with norm and ReLU, then a 1x1 convolution; or "simple": ReLU,
+bilinear interpolation by 4, and a 3x3 convolution.
 
 Parameters below backbone are named as in transformers' VitPose, with a tree level for every
 dot. The head's are called deconv_layers and head, as in `simple_baseline`.
