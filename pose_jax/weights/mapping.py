@@ -80,10 +80,11 @@ def from_torch(
       ConfigError: the network has no published weights of this kind (complete or backbone).
     """
     arrays = {key: np.asarray(value) for key, value in state_dict.items()}
+    whose = names_lib.origin(arrays)
     arrays = names_lib.renamed(arrays)
     expected = _expected(name, num_keypoints(arrays, name), backbone, options)
     arrays = _needed(arrays, expected, backbone)
-    _check(arrays, expected, name + " --backbone" * backbone)
+    _check(arrays, expected, name + " --backbone" * backbone, whose)
     variables = unflatten_dict(
         {path.names: _to_ours(arrays[key], path) for key, path in expected.items()}
     )
@@ -218,9 +219,13 @@ def _needed(
 
 
 def _check(
-    arrays: Mapping[str, np.ndarray], expected: Mapping[str, _Path], asked: str
+    arrays: Mapping[str, np.ndarray],
+    expected: Mapping[str, _Path],
+    asked: str,
+    whose: str | None,
 ) -> None:
-    """Raises an InputError that lists all problems; `asked` is the value of --model."""
+    """Raises an InputError that lists all problems; `asked` is the value of --model,
+    `whose` the result of `names.origin`."""
     shapes = {key: path.published_shape for key, path in expected.items()}
     actual = {key: array.shape for key, array in arrays.items()}
     mistakes = {
@@ -234,9 +239,8 @@ def _check(
     }
     parts = [f"{len(v)} {word} ({_some(v)})" for word, v in mistakes.items() if v]
     if parts:
-        raise InputError(
-            f"tensors do not match {asked}: {', '.join(parts)}. {_advice(arrays, asked)}"
-        )
+        advice = f"They are of {whose}." if whose else _advice(arrays, asked)
+        raise InputError(f"tensors do not match {asked}: {', '.join(parts)}. {advice}")
     wrong = [
         f"{key} ({array.dtype})"
         for key, array in arrays.items()
@@ -267,9 +271,6 @@ def _some(lines: Sequence[str], count: int = 3) -> str:
 
 def _advice(arrays: Mapping[str, np.ndarray], asked: str) -> str:
     """Guesses from the tensor names which options the checkpoint needs."""
-    whose = names_lib.origin(arrays)
-    if whose is not None:
-        return f"They are of {whose}."
     stacks = sum(key.startswith("score.") and key.endswith(".weight") for key in arrays)
     blocks = {key.split(".")[1] for key in arrays if key.startswith("layer3.")}
     deep = "layer1.0.conv3.weight" in arrays
