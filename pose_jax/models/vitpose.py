@@ -240,6 +240,8 @@ class ViTPose(nn.Module):
             b, h, w, d = x.shape
             x = jax.image.resize(nn.relu(x), (b, 4 * h, 4 * w, d), "linear")
         else:
+            if self.norm == "none":
+                raise ValueError('norm "none" is only for the simple head.')
             norm = partial(Norm, self.norm, train, dtype=self.dtype)
             x = Deconvolutions(
                 self.deconv_features, self.dtype, norm, count=2, name="deconv_layers"
