@@ -132,6 +132,10 @@ _SMALL = {
         "name": "simple_baseline_18",
         "options": {"width": 16, "deconv_features": 32},
     },
+    "vitpose": {
+        "name": "vitpose_small",
+        "options": {"layers": 1, "deconv_features": 32},
+    },
 }
 """A small network per family, with all its kinds of layers."""
 

@@ -17,7 +17,8 @@ def weights_convert(parser: Parser) -> Run:
     """convert published weights to a run directory"""
     parser.option(
         "file",
-        ".safetensors or torch.save file; for movenet_* and posenet_* the model.json of a "
+        ".safetensors or torch.save file, also of mmpose or transformers; the .index.json "
+        "of a checkpoint in several files; for movenet_* and posenet_* the model.json of a "
         "TensorFlow.js graph model",
         Path,
         metavar="FILE",
@@ -27,9 +28,10 @@ def weights_convert(parser: Parser) -> Run:
     parser.add_argument(
         "--backbone",
         action="store_true",
-        help="convert an ImageNet backbone (torchvision's ResNet or HRNet's classifier) "
-        "for train.init_from. Supported by simple_baseline_*, hrnet_*, and by "
-        "resnet_regression_* and multipose_*, which have no complete published checkpoint",
+        help="convert an ImageNet backbone (torchvision's ResNet, HRNet's classifier, "
+        "EfficientNet-Lite0) for train.init_from. Supported by simple_baseline_*, hrnet_*, "
+        "and by efficientnet_lite0, resnet_regression_* and multipose_*, which have no "
+        "complete published checkpoint",
     )
     parser.option(
         "--keypoints", "keypoint set (default: the set with this number of keypoints)"
@@ -49,14 +51,19 @@ def weights_convert(parser: Parser) -> Run:
     parser.option(
         "--alignment",
         'alignment of crops and heatmaps: "stride" (default) for the HRNet and '
-        'SimpleBaseline checkpoints, "aligned" for DarkPose (default for hourglass), '
-        '"half_pixel" for half-pixel centers',
+        'SimpleBaseline checkpoints, "aligned" for DarkPose and mmpose\'s UDP (default for '
+        'hourglass and vitpose), "half_pixel" for half-pixel centers',
         choices=("stride", "aligned", "half_pixel"),
     )
     parser.option(
+        "--decoder",
+        'heatmap decoder: "shift" (default for alignment stride), "dark" (default for the '
+        'others), "dark_paper" for mmpose\'s DARK',
+    )
+    parser.option(
         "--channels",
-        "color order used in training (default: rgb for hrnet and backbones, otherwise "
-        "bgr)",
+        "color order used in training (default: rgb for hrnet, vitpose, backbones and "
+        "mmpose, otherwise bgr)",
         choices=("rgb", "bgr"),
     )
     parser.option(
@@ -70,7 +77,7 @@ def weights_convert(parser: Parser) -> Run:
         from pose_jax.weights import convert
 
         options = given(
-            args, "backbone", "input_size", "sigma", "alignment", "channels"
+            args, "backbone", "input_size", "sigma", "alignment", "decoder", "channels"
         )
         options["keypoint_set"] = args.keypoints
         options["options"] = given(args, "stride", unset=False)

@@ -43,6 +43,7 @@ from pose_jax import registry
 from pose_jax.errors import ConfigError, did_you_mean
 from pose_jax.geometry import Alignment
 from pose_jax.models.deeppose import DeepPose
+from pose_jax.models.efficientnet_lite import EfficientNetLite
 from pose_jax.models.faster_rcnn import (
     FasterRCNN,
     FasterRCNNPocket,
@@ -58,6 +59,7 @@ from pose_jax.models.posenet import PoseNet
 from pose_jax.models.resnet_regression import ResNetRegression
 from pose_jax.models.simcc import SimCC
 from pose_jax.models.simple_baseline import SimpleBaseline
+from pose_jax.models.vitpose import ViTPose
 
 Outputs: TypeAlias = str
 """Kind of outputs that a method requires: "heatmaps", "heatmaps and offsets",
@@ -143,6 +145,20 @@ def _by_depth(
     }
 
 
+_VITPOSE = {  # Features, layers and heads.
+    "small": (384, 12, 12), "base": (768, 12, 12), "large": (1024, 24, 16),
+}  # fmt: skip
+
+
+def _vitpose(size: str, simple: bool) -> Network:
+    features, layers, heads = _VITPOSE[size]
+    make = partial(ViTPose, features=features, heads=heads, simple=simple)
+    if layers != 12:  # The default, which stays an option.
+        make = partial(make, layers=layers)
+    norms = ("none",) if simple else get_args(NormKind)
+    return Network("heatmaps", 4, make, norms=norms, heads=_MAPS)
+
+
 def _movenet(width: float) -> Network:
     make = partial(MoveNet, width=width)
     return Network(
@@ -161,6 +177,7 @@ def _hourglass(stacks: int) -> Network:
 
 MODELS: dict[str, Network] = {
     "deeppose": Network("coordinates", None, DeepPose, heads=_POINTS),
+    "efficientnet_lite0": Network("heatmaps", 4, EfficientNetLite, SIGNED, heads=_MAPS),
     **_by_depth("faster_rcnn", "boxes", None, FasterRCNN, (18, 50, 101)),
     **_by_depth("faster_rcnn_fpn", "boxes", None, FasterRCNNPyramid, (18, 50, 101)),
     "faster_rcnn_pocket": Network("boxes", None, FasterRCNNPocket),
@@ -196,6 +213,11 @@ MODELS: dict[str, Network] = {
     ),
     "simcc_pocket": Network("coordinate bins", None, SimCC, heads=_SHUFFLED),
     **_by_depth("simple_baseline", "heatmaps", 4, SimpleBaseline, heads=_MAPS),
+    **{
+        f"vitpose_{size}{'_simple' if simple else ''}": _vitpose(size, simple)
+        for size in _VITPOSE
+        for simple in (False, True)
+    },
 }
 
 _DTYPES = ("float32", "bfloat16")
@@ -228,7 +250,8 @@ def build(name: str, num_keypoints: int = 17, **options: Any) -> nn.Module:
       name: a key of `MODELS`, or `package.module:attribute` of a `Network`.
       num_keypoints: of the output, at least 1. Ignored for networks that output boxes.
       **options: attributes of the module. All have norm (one of `Network.norms`: "batch",
-        "frozen" or "group"; deeppose accepts only "batch", movenet and posenet only "none")
+        "frozen" or "group"; deeppose accepts only "batch", movenet, posenet and
+        vitpose_*_simple only "none")
         and dtype (of the computation: "float32" or
         "bfloat16"; parameters and outputs stay float32).
 

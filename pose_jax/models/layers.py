@@ -54,11 +54,12 @@ class Conv(nn.Module):
 
 
 class ConvSame(nn.Module):
-    """`Conv` with a bias, padded as TensorFlow's "SAME"."""
+    """`Conv` with a bias unless told otherwise, padded as TensorFlow's "SAME"."""
 
     features: int
     kernel: int = 1
     stride: int = 1
+    use_bias: bool = True
     dtype: DType = jnp.float32
 
     @nn.compact
@@ -69,7 +70,7 @@ class ConvSame(nn.Module):
             self.kernel,
             self.stride,
             padding=0,
-            use_bias=True,
+            use_bias=self.use_bias,
             dtype=self.dtype,
         )
         nn.share_scope(self, conv)
@@ -165,7 +166,7 @@ class FrozenBatchNorm(nn.Module):
 class Norm(nn.Module):
     """The normalization after a convolution, by `kind`.
 
-    "batch": PyTorch's BatchNorm2d(eps=1e-5, momentum=0.1); under data parallelism the
+    "batch": PyTorch's BatchNorm2d(eps=epsilon, momentum=0.1); under data parallelism the
     statistics are those of the global batch. "frozen": see `FrozenBatchNorm`. "group": 32
     groups, or the greatest common divisor of 32 and the channels; no state.
     """
@@ -174,10 +175,15 @@ class Norm(nn.Module):
     train: bool
     dtype: DType = jnp.float32
     scale_init: Callable = nn.initializers.ones
+    epsilon: float = 1e-5
 
     @nn.compact
     def __call__(self, x):
-        options = {"epsilon": 1e-5, "dtype": self.dtype, "scale_init": self.scale_init}
+        options = {
+            "epsilon": self.epsilon,
+            "dtype": self.dtype,
+            "scale_init": self.scale_init,
+        }
         norm = {
             "batch": partial(
                 nn.BatchNorm, use_running_average=not self.train, momentum=0.9

@@ -24,15 +24,16 @@ from pose_jax.models.resnet import ResNet
 
 
 class Deconvolutions(nn.Module):
-    """Transposed convolution, norm and ReLU, three times; numbered as in PyTorch."""
+    """Transposed convolution, norm and ReLU, `count` times; numbered as in PyTorch."""
 
     features: int
     dtype: DType
     norm: partial
+    count: int = 3
 
     @nn.compact
     def __call__(self, x):
-        for i in range(0, 9, 3):
+        for i in range(0, 3 * self.count, 3):
             x = ConvTranspose(self.features, dtype=self.dtype, name=str(i))(x)
             x = nn.relu(self.norm(name=str(i + 1))(x))
         return x

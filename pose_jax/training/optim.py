@@ -53,6 +53,9 @@ class OptimizerConfig:
       adam_lr_factor: for "muon": the learning rate of Adam is `lr` times this (None: 0.25).
       freeze: patterns of parameters that are not trained. The backward pass ends where all
         parameters below are frozen.
+      lr_factors: pairs of a pattern and a factor of the learning rate, for layer-wise
+        rates. The first pattern that matches a parameter counts; 1 if none does. Decoupled
+        weight decay is multiplied too.
       ema_decay: decay of the averaged weights, per batch; 0: no averaging.
       ema_warmup: use a smaller decay in the first batches: at batch n, counted from 0, the
         decay is min(ema_decay, (1 + n) / (10 + n)).
@@ -75,6 +78,7 @@ class OptimizerConfig:
     adam_kernels: tuple[str, ...] = ()
     adam_lr_factor: float | None = None
     freeze: tuple[str, ...] = ()
+    lr_factors: tuple[tuple[str, float], ...] = ()
     ema_decay: float = 0.0
     ema_warmup: bool = False
 
@@ -122,6 +126,11 @@ class OptimizerConfig:
             raise ValueError(
                 f"clip_norm must be positive, or None; got {self.clip_norm}."
             )
+        for pattern, factor in self.lr_factors:
+            if not 0 <= factor < float("inf"):
+                raise ValueError(
+                    f"lr_factors must not be negative; got {factor} for {pattern!r}."
+                )
         if self.accumulate_steps < 1:
             raise ValueError(
                 f"accumulate_steps must be at least 1; got {self.accumulate_steps}."
@@ -168,7 +177,8 @@ def make_optimizer(
       function of the batch, counted from 0.
 
     Raises:
-      ConfigError: a pattern of `freeze` matches nothing, or all parameters are frozen.
+      ConfigError: a pattern of `freeze` or `lr_factors` matches nothing, or all parameters
+        are frozen.
     """
     schedule = make_schedule(config, total_steps)
     k = config.accumulate_steps
@@ -176,6 +186,9 @@ def make_optimizer(
     per_update = schedule if k == 1 else lambda update: schedule(update * k)
     matched(config.adam_kernels, params, "adam_kernels")
     tx = _transformation(config, per_update)
+    if config.lr_factors:
+        matched([pattern for pattern, _ in config.lr_factors], params, "lr_factors")
+        tx = optax.chain(tx, _scale_by_pattern(config.lr_factors))
     if config.clip_norm is not None:
         tx = optax.chain(optax.clip_by_global_norm(config.clip_norm), tx)
     if config.freeze:
@@ -219,6 +232,23 @@ def _transformation(
         "muon": [_muon(config, momentum), *decay],
     }[config.name]
     return optax.chain(*steps, optax.scale_by_learning_rate(schedule))
+
+
+def _scale_by_pattern(
+    factors: Sequence[tuple[str, float]],
+) -> optax.GradientTransformation:
+    """Returns a multiplication of each update by the factor of its parameter."""
+
+    def scaled(path, update):
+        names = tuple(entry.key for entry in path)
+        factor = next(
+            (f for pattern, f in factors if path_matches(pattern, names)), 1.0
+        )
+        return update * jnp.asarray(factor, update.dtype)
+
+    return optax.stateless(
+        lambda updates, _: jax.tree_util.tree_map_with_path(scaled, updates)
+    )
 
 
 def _muon(config: OptimizerConfig, momentum: float) -> optax.GradientTransformation:

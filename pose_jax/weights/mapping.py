@@ -7,14 +7,17 @@ tree per dot, so that the mapping is a rule (`_published_name`), not a table:
                      deconv_layers.0.weight   params/deconv_layers/0/kernel
     HRNet            final_layer.bias         params/head/bias
     Hourglass        score.3.weight           params/stack_3/head/score/kernel
+    ViTPose          embeddings.X             params/backbone/embeddings/X
     all              bn1.running_var          batch_stats/.../bn1/var
 
+Names of mmpose, transformers and others are first turned into these, see `names`.
 ResNetRegression and MultiPose have no published weights, but can be initialized from
 torchvision's ResNet, which is stored below backbone as in SimpleBaseline.
 
 Convolutions are [out, in, h, w] in PyTorch and [h, w, in, out] here; transposed ones are
-[in, out, h, w] in PyTorch and [h, w, in, out] here, flipped in both spatial axes. DarkPose
-uses the networks of HRNet, SimpleBaseline and Hourglass. Caffe-style SimpleBaselines (with
+[in, out, h, w] in PyTorch and [h, w, in, out] here, flipped in both spatial axes. Kernels
+of linear layers are [out, in] in PyTorch and [in, out] here. DarkPose uses the networks of
+HRNet, SimpleBaseline and Hourglass. Caffe-style SimpleBaselines (with
 the stride in the first convolution of a bottleneck) are not supported; they have the same
 names and shapes and cannot be detected.
 """
@@ -35,6 +38,7 @@ from pose_jax import models
 from pose_jax.errors import ConfigError, InputError
 from pose_jax.models import resnet
 from pose_jax.trees import TreePath, flatten
+from pose_jax.weights import names as names_lib
 from pose_jax.weights.catalogue import CATALOGUE, Published
 
 _LEAVES = {
@@ -43,9 +47,10 @@ _LEAVES = {
 }  # fmt: skip
 COUNTER = "num_batches_tracked"  # In BatchNorm; unused, as momentum is constant.
 _CLASSIFIER = re.compile(
-    # torchvision's ResNet; HRNet's heads and the layers of its last module that feed them.
+    # torchvision's ResNet; HRNet's heads and the layers of its last module that feed them;
+    # the last convolution of EfficientNet, whose norm is called bn1.
     r"fc\.(weight|bias)|(incre_modules|downsamp_modules|final_layer|classifier)\..+"
-    r"|stage4\.\d+\.fuse_layers\.[1-3]\..+"
+    r"|stage4\.\d+\.fuse_layers\.[1-3]\..+|head\..+|conv_head\.weight|bn1\..+"
 )
 """Tensors of ImageNet classifiers that are not part of the backbone of a pose network."""
 
@@ -59,11 +64,11 @@ def from_torch(
     `num_batches_tracked` of BatchNorm and, with `backbone`, the classifier.
 
     Args:
-      state_dict: arrays by their published PyTorch names.
+      state_dict: arrays by their published PyTorch names, also those of `names`.
       name: name of the network, for `models.build`; the number of keypoints is inferred
         from the state dict.
-      backbone: the state dict is an ImageNet classifier, torchvision's ResNet or HRNet's;
-        the result has neither the classifier nor the layers that only the pose network has
+      backbone: the state dict is an ImageNet classifier, e.g. torchvision's ResNet; the
+        result has neither the classifier nor the layers that only the pose network has
         (head, deconvolutions).
       **options: options for `models.build` that differ from the published network.
 
@@ -75,12 +80,15 @@ def from_torch(
       ConfigError: the network has no published weights of this kind (complete or backbone).
     """
     arrays = {key: np.asarray(value) for key, value in state_dict.items()}
+    whose = names_lib.origin(arrays)
+    arrays = names_lib.renamed(arrays)
     expected = _expected(name, num_keypoints(arrays, name), backbone, options)
     arrays = _needed(arrays, expected, backbone)
-    _check(arrays, expected, name + " --backbone" * backbone)
-    return unflatten_dict(
+    _check(arrays, expected, name + " --backbone" * backbone, whose)
+    variables = unflatten_dict(
         {path.names: _to_ours(arrays[key], path) for key, path in expected.items()}
     )
+    return {"batch_stats": {}, **variables}
 
 
 def to_torch(variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
@@ -114,6 +122,8 @@ class _Path:
     @property
     def axes(self) -> tuple[int, ...]:
         """Permutation of the axes for PyTorch: array.transpose(axes)."""
+        if len(self.shape) == 2:
+            return (1, 0)
         if len(self.shape) != 4:
             return tuple(range(len(self.shape)))
         return (2, 3, 0, 1) if self.flipped else (3, 2, 0, 1)
@@ -141,7 +151,7 @@ def _published_name(path: TreePath) -> str:
         stack, kind, *rest = [module for module in modules if module != "head"]
         inner = ["hg"] if kind == "hg" else []
         modules = [kind, stack.removeprefix("stack_"), *inner, *rest]
-    return ".".join([*modules, _LEAVES[leaf]])
+    return ".".join([*modules, _LEAVES.get(leaf, leaf)])
 
 
 def facts_of(name: str) -> Published:
@@ -163,7 +173,7 @@ def _expected(
     if not published.whole and not backbone:
         raise ConfigError(
             f"no complete checkpoint of model {name!r} is published; use --backbone to "
-            "start from torchvision's ImageNet ResNet."
+            "start from an ImageNet classifier."
         )
     model = models.build(name, num_keypoints, **options)
     if backbone and not published.backbone:
@@ -187,7 +197,7 @@ def _expected(
 
 def num_keypoints(arrays: Mapping[str, Any], name: str) -> int:
     """Returns the channels of the last layer; 17 if it is missing (`_check` reports it)."""
-    last = facts_of(name).last
+    arrays, last = names_lib.renamed(arrays), facts_of(name).last
     shape = np.shape(arrays[last]) if last in arrays else ()
     return shape[0] if len(shape) == 4 and shape[0] else 17
 
@@ -209,9 +219,13 @@ def _needed(
 
 
 def _check(
-    arrays: Mapping[str, np.ndarray], expected: Mapping[str, _Path], asked: str
+    arrays: Mapping[str, np.ndarray],
+    expected: Mapping[str, _Path],
+    asked: str,
+    whose: str | None,
 ) -> None:
-    """Raises an InputError that lists all problems; `asked` is the value of --model."""
+    """Raises an InputError that lists all problems; `asked` is the value of --model,
+    `whose` the result of `names.origin`."""
     shapes = {key: path.published_shape for key, path in expected.items()}
     actual = {key: array.shape for key, array in arrays.items()}
     mistakes = {
@@ -225,9 +239,8 @@ def _check(
     }
     parts = [f"{len(v)} {word} ({_some(v)})" for word, v in mistakes.items() if v]
     if parts:
-        raise InputError(
-            f"tensors do not match {asked}: {', '.join(parts)}. {_advice(arrays, asked)}"
-        )
+        advice = f"They are of {whose}." if whose else _advice(arrays, asked)
+        raise InputError(f"tensors do not match {asked}: {', '.join(parts)}. {advice}")
     wrong = [
         f"{key} ({array.dtype})"
         for key, array in arrays.items()
@@ -262,7 +275,11 @@ def _advice(arrays: Mapping[str, np.ndarray], asked: str) -> str:
     blocks = {key.split(".")[1] for key in arrays if key.startswith("layer3.")}
     deep = "layer1.0.conv3.weight" in arrays
     likely = None
-    if "transition1.0.0.weight" in arrays:
+    if "layernorm.weight" in arrays:
+        likely = _vitpose(arrays)
+    elif "conv_stem.weight" in arrays:
+        likely = "efficientnet_lite0 --backbone"
+    elif "transition1.0.0.weight" in arrays:
         likely = f"hrnet_w{arrays['transition1.0.0.weight'].shape[0]}"
         likely += " --backbone" * ("final_layer.weight" not in arrays)
     elif stacks:
@@ -279,6 +296,23 @@ def _advice(arrays: Mapping[str, np.ndarray], asked: str) -> str:
     if likely is None or likely.split()[0] not in CATALOGUE or likely == asked:
         return "Give a complete checkpoint of this network."
     return f"They match --model {likely}."
+
+
+def _vitpose(arrays: Mapping[str, Any]) -> str | None:
+    """Returns the ViTPose of this size and head, if there is one."""
+    features = arrays["layernorm.weight"].shape[0]
+    last = arrays.get("final_layer.weight")
+    simple = "_simple" * (last is not None and np.shape(last)[-1] == 3)
+    names = (name for name in CATALOGUE if name.startswith("vitpose_"))
+    return next(
+        (
+            name
+            for name in names
+            if name.endswith("_simple") == bool(simple)
+            and models.build(name).features == features
+        ),
+        None,
+    )
 
 
 _MEAN, _STD = np.array(models.IMAGENET.mean), np.array(models.IMAGENET.std)

@@ -5,18 +5,24 @@ writes since PyTorch 1.6; and the plain pickles that it wrote before (most publi
 networks). A pickle may call any function of any module. It is read by an unpickler that
 imports nothing: objects other than tensors (scores, settings, optimizers) are replaced by
 inert placeholders. No file makes it allocate much more memory than the file has bytes.
+
+A checkpoint in several files is read by its index, `*.index.json`. The text of a training
+config, which mmpose stores beside the tensors, is returned as text.
 """
 
 from __future__ import annotations
 
 import collections
+import dataclasses
 import io
+import json
 import pickle
 import pickletools
+import re
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax.numpy as jnp
 import numpy as np
@@ -44,43 +50,115 @@ class _Unusable(Exception):
     """The reason why a file cannot be read, and the fix; `read` adds the file name."""
 
 
+@dataclasses.dataclass
+class Checkpoint:
+    """What is read of a checkpoint.
+
+    Attributes:
+      tensors: arrays by their PyTorch names.
+      files: the files that they come from, the index first if there is one.
+      config: text of the config that the network was trained with; "" if there is none.
+    """
+
+    tensors: dict[str, np.ndarray]
+    files: list[Path]
+    config: str = ""
+
+
+_INDEX = ".index.json"
+_PART = re.compile(r"-\d{5}-of-\d{5}\.\w+$")
+"""Of a checkpoint in several files, as transformers names them."""
+_CONFIGS = ("cfg", "config")
+"""Keys of mmpose's "meta" with the text of the config, in 1.x and 0.x."""
+
+
 def read(path: str | Path) -> dict[str, np.ndarray]:
-    """Reads the state dict of a checkpoint file.
+    """Reads the tensors of a checkpoint; see `read_checkpoint`."""
+    return read_checkpoint(path).tensors
+
+
+def read_checkpoint(path: str | Path) -> Checkpoint:
+    """Reads a checkpoint in one file, or in several by their index.
 
     Wrappers ({"state_dict": ...}, {"model": ...}) are unwrapped; the prefix "module." is
     removed if all names have it.
 
     Args:
-      path: a file in one of the formats above, with any suffix.
+      path: a file in one of the formats above, with any suffix, or an index.
 
     Returns:
-      Arrays by their PyTorch names, in file order (.safetensors: sorted by name);
-      bfloat16 is converted to float32.
+      Arrays in file order (.safetensors: sorted by name); bfloat16 is converted to
+      float32.
 
     Raises:
-      InputError: the file is missing, of another format, truncated, damaged, or has no
-        state dict.
+      InputError: the file is missing, of another format, truncated, damaged, has no state
+        dict, or is one of several.
       ConfigError: the file is .safetensors, and the safetensors library is not installed.
     """
     path = Path(path)
+    if path.name.endswith(_INDEX):
+        return _read_index(path)
+    if _PART.search(path.name):
+        raise InputError(
+            f"{path} is one of several files of a checkpoint: give their index, "
+            f"{_PART.sub('', path.name)}{path.suffix}{_INDEX}, in the same folder."
+        )
+    return _read_file(path)
+
+
+def _read_index(path: Path) -> Checkpoint:
+    """Reads the files that an index names; each tensor is in the file that it says."""
+    try:
+        entries = json.loads(path.read_text(encoding="utf-8"))["weight_map"]
+        places = {str(name): str(file) for name, file in entries.items()}
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}.") from None
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise InputError(
+            f'{path} is no index of a checkpoint: it has no JSON object "weight_map".'
+        ) from None
+    names = sorted(set(places.values()))
+    for name in names:
+        if Path(name).name != name:
+            raise InputError(
+                f"{path}: {_short(name)} is not a file name in the folder of the index."
+            )
+    files = [path.with_name(name) for name in names]
+    parts = {file.name: _read_file(file).tensors for file in files}
+    missing = [name for name, file in places.items() if name not in parts[file]]
+    if missing:
+        raise InputError(
+            f"{path}: {len(missing)} tensors are not in the files that it names (first: "
+            f"{_short(missing[0])}): download all files of the checkpoint again."
+        )
+    tensors = {name: parts[file][name] for name, file in places.items()}
+    return Checkpoint(tensors, [path, *files])
+
+
+def _read_file(path: Path) -> Checkpoint:
     try:
         content = path.read_bytes()
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}.") from None
     try:
-        tensors = _reader(content)(content)
+        tensors, config = _reader(content)(content)
     except _Unusable as error:
         raise InputError(f"{path}: {error}") from None
     if not tensors:
         raise InputError(f"{path} has no tensors: give a checkpoint with a state dict.")
     cut = len(_PARALLEL) if all(name.startswith(_PARALLEL) for name in tensors) else 0
-    return {
+    tensors = {
         name[cut:]: x.astype(np.float32) if x.dtype == jnp.bfloat16 else x
         for name, x in tensors.items()
     }
+    return Checkpoint(tensors, [path], config)
 
 
-def _reader(content: bytes) -> Callable[[bytes], dict[str, np.ndarray]]:
+_Read: TypeAlias = tuple[dict[str, np.ndarray], str]
+"""The tensors, and the text of a config or ""."""
+
+
+def _reader(content: bytes) -> Callable[[bytes], _Read]:
     if content.startswith(b"PK\x03\x04"):
         return _read_zip
     if content[8:9] == b"{":  # Checked first: its length field may look like a pickle.
@@ -104,7 +182,7 @@ def _short(text: object) -> str:
     return text if len(text) <= 80 else text[:77] + "..."
 
 
-def _read_safetensors(content: bytes) -> dict[str, np.ndarray]:
+def _read_safetensors(content: bytes) -> _Read:
     try:
         import safetensors
     except ImportError:
@@ -129,7 +207,7 @@ def _read_safetensors(content: bytes) -> dict[str, np.ndarray]:
                 "float32."
             ) from None
         tensors[name] = np.frombuffer(entry["data"], dtype).reshape(entry["shape"])
-    return tensors
+    return tensors, ""
 
 
 # ------------------------------------------------------------------------------ pickles
@@ -221,9 +299,10 @@ class _Unpickler(pickle.Unpickler):
         except Exception as error:  # A pickle is a program and may raise anything.
             raise _damaged(f"{type(error).__name__}: {error}") from None
 
-    def state_dict(self) -> dict[str, np.ndarray]:
-        """Returns the unwrapped names and tensors."""
+    def state_dict(self) -> _Read:
+        """Returns the unwrapped names and tensors, and the text of a config or ""."""
         saved = self.load()
+        config = _config_text(saved)
         for _ in range(3):  # Bounded: a pickle may contain itself.
             for word in _WRAPPERS:
                 if isinstance(saved, dict) and isinstance(saved.get(word), dict):
@@ -239,10 +318,17 @@ class _Unpickler(pickle.Unpickler):
                     f"not a state dict: entry {_short(key)} is not a tensor, and there is "
                     f"none of the keys {', '.join(_WRAPPERS)}; {_SAVE}"
                 )
-        return saved
+        return saved, config
 
 
-def _read_zip(content: bytes) -> dict[str, np.ndarray]:
+def _config_text(saved: Any) -> str:
+    """Returns the text of the config in mmpose's "meta"; "" if there is none."""
+    meta = saved.get("meta") if isinstance(saved, dict) else None
+    texts = [meta.get(key) for key in _CONFIGS] if isinstance(meta, dict) else []
+    return next((text for text in texts if isinstance(text, str)), "")
+
+
+def _read_zip(content: bytes) -> _Read:
     """Reads a zip archive: NAME/data.pkl, and a member NAME/data/KEY for each storage."""
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
@@ -270,7 +356,7 @@ def _read_zip(content: bytes) -> dict[str, np.ndarray]:
         raise _damaged(error) from None
 
 
-def _read_pickles(content: bytes) -> dict[str, np.ndarray]:
+def _read_pickles(content: bytes) -> _Read:
     """Reads the legacy format: pickles of a magic number, the version, the machine, the
     object and the keys of its storages; then the storages, each preceded by its length."""
     file, left = io.BytesIO(content), len(content)
@@ -287,7 +373,7 @@ def _read_pickles(content: bytes) -> dict[str, np.ndarray]:
     _Unpickler(file, buffer).load()
     _Unpickler(file, buffer).load()
     main = _Unpickler(file, buffer)
-    tensors = main.state_dict()
+    tensors, config = main.state_dict()
     keys = _Unpickler(file, buffer).load()
     if not isinstance(keys, list) or set(map(str, keys)) != main.storages.keys():
         raise _damaged("its storages do not match its tensors")
@@ -296,4 +382,4 @@ def _read_pickles(content: bytes) -> dict[str, np.ndarray]:
         numel = (len(data) // dtype.itemsize).to_bytes(8, "little")
         if file.read(8) != numel or file.readinto(data) != len(data):
             raise _damaged(f"storage {key} does not have {len(data)} bytes")
-    return tensors
+    return tensors, config

@@ -268,6 +268,28 @@ def test_frozen_parameters_stay_and_do_not_count(accumulate, pattern):
     assert not np.allclose(after["head"]["kernel"], PARAMS["head"]["kernel"])
 
 
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+def test_a_factor_of_the_learning_rate_is_of_what_its_pattern_matches_first(name):
+    grads = [gradients(i) for i in range(2)]
+    options = {"name": name, "lr": 0.1, "weight_decay": 0.01}
+    pairs = (("norm/scale", 0.0), ("backbone", 0.25))
+    layered = run(OptimizerConfig(**options, lr_factors=pairs), grads[:1])[-1]
+    plain = run(OptimizerConfig(**options), grads[:1])[-1]
+    moved, usual = (
+        jax.tree.map(lambda new, old: new - old, tree, PARAMS)
+        for tree in (layered, plain)
+    )
+    assert not moved["backbone"]["norm"]["scale"].any()
+    kernel = moved["backbone"]["conv"]["kernel"]
+    expected = 0.25 * usual["backbone"]["conv"]["kernel"]
+    np.testing.assert_allclose(kernel, expected, rtol=1e-4, atol=1e-7)
+    np.testing.assert_array_equal(moved["head"]["kernel"], usual["head"]["kernel"])
+    with pytest.raises(ConfigError, match="lr_factors: 'bakbone' matches no parameter"):
+        run(OptimizerConfig(**options, lr_factors=(("bakbone", 1.0),)), grads)
+    with pytest.raises(ValueError, match="lr_factors must not be negative"):
+        OptimizerConfig(lr_factors=(("head", -1.0),))
+
+
 def test_patterns_must_mean_something():
     with pytest.raises(ConfigError, match=r"'bakbone' matches no .* 'backbone'"):
         optim.make_optimizer(OptimizerConfig(freeze=("bakbone",)), 10, PARAMS)

@@ -135,6 +135,68 @@ def hourglass(stacks, k=17, width=256, depth=4):
     return shapes
 
 
+def vitpose(features, layers, k=17, simple=False, tokens=192, deconv_features=256):
+    """In the names of transformers."""
+
+    def linear(name, out, channels):
+        return {f"{name}.weight": (out, channels), f"{name}.bias": (out,)}
+
+    def norm(name):
+        return {f"{name}.weight": (features,), f"{name}.bias": (features,)}
+
+    shapes = {
+        "backbone.embeddings.position_embeddings": (1, 1 + tokens, features),
+        **_conv(
+            "backbone.embeddings.patch_embeddings.projection",
+            features,
+            3,
+            16,
+            bias=True,
+        ),
+    }
+    for i in range(layers):
+        layer = f"backbone.encoder.layer.{i}"
+        for part in ("query", "key", "value"):
+            shapes |= linear(f"{layer}.attention.attention.{part}", features, features)
+        shapes |= linear(f"{layer}.attention.output.dense", features, features)
+        shapes |= linear(f"{layer}.mlp.fc1", 4 * features, features)
+        shapes |= linear(f"{layer}.mlp.fc2", features, 4 * features)
+        shapes |= norm(f"{layer}.layernorm_before") | norm(f"{layer}.layernorm_after")
+    shapes |= norm("backbone.layernorm")
+    if simple:
+        return shapes | _conv("head.conv", k, features, 3, bias=True)
+    channels = features
+    for i in (1, 2):
+        shapes |= _conv(
+            f"head.deconv{i}", deconv_features, channels, 4, transposed=True
+        )
+        shapes |= _norm(f"head.batchnorm{i}", deconv_features)
+        channels = deconv_features
+    return shapes | _conv("head.conv", k, channels, 1, bias=True)
+
+
+LITE0 = (  # Kernel, expansion and channels of every block.
+    (3, 1, 16), *[(3, 6, 24)] * 2, *[(5, 6, 40)] * 2, *[(3, 6, 80)] * 3,
+    *[(5, 6, 112)] * 3, *[(5, 6, 192)] * 4, (3, 6, 320),
+)  # fmt: skip
+
+
+def efficientnet_lite0():
+    shapes, channels = {**_conv("_conv_stem", 32, 3, 3), **_norm("_bn0", 32)}, 32
+    for i, (kernel, expansion, out) in enumerate(LITE0):
+        block, wide = f"_blocks.{i}", expansion * channels
+        if expansion > 1:
+            shapes |= _conv(f"{block}._expand_conv", wide, channels, 1)
+            shapes |= _norm(f"{block}._bn0", wide)
+        shapes |= _conv(f"{block}._depthwise_conv", wide, 1, kernel)
+        shapes |= _norm(f"{block}._bn1", wide)
+        shapes |= _conv(f"{block}._project_conv", out, wide, 1)
+        shapes |= _norm(f"{block}._bn2", out)
+        channels = out
+    shapes |= {**_conv("_conv_head", 1280, channels, 1), **_norm("_bn1", 1280)}
+    return shapes | {"_fc.weight": (1000, 1280), "_fc.bias": (1000,)}
+
+
 def noise(shape, seed):
     """Numbers in [0, 1) that look random: a hash of their position, exact in integers."""
     x = np.arange(np.prod(shape, dtype=np.int64), dtype=np.uint64)
@@ -153,7 +215,9 @@ def values(shapes):
         if name.endswith("num_batches_tracked"):
             state_dict[name] = np.array(1000 + seed)
             continue
-        if len(shape) == 4:
+        if len(shape) == 2 or "position" in name:
+            uniform = (uniform - 0.5) * np.sqrt(24 / shape[-1])
+        elif len(shape) == 4:
             fan = np.prod(shape[1:])
             if shape[-1] == 4:  # Transposed: four of its taps meet in a pixel.
                 fan = 4 * shape[0]

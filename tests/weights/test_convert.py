@@ -614,13 +614,20 @@ def test_an_hrnet_that_has_learned_imagenet_starts_one_for_poses(tmp_path):
         "downsamp_modules.0.0.bias": (256,),
         "final_layer.0.weight": (2048, 1024, 1, 1),
         "classifier.weight": (10, 2048),
+        "head.0.0.conv1.weight": (
+            32,
+            32,
+            1,
+            1,
+        ),  # Of the files of the pose repositories.
+        "head.0.0.bn1.running_var": (32,),
     }
     file = tmp_path / "hrnet.pth"
     torch_writer.write(file, {**state_dict, **_zeros(beside)}, "zip")
     said = convert.convert(
         file, "hrnet_w32", tmp_path / "run", backbone=True, options=options
     )
-    assert ", 5 tensors of the classifier" in said and "backbone only" in said
+    assert ", 7 tensors of the classifier" in said and "backbone only" in said
     loaded, _ = model_lib.load_model(tmp_path / "run" / "model")
     model = models.build("hrnet_w32", 5, **options)
     shapes = jax.eval_shape(
@@ -662,6 +669,96 @@ def test_the_command_line_converts_with_its_options(tmp_path, capsys):
     assert loaded.keypoints == keypoints.MPII
     assert loaded.method().view.size == (128, 160)
     assert len(loaded.manifest["converted"]["sha256"]) == 64
+
+
+def test_a_head_of_other_keypoints_is_left_out(tmp_path, capsys):
+    options = SMALL["simple_baseline_18"][1]
+    state_dict = published.values(published.simple_baseline(18, 21, **options))
+    torch_writer.write(tmp_path / "x.pth", state_dict, "zip")
+    said = convert.convert(
+        tmp_path / "x.pth", "simple_baseline_18", tmp_path / "run", options=options
+    )
+    assert "loaded 115 tensors" in said
+    assert "head left out: its 21 keypoints are of no known set, coco (17)" in said
+    assert "starts with a random head" in said
+    loaded, manifest = model_lib.load_model(tmp_path / "run" / "model")
+    assert set(loaded["pose"]["params"]) == {"backbone", "deconv_layers"}
+    assert manifest["converted"]["part"] == "backbone"
+    assert cli.main(["predict", "x.png", "--run", str(tmp_path / "run")]) == 1
+    assert "backbone without a head" in capsys.readouterr().err
+
+
+CONFIG = """
+codec = dict(type='MSRAHeatmap', input_size=(288, 384), sigma=3, unbiased=True)
+"""
+
+
+def _write_mmpose(path, config=""):
+    options = SMALL["simple_baseline_18"][1]
+    state_dict = {
+        ("head." if key.startswith(("deconv", "final")) else "backbone.") + key: array
+        for key, array in _zeros(published.simple_baseline(18, 17, **options)).items()
+    }
+    wrap = lambda saved: {"meta": {"cfg": config}, "state_dict": saved}
+    torch_writer.write(path, state_dict, "zip", wrap)
+    return options
+
+
+@pytest.mark.parametrize(
+    "config, given, expected, source",
+    [
+        (CONFIG, {}, ([288, 384], 3, "unbiased", "dark_paper", "stride", "shift"),
+         "settings: the config in the file"),
+        ("", {}, ([192, 256], 2, "biased", "shift", "stride", "shift"),
+         "settings: the defaults of simple_baseline_18"),
+        (CONFIG, {"alignment": "aligned", "sigma": 2.5},
+         ([288, 384], 2.5, "unbiased", "dark", "aligned", "plain"),
+         "settings: options (sigma, alignment), otherwise the config in the file"),
+        (CONFIG, {"decoder": "shift"},
+         ([288, 384], 3, "biased", "shift", "stride", "shift"), "options (decoder)"),
+    ],
+)  # fmt: skip
+def test_settings_come_from_the_options_or_the_file(
+    config, given, expected, source, tmp_path
+):
+    options = _write_mmpose(tmp_path / "x.pth", config)
+    said = convert.convert(
+        tmp_path / "x.pth", "simple_baseline_18", tmp_path / "run", options=options,
+        **given,
+    )  # fmt: skip
+    assert source in said and "; names of mmpose" in said
+    manifest = model_lib.load_manifest(tmp_path / "run" / "model")
+    method = manifest["method"]
+    names = "input_size sigma encoding decoder alignment flip_test".split()
+    assert tuple(method[name] for name in names) == expected
+    assert manifest["converted"]["channels"] == "rgb"
+
+
+def test_settings_come_from_the_catalogue_by_the_name_of_the_file(tmp_path):
+    shapes = published.hrnet(32, 17, stem_width=8, modules=(1, 1, 2), blocks=1)
+    file = tmp_path / "hrnet_w32_coco_384x288_udp-e97c1a0f_20210223.pth"
+    torch_writer.write(file, _zeros(shapes), "zip")
+    options = SMALL["hrnet_w32"][1]
+    said = convert.convert(file, "hrnet_w32", tmp_path / "run", options=options)
+    assert "settings: the catalogue (mmpose_hrnet_w32_coco_384x288_udp)" in said
+    assert "input 384x288, sigma 3, color order rgb" in said
+    assert "alignment aligned, decoder dark, flip test plain" in said
+
+
+def test_vitpose_is_converted_and_predicts(tmp_path, people):
+    shapes = published.vitpose(384, 1, tokens=12, deconv_features=8)
+    arrays = published.values(shapes)
+    torch_writer.write(tmp_path / "x.safetensors", arrays, "safetensors")
+    options = {"layers": 1, "grid": (4, 3), "deconv_features": 8}
+    said = convert.convert(
+        tmp_path / "x.safetensors", "vitpose_small", tmp_path / "run",
+        input_size=(48, 64), options=options,
+    )  # fmt: skip
+    assert "; names of transformers" in said
+    assert "alignment aligned, decoder dark, flip test plain" in said
+    image = next((people / "val2017").iterdir())
+    ((person,),) = pose_jax.load(tmp_path / "run")([image])
+    assert person.points_xy.shape == (17, 2) and np.isfinite(person.points_xy).all()
 
 
 def test_the_command_line_refuses_what_is_not_of_a_backbone(tmp_path, capsys):
@@ -717,7 +814,6 @@ def test_bad_input_is_one_line_and_nothing_is_written(tmp_path, capsys):
         ("code", model, 1, "entry state_dict is not a tensor"),
         ("five", ["--model", "simple_baseline_50"], 1, "--model simple_baseline_18"),
         ("five", ["--model", "hrnet"], 2, "Did you mean"),
-        ("five", model, 2, "the checkpoint has 5"),
         (
             "five",
             [*model, "--keypoints", "coco"],

@@ -1,5 +1,6 @@
 """Checkpoint files: all formats give the same arrays, and none can run anything."""
 
+import json
 import os
 import pickle
 import sys
@@ -397,3 +398,74 @@ def test_a_whole_pytorch_module_is_refused(new, tmp_path):
     path = tmp_path / "x.pth"
     torch.save(torch.nn.Linear(2, 2), path, _use_new_zipfile_serialization=new)
     assert "a torch.nn.modules.linear.Linear, not a state dict" in _error(path)
+
+
+# ------------------------------------------------- several files, and the text of a config
+
+
+def _write_parts(folder):
+    """A checkpoint in two files with its index, as transformers writes them."""
+    parts = {
+        "model-00001-of-00002.safetensors": {"a": np.ones((2, 3), "f4")},
+        "model-00002-of-00002.safetensors": {"b": np.arange(4, dtype="f4")},
+    }
+    for name, arrays in parts.items():
+        safetensors.numpy.save_file(arrays, folder / name)
+    places = {key: name for name, arrays in parts.items() for key in arrays}
+    index = folder / "model.safetensors.index.json"
+    index.write_text(json.dumps({"metadata": {}, "weight_map": places}))
+    return index, places
+
+
+def test_several_files_are_read_by_their_index(tmp_path):
+    index, places = _write_parts(tmp_path)
+    found = torch_file.read_checkpoint(index)
+    _assert_same(
+        found.tensors, {"a": np.ones((2, 3), "f4"), "b": np.arange(4, dtype="f4")}
+    )
+    assert found.files == [index, *(tmp_path / name for name in places.values())]
+    half = tmp_path / places["a"]
+    assert f"one of several files of a checkpoint: give their index, {index.name}" in (
+        _error(half)
+    )
+
+
+def test_a_wrong_index_is_one_line(tmp_path):
+    index, places = _write_parts(tmp_path)
+    for content, words in [
+        ("{", "is no index of a checkpoint"),
+        ("[]", "is no index of a checkpoint"),
+        ('{"weight_map": 3}', "is no index of a checkpoint"),
+        (json.dumps({"weight_map": {"a": "../x"}}), "../x is not a file name"),
+        (json.dumps({"weight_map": {**places, "c": places["a"]}}), "first: c"),
+    ]:
+        index.write_text(content)
+        assert words in _error(index)
+    index.write_text(json.dumps({"weight_map": places}))
+    (tmp_path / places["b"]).unlink()
+    with pytest.raises(InputError, match=r"00002-of-00002\.safetensors cannot be read"):
+        torch_file.read(index)
+
+
+@pytest.mark.parametrize("key", ["config", "cfg"])
+def test_arrays_and_histories_beside_the_tensors_are_inert(key, tmp_path):
+    """As in mmpose's files: NumPy arrays in "meta", and a message hub after training."""
+    array = Call(
+        Global("numpy.core.multiarray", "_reconstruct"),
+        (Global("numpy", "ndarray"), (0,), "b"),
+        (1, (2,), Call(Global("numpy", "dtype"), ("f8", 0, 1), (3, "<")), False,
+         Call(Global("_codecs", "encode"), ("\x00" * 16, "latin1"))),
+    )  # fmt: skip
+    hub = Call(Global("mmengine.logging.history_buffer", "HistoryBuffer"), (), {"a": 1})
+    called = Call(Global("builtins", "getattr"), (hub, "min"))
+    saved, storages = torch_writer.tensors(ARRAYS)
+    whole = {
+        "meta": {"dataset_meta": {"sigmas": array}, key: "codec = 1\n"},
+        "state_dict": saved,
+        "message_hub": {"log": [hub, called]},
+    }
+    torch_writer.write_zip(tmp_path / "x.pth", whole, storages)
+    found = torch_file.read_checkpoint(tmp_path / "x.pth")
+    _assert_same(found.tensors, ARRAYS)
+    assert found.config == "codec = 1\n"
+    assert torch_file.read_checkpoint(tmp_path / "x.pth").files == [tmp_path / "x.pth"]
