@@ -84,7 +84,8 @@ def predict_run(
     if films:
         if boxes is not None:
             raise ConfigError("--boxes is for images; a video needs a --detector.")
-        settings = {**options, **({"weighting": weighting} if weighting else {})}
+        chosen = {"weighting": weighting, "checkpoint": checkpoint}
+        settings = options | {k: v for k, v in chosen.items() if v is not None}
         making = videos.options(detector is not None, track, gap, suggest)
         making = dataclasses.replace(
             making, passes=passes, min_score=min_score, settings=settings
