@@ -604,7 +604,7 @@ class _Writer:
             draft.write_text(
                 config_lib.text(sections(_FEWEST_STEPS), intro, commands), "utf-8"
             )
-            s = training_config.setup(config_lib.load(str(draft)))
+            s = training_config.setup(config_lib.load(str(draft)).to_dict())
             cost = self.cost(s)
         batch, rows = s.config.input.batch_size, len(s.plan.rows)
         steps = self.steps(cost.seconds, batch, rows)

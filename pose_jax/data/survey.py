@@ -58,6 +58,7 @@ def survey(table: Table) -> Survey:
     used = counts[counts > 0]
     longer = table.image_sizes[table.image[rows]].max(-1)
     width, height = np.median(sizes, axis=0)
+    longest = table.image_sizes.max(0)
     return Survey(
         images=len(table.images),
         people=len(rows),
@@ -71,7 +72,7 @@ def survey(table: Table) -> Survey:
         overlapping=float(_shared(table, rows).mean()),
         any_direction=_any_direction(table.points_xy[rows], table.visibility[rows] > 0),
         has_sides=bool(len(table.keypoints.flip_pairs)),
-        image=tuple(int(side) for side in table.image_sizes.max(0)),
+        image=(int(longest[0]), int(longest[1])),
         megabytes=round(float(3 * table.image_sizes.prod(-1, dtype=float).sum() / 1e6)),
     )
 
@@ -80,7 +81,7 @@ def _shared(table: Table, rows: np.ndarray) -> np.ndarray:
     """Returns [r] bool: whether the box of a person overlaps with another's."""
     found = np.zeros(len(rows), bool)
     for i, row in enumerate(rows):
-        others = table.people_of_image(table.image[row])
+        others = table.people_of_image(int(table.image[row]))
         others = others[(others != row) & ~table.crowd[others]]
         box, other = table.boxes_xyxy[row], table.boxes_xyxy[others]
         low = np.maximum(box[:2], other[:, :2])
@@ -112,7 +113,7 @@ def _any_direction(points_xy: np.ndarray, labeled: np.ndarray) -> bool:
     vectors[:, 0] = np.abs(vectors[:, 0])
     norms = np.linalg.norm(vectors, axis=-1, keepdims=True)
     units = (vectors / np.maximum(norms, 1e-9))[norms[:, 0] > 0]
-    return len(units) >= _ENOUGH and np.linalg.norm(units.mean(0)) < _ANY
+    return len(units) >= _ENOUGH and bool(np.linalg.norm(units.mean(0)) < _ANY)
 
 
 _ENOUGH, _ANY = 8, 0.78

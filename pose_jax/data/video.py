@@ -222,7 +222,7 @@ _PICTURE = 1 << 10  # FFmpeg's AV_DISPOSITION_ATTACHED_PIC.
 
 def _pyav() -> Any:
     try:
-        import av
+        import av  # pyright: ignore[reportMissingImports]
     except ImportError:
         raise InputError(
             "videos need PyAV, which is not installed: pip install 'pose_jax[video]'."

@@ -62,7 +62,7 @@ class Frames:
         made_by: plain values that the results depend on, beside the video.
         """
         self.out, self.video, self.keypoints = out, video, keypoints
-        self.counts = dict.fromkeys(
+        self.counts: dict[str, int] = dict.fromkeys(
             ("done", "bytes", "people", "not_finite", "dropped"), 0
         )
         self.complete, self.problem = False, ""

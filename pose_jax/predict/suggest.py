@@ -147,7 +147,8 @@ def data_set(
     annotations = []
     for number, person in enumerate(results, 1):
         xy = np.reshape(person["keypoints"], (-1, 3))[:, :2]
-        inside = ((xy >= 0) & (xy <= np.array(sizes[person["image_id"]]) - 1)).all(-1)
+        limit = np.array(sizes[person["image_id"]]) - 1
+        inside = np.all((xy >= 0) & (xy <= limit), axis=-1)
         points = np.where(inside[:, None], np.c_[xy, 2 * inside], 0)
         _, _, w, h = person["bbox"]
         annotations.append(

@@ -177,7 +177,8 @@ def _check_json(
     data = file.read(dict)
     folders, names = coco.image_folders(root, source.split), []
     if data is not None and isinstance(data.get("images"), list):
-        names = [i.get("file_name") for i in data["images"] if isinstance(i, Mapping)]
+        named = [i.get("file_name") for i in data["images"] if isinstance(i, Mapping)]
+        names = [name for name in named if isinstance(name, str)]
     folder = coco.image_folder(root, source.split, Path(path), names)
     if folder is None:
         File(found, root).add(
