@@ -19,6 +19,7 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from pose_jax import sharding
 from pose_jax.errors import ConfigError, InputError
@@ -110,10 +111,13 @@ def table(loaded: model_lib.LoadedRun, data: str, root: str) -> list[str]:
     methods = variants(loaded)
     together = Predictor(Together(list(methods.values())), sharding.make_mesh())
     stacked = together(loaded.variables, people, loaded.input)
-    base, lines = None, []
+    base, lines, seen = None, [], []
     for i, name in enumerate(methods):
         one = lambda leaf, i=i: leaf[:, i] if leaf is not stacked.row else leaf
         poses = kind.matched(people, jax.tree.map(one, stacked), loaded.keypoints)
+        if any(np.array_equal(poses.points_xy, each) for each in seen):
+            continue  # PoseNet has nothing that chooses a person.
+        seen.append(poses.points_xy)
         base = poses if base is None else base
         found = [
             each

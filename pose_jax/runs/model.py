@@ -283,6 +283,9 @@ def save_model(
         `manifest.json`, with the digests of the arrays and of itself.
       variables: nested mappings of arrays.
       manifest: description of the model as plain values.
+
+    Raises:
+      InputError: the disk is full; nothing is left of what was written.
     """
     if jax.process_index() != 0:
         return
@@ -292,11 +295,18 @@ def save_model(
     _recover(path)
     new, old = _siblings(path)
     shutil.rmtree(new, ignore_errors=True)
-    new.mkdir(parents=True)
-    safetensors.numpy.save_file(members, new / _ARRAYS)
     sealed = digests.sealed({**manifest, "arrays": arrays})
     text = json.dumps(sealed, indent=2, sort_keys=True)
-    (new / _MANIFEST).write_text(text + "\n", encoding="utf-8")
+    try:
+        with writing.naming(path):
+            new.mkdir(parents=True)
+            safetensors.numpy.save_file(members, new / _ARRAYS)
+            (new / _MANIFEST).write_text(text + "\n", encoding="utf-8")
+    except BaseException:  # Leaves nothing that would refuse the same command later.
+        shutil.rmtree(new, ignore_errors=True)
+        if path.parent.is_dir() and not any(path.parent.iterdir()):
+            path.parent.rmdir()
+        raise
     if path.exists():
         path.rename(old)
     new.rename(path)

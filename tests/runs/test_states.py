@@ -1,6 +1,7 @@
 """States and models come back bit for bit; what is broken says so; nothing is lost."""
 
 import dataclasses
+import errno
 import functools
 import math
 import random
@@ -290,6 +291,21 @@ def test_a_model_is_replaced_whole(tmp_path, monkeypatch):
     model_lib.save_model(path, {"d": {"w": np.ones(2)}}, {"n": 4})
     assert model_lib.load_model(path)[1] == {"n": 4}
     assert [p.name for p in tmp_path.iterdir()] == ["model"]
+
+
+@pytest.mark.parametrize("stop", [OSError(errno.ENOSPC, "full"), KeyboardInterrupt()])
+def test_nothing_is_left_of_a_model_that_could_not_be_written(
+    tmp_path, monkeypatch, stop
+):
+    def save_file(members, path):
+        path.write_bytes(b"half")
+        raise stop
+
+    monkeypatch.setattr(model_lib.safetensors.numpy, "save_file", save_file)
+    wanted = InputError if isinstance(stop, OSError) else KeyboardInterrupt
+    with pytest.raises(wanted, match=r"run/model.*free some space|^$"):
+        model_lib.save_model(tmp_path / "run/model", {"a": np.ones(2)}, {})
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_absent_or_damaged_model_says_what_to_do(tmp_path):
