@@ -43,11 +43,8 @@ def _flat(values):
     return [float(values)]
 
 
-# One case a method in `make test`; other networks and options in `make test-slow`.
-SOON = (
-    "dark_pocket", "deeppose_resnet", "detector_pocket", "multipose_pocket",
-    "simcc_pocket",
-)  # fmt: skip
+# A method of people and one of images in `make test`; all others in `make test-slow`.
+SOON = ("dark_pocket", "detector_pocket")
 
 
 @pytest.mark.parametrize(
