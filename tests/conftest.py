@@ -98,7 +98,7 @@ def run_python() -> Callable[[str], subprocess.CompletedProcess[str]]:
     return run
 
 
-_LONG = ("test_resume.py", "test_train.py", "test_report.py", "test_configs.py")
+_LONG = ("test_resume.py", "test_train.py", "test_convert.py", "test_models.py")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
