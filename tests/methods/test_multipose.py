@@ -936,6 +936,7 @@ def pictures(tmp_path_factory):
     return str(root)
 
 
+@pytest.mark.slow
 def test_trained_and_evaluated_with_several_decoders(pictures, tmp_path):
     model = {"name": "multipose_18", "options": {"width": 4}}
     config = make_config(pictures, model)

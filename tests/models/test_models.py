@@ -166,9 +166,9 @@ def test_evaluation_treats_images_alone(computed):
     np.testing.assert_allclose(computed["swapped"][0], computed["eval"][1], atol=1e-4)
 
 
-# Compiling the gradients of the two large graphs takes most of a minute each.
+# Compiling the gradients of the large graphs takes most of a minute each.
 _TRAINED = [
-    pytest.param(name, marks=pytest.mark.slow if name in ("hourglass", "hrnet") else ())
+    pytest.param(name, marks=() if name == "pocket" else pytest.mark.slow)
     for name in SMALL
 ]
 
