@@ -6,12 +6,13 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+import types
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-# The tests compile much and run little. XLA's fusion emitters, which pass through MLIR, take
-# several times as long to compile as its older ones.
+# The tests compile much and run little. XLA's fusion emitters, which pass through MLIR,
+# take several times as long to compile as its older ones.
 os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "")
     + " --xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
@@ -26,6 +27,7 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
 
 import hypothesis
 import jax
+import numpy as np
 import pytest
 from jaxtyping import install_import_hook
 
@@ -42,6 +44,30 @@ hypothesis.settings.load_profile(os.environ.get("POSE_JAX_EXAMPLES", "fixed"))
 # checked dataclass would refuse the shapes that `jax.eval_shape` puts into it.
 _LAYER_1 = ("codecs", "geometry", "losses", "metrics", "nms")
 install_import_hook([f"pose_jax.{name}" for name in _LAYER_1], "beartype.beartype")
+
+from pose_jax.drawing import sheet  # noqa: E402, I001
+from pose_jax.evaluation import pictures  # noqa: E402
+
+
+# Matplotlib takes longer for the curves of a run than a small network for its training.
+# Tests of the curves call `drawing.curves` itself; one run is drawn with `real_curves`.
+_CURVES = pictures.curves_lib
+
+
+def _placeholder(metrics_path: Path | str, out: Path | str) -> None:
+    assert Path(metrics_path).exists()
+    sheet.save_png(out, np.zeros((1, 1, 3), np.uint8))
+
+
+pictures.curves_lib = types.SimpleNamespace(curves=_placeholder)
+
+
+@pytest.fixture(scope="module")
+def real_curves() -> Iterator[None]:
+    """Trained runs get the curves that users get."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pictures, "curves_lib", _CURVES)
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -72,7 +98,7 @@ def run_python() -> Callable[[str], subprocess.CompletedProcess[str]]:
     return run
 
 
-_LONG = ("test_resume.py", "test_train.py", "test_report.py", "test_configs.py")
+_LONG = ("test_resume.py", "test_train.py", "test_convert.py", "test_models.py")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -1,6 +1,5 @@
-"""Every file in configs/ trains, evaluates and predicts for two steps as `:smoke`, some of
-them in the slow tests alone; all of its variants can be built, and its docstring says how
-to run it."""
+"""Every file in configs/ trains, evaluates and predicts for two steps as `:smoke`, in the
+slow tests; all of its variants can be built, and its docstring says how to run it."""
 
 import re
 from pathlib import Path
@@ -17,16 +16,6 @@ FILES = sorted(
     f
     for f in FOLDER.rglob("*.py")
     if not f.name.startswith("_") and f.parent.name != "sweeps"
-)
-# The smoke runs of all others take minutes together: `make test-slow`.
-SOON = ("configs/demo.py",)
-each_smoke = pytest.mark.parametrize(
-    "file",
-    [
-        pytest.param(file, marks=() if str(file).endswith(SOON) else pytest.mark.slow)
-        for file in FILES
-    ],
-    ids=lambda f: str(f.relative_to(FOLDER)),
 )
 each_file = pytest.mark.parametrize(
     "file", FILES, ids=lambda f: str(f.relative_to(FOLDER))
@@ -47,7 +36,8 @@ def passed():
     return set()
 
 
-@each_smoke
+@pytest.mark.slow
+@each_file
 def test_smoke(file, root, passed, tmp_path, monkeypatch, capsys):
     smoke = config.load(f"{file}:smoke")
     if config.to_json(smoke) in passed:

@@ -11,6 +11,7 @@ depend on the batching.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import jax.numpy as jnp
@@ -131,23 +132,23 @@ def pcp(
     pred_xy, true_xy = jnp.asarray(pred_xy), jnp.asarray(true_xy)
     labelled = jnp.asarray(visibility) > 0
 
-    def mean(points_xy, which):  # -> [*b, s, 2]
-        means = [jnp.mean(points_xy[..., np.array(index), :], -2) for index in which]
-        return jnp.stack(means, -2)
+    # Ends of several keypoints as rows of one length, so that one gather serves all.
+    m = math.lcm(*map(len, ends[0] + ends[1]))
+    rows = [np.array([end * (m // len(end)) for end in which]) for which in ends]
 
-    true_a, true_b = (mean(true_xy, which) for which in ends)
+    def mean(points_xy, which):  # -> [*b, s, 2]
+        return jnp.mean(points_xy[..., which, :], -2)
+
+    true_a, true_b = (mean(true_xy, which) for which in rows)
     length = _distance(true_a, true_b)
-    error_a = _distance(mean(pred_xy, ends[0]), true_a)
-    error_b = _distance(mean(pred_xy, ends[1]), true_b)
+    error_a = _distance(mean(pred_xy, rows[0]), true_a)
+    error_b = _distance(mean(pred_xy, rows[1]), true_b)
     allowed = threshold * length
     if strict:
         near = (error_a <= allowed) & (error_b <= allowed)
     else:
         near = (error_a + error_b) / 2 <= allowed
-    has_ends = [
-        jnp.all(labelled[..., np.array(a + b)], -1) for a, b in zip(*ends, strict=True)
-    ]
-    counted = jnp.stack(has_ends, -1)
+    counted = jnp.all(labelled[..., np.concatenate(rows, -1)], -1)
     correct = counted & near & (length > 0)
     return _count(correct), _count(counted)
 

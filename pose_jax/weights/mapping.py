@@ -36,7 +36,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from pose_jax import models
 from pose_jax.errors import ConfigError, InputError
-from pose_jax.models import resnet
+from pose_jax.models import ops, resnet
 from pose_jax.trees import TreePath, flatten
 from pose_jax.weights import names as names_lib
 from pose_jax.weights.catalogue import CATALOGUE, Published
@@ -183,10 +183,11 @@ def _expected(
         )
     # The shapes do not depend on the input size, but not all networks support all sizes.
     side, _, _ = published.sides
-    shapes = jax.eval_shape(
-        lambda key: model.init(key, jnp.zeros((1, side, side, 3)), train=True),
-        jax.random.key(0),
-    )
+    with ops.use_forms("stock"):  # Fewer operations to trace, the same shapes.
+        shapes = jax.eval_shape(
+            lambda key: model.init(key, jnp.zeros((1, side, side, 3)), train=True),
+            jax.random.key(0),
+        )
     paths = [_Path(path, leaf.shape) for path, leaf in flatten(shapes).items()]
     if backbone:
         roots = {path.names[1] for path in paths}

@@ -18,6 +18,7 @@ import json
 import os
 import platform
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,9 @@ from pose_jax.training import keys, optim, train
 from tests.made_up import make_table
 
 FOLDER = Path(__file__).parent
+
+# As users have it, and not as tests/conftest.py does: another way to compile, other bits.
+_jit = partial(jax.jit, compiler_options={"xla_cpu_use_fusion_emitters": True})
 
 _AUGMENT = {"flip": 0.5, "scale": 0.2, "rotation": 30.0, "brightness": 0.2}
 _BOX_AUGMENT = {"flip": 0.5, "scale": 0.2, "translation": 0.5, "contrast": 0.2}
@@ -219,7 +223,7 @@ def compute(name: str) -> dict[str, Any]:
             phase, number, variables, batch, optimizer
         )
     inputs = next(readers.numpy_batches(Plan(table, method.view, config))).inputs
-    predicted = jax.device_get(jax.jit(method.predict)(variables, inputs))
+    predicted = jax.device_get(_jit(method.predict)(variables, inputs))
     predictions = {
         field: np.asarray(getattr(predicted, field), np.float64).tolist()
         for field in vars(predicted)
@@ -250,12 +254,12 @@ def _train_once(phase, number, earlier, batch, optimizer):
     init_key, step_key = keys.phase_keys(7, number)
     constants = {}
     if phase.statistics is not None:
-        sums = jax.jit(phase.statistics.measure)(earlier, batch)
+        sums = _jit(phase.statistics.measure)(earlier, batch)
         constants = phase.statistics.finish(sums)
     new = _weights(jax.eval_shape(phase.init, init_key), number)
     tx, _ = optim.make_optimizer(optimizer, 10, new["params"])
     state = train.create_state({**new, "constants": constants}, tx, averaging=True)
-    step = jax.jit(train.make_train_step(phase, tx, optimizer))
+    step = _jit(train.make_train_step(phase, tx, optimizer))
     state, sums = step(state, earlier, batch, step_key)
     # After one step the momentum is the gradient.
     gradient = optax.tree_utils.tree_get(state.opt_state, "trace")

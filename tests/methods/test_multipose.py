@@ -15,7 +15,6 @@ from pose_jax.codecs import offsets
 from pose_jax.data import readers
 from pose_jax.data.plan import Plan
 from pose_jax.data.synthetic import scenes
-from pose_jax.drawing import curves as curves_lib
 from pose_jax.errors import ConfigError
 from pose_jax.evaluation import evaluate
 from pose_jax.methods import multipose, topdown
@@ -937,8 +936,8 @@ def pictures(tmp_path_factory):
     return str(root)
 
 
-def test_trained_and_evaluated_with_several_decoders(pictures, tmp_path, monkeypatch):
-    monkeypatch.setattr(curves_lib, "curves", lambda *_: None)  # As long as the rest.
+@pytest.mark.slow
+def test_trained_and_evaluated_with_several_decoders(pictures, tmp_path):
     model = {"name": "multipose_18", "options": {"width": 4}}
     config = make_config(pictures, model)
     s = train.setup(config)

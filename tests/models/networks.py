@@ -5,8 +5,10 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from pose_jax import models
+from pose_jax.models import ops
 from pose_jax.models.hourglass import Hourglass
 from pose_jax.models.hrnet import HRNet
 
@@ -23,11 +25,37 @@ SMALL = {
 }
 
 
+# The code of a smaller network of the same family, which takes longer to trace.
+_LARGER = (
+    "hourglass_8",
+    "hrnet_w48",
+    "movenet_thunder",
+    *(f"{f}_101" for f in ("faster_rcnn", "faster_rcnn_fpn", "multipose")),
+    *(
+        f"{family}_{depth}"
+        for family in ("resnet_regression", "simple_baseline")
+        for depth in (101, 152)
+    ),
+)
+
+
+def with_larger_slow(cases):
+    """Cases for `parametrize`, whose first argument is the name of a network: those of
+    networks that differ from others in size alone are marked as slow."""
+    marked = []
+    for case in cases:
+        values = case if isinstance(case, tuple) else (case,)
+        marks = pytest.mark.slow if values[0] in _LARGER else ()
+        marked.append(pytest.param(*values, marks=marks))
+    return marked
+
+
 def shapes(model, images=IMAGES):
     """The variables of a model without values."""
-    return jax.eval_shape(
-        lambda key, x: model.init(key, x, train=True), jax.random.key(0), images
-    )
+    with ops.use_forms("stock"):  # Fewer operations to trace.
+        return jax.eval_shape(
+            lambda key, x: model.init(key, x, train=True), jax.random.key(0), images
+        )
 
 
 def size(tree):

@@ -31,6 +31,7 @@ import pytest
 from pose_jax import models
 from pose_jax.models import ops
 from pose_jax.trees import flatten
+from tests.models.networks import with_larger_slow
 
 FILE = Path(__file__).with_name("initial_values.json")
 
@@ -100,13 +101,27 @@ def _label(name, options):
     return " ".join([name, *(f"{key}={value}" for key, value in options.items())])
 
 
-@pytest.mark.parametrize("name, options", SHAPES, ids=[_label(*a) for a in SHAPES])
+@pytest.mark.parametrize(
+    "name, options", with_larger_slow(SHAPES), ids=[_label(*a) for a in SHAPES]
+)
 def test_names_shapes_and_types_are_the_stored_ones(name, options):
     stored = json.loads(FILE.read_text())["shapes"]
     assert _digest(name, options) == stored[_label(name, options)]
 
 
-@pytest.mark.parametrize("name", SMALL)
+# The same ResNet as in simple_baseline_18, the same heads as in a pocket network.
+_COMPOSED = (
+    "faster_rcnn_18", "faster_rcnn_fpn_18", "multipose_18", "resnet_regression_18",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow if name in _COMPOSED else ())
+        for name in SMALL
+    ],
+)
 def test_initial_values_are_the_stored_ones(name):
     stored = json.loads(FILE.read_text())["values"][name]
     found = _values(name, SMALL[name])

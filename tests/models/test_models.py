@@ -20,19 +20,22 @@ from tests.models.networks import (
     random_variables,
     shapes,
     size,
+    with_larger_slow,
 )
 
 
 @pytest.mark.parametrize(
     "name, num_keypoints, count",
-    [
-        ("simple_baseline_50", 17, 33_999_697),
-        ("simple_baseline_50", 16, 33_999_440),
-        ("simple_baseline_101", 17, 52_991_825),
-        ("simple_baseline_152", 17, 68_635_473),
-        # torchvision's resnet18 without its classifier, deconvolutions, head.
-        ("simple_baseline_18", 17, 11_176_512 + 4_195_840 + 4_369),
-    ],
+    with_larger_slow(
+        [
+            ("simple_baseline_50", 17, 33_999_697),
+            ("simple_baseline_50", 16, 33_999_440),
+            ("simple_baseline_101", 17, 52_991_825),
+            ("simple_baseline_152", 17, 68_635_473),
+            # torchvision's resnet18 without its classifier, deconvolutions, head.
+            ("simple_baseline_18", 17, 11_176_512 + 4_195_840 + 4_369),
+        ]
+    ),
 )
 def test_parameter_counts_are_the_published_ones(name, num_keypoints, count):
     assert size(shapes(models.build(name, num_keypoints))["params"]) == count
@@ -98,13 +101,14 @@ def test_outputs_are_stride_four_heatmaps(name, norm):
     variables = shapes(model)
     assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
     assert ("batch_stats" in variables) == (norm != "group")
-    heatmaps = jax.eval_shape(model.apply, variables, IMAGES)
+    with ops.use_forms("stock"):  # Fewer operations to trace.
+        heatmaps = jax.eval_shape(model.apply, variables, IMAGES)
+        outputs, _ = jax.eval_shape(
+            lambda v, x: model.apply(v, x, train=True, mutable=["batch_stats"]),
+            variables,
+            IMAGES,
+        )
     assert (heatmaps.shape, heatmaps.dtype) == ((2, 16, 24, 5), jnp.float32)
-    outputs, _ = jax.eval_shape(
-        lambda v, x: model.apply(v, x, train=True, mutable=["batch_stats"]),
-        variables,
-        IMAGES,
-    )
     assert isinstance(outputs, tuple)
     assert len(outputs) == (2 if name == "hourglass" else 1)
     for output in outputs:
@@ -118,7 +122,8 @@ def test_maps_are_a_quarter_of_the_image_whatever_its_size(name):
     variables = shapes(model)
     for h, w in [(128, 96), (384, 288), (192, 320), (64, 160)]:
         images = jax.ShapeDtypeStruct((1, h, w, 3), jnp.float32)
-        heatmaps = jax.eval_shape(model.apply, variables, images)
+        with ops.use_forms("stock"):
+            heatmaps = jax.eval_shape(model.apply, variables, images)
         assert heatmaps.shape == (1, h // 4, w // 4, 16)
 
 
@@ -161,9 +166,9 @@ def test_evaluation_treats_images_alone(computed):
     np.testing.assert_allclose(computed["swapped"][0], computed["eval"][1], atol=1e-4)
 
 
-# Compiling the gradients of the two large graphs takes most of a minute each.
+# Compiling the gradients of the large graphs takes most of a minute each.
 _TRAINED = [
-    pytest.param(name, marks=pytest.mark.slow if name in ("hourglass", "hrnet") else ())
+    pytest.param(name, marks=() if name == "pocket" else pytest.mark.slow)
     for name in SMALL
 ]
 
@@ -359,7 +364,7 @@ def test_misspelt_names_and_options_are_one_clear_line(arguments, options, messa
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("name", models.MODELS)
+@pytest.mark.parametrize("name", with_larger_slow(models.MODELS))
 def test_a_network_gives_what_its_entry_says(name):
     network = models.entry(name)
     odd = network.outputs == "heatmaps and offsets" or network.alignment == "aligned"

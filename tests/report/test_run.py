@@ -316,6 +316,7 @@ def test_no_people_is_a_mistake(trained, capsys):
     assert "--people" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_tensorflow_is_not_needed(run, run_python):
     """Also where the run was trained with its reader."""
     edit_manifest(run, input={"reader": "tf"})

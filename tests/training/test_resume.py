@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pose_jax import trees
+from pose_jax import cli, trees
 from pose_jax.data.synthetic import scenes
 from pose_jax.runs import model as model_lib
 from pose_jax.runs import states
@@ -61,10 +61,17 @@ def folder(tmp_path_factory):
     return folder
 
 
+# Pictures take longer than the steps; what is written after them is not looked at here.
+UNDRAWN = """
+from pose_jax.training import train
+train.pictures.draw_run = train.Trainer._draw_inputs = lambda *_: None
+"""
+
+
 def start(folder: Path, run: Path, *more: str, before: str = "") -> subprocess.Popen:
     """Trains in a process of its own; `before` is Python that it runs first."""
     code = (
-        f"import sys\n{before}\nfrom pose_jax import cli\n"
+        f"import sys\n{UNDRAWN}\n{before}\nfrom pose_jax import cli\n"
         "sys.exit(cli.main(sys.argv[1:]))"
     )
     argv = ["train", "--config", str(folder / "config.py"), "--run", str(run), *more]
@@ -133,56 +140,53 @@ def straight(folder):
 
 @pytest.fixture(scope="module")
 def stopped(folder):
-    """A run that was stopped by SIGTERM, what it said, and the step it had come to."""
+    """A run of three processes: one killed, one refused while that was alive, and one
+    stopped by SIGTERM. The run, the first process's number, what the second ended with,
+    what the third said, and the step it had come to."""
     run = folder / "stopped"
+    first = start(folder, run)
+    try:
+        wait_for_step(first, run, 1)
+        first.send_signal(signal.SIGSTOP)  # Alive for as long as that takes.
+        refused = finish(start(folder, run))
+    finally:
+        first.kill()
+        first.communicate()
+    # What a killed process held is free again.
+    done = last_step(run)
     process = start(folder, run)
-    wait_for_step(process, run, 9)
+    wait_for_step(process, run, max(9, done + 1))
     process.send_signal(signal.SIGTERM)
     code, out, err = finish(process)
     assert code == 0, err
-    return run, out, max(states.whole_steps(run / "checkpoints" / "pose"))
+    step = max(states.whole_steps(run / "checkpoints" / "pose"))
+    return run, first.pid, refused, out, step
 
 
 def copy_of(run: Path, to: Path) -> Path:
     return Path(shutil.copytree(run, to))
 
 
-def test_sigterm_saves_and_exits_with_a_note(folder, straight, stopped, tmp_path):
-    run, out, step = stopped
+def test_sigterm_saves_and_exits_with_a_note(stopped):
+    run, _, _, out, step = stopped
     assert f"stopped by SIGTERM at step {step} of 40" in out
     assert "resumes from it" in out
     assert 9 <= step < 40 and not (run / "model").exists()
-    again = copy_of(run, tmp_path / "run")
-    code, out, err = finish(start(folder, again))
-    assert code == 0 and f"resumed at step {step} of 40" in out, err
-    assert_same(again, straight)
 
 
-def test_two_runs_in_one_directory_refuse_each_other(folder, tmp_path):
-    run = tmp_path / "run"
-    first = start(folder, run)
-    try:
-        wait_for_step(first, run, 1)
-        code, _, err = finish(start(folder, run))
-        assert code == 1 and "Traceback" not in err
-        (line,) = (line for line in err.splitlines() if "error" in line)
-        assert f"{run} is in use by process {first.pid} on " in line
-    finally:
-        first.kill()
-        first.communicate()
-    # What a killed process held is free again.
-    (run / "metrics.jsonl").unlink()
-    process = start(folder, run)
-    wait_for_step(process, run, 2)
-    process.send_signal(signal.SIGTERM)
-    assert finish(process)[0] == 0
+def test_two_runs_in_one_directory_refuse_each_other(stopped):
+    run, pid, (code, _, err), _, _ = stopped
+    assert code == 1 and "Traceback" not in err
+    (line,) = (line for line in err.splitlines() if "error" in line)
+    assert f"{run} is in use by process {pid} on " in line
 
 
 def test_a_full_disk_leaves_the_last_good_checkpoint(
     folder, straight, stopped, tmp_path
 ):
-    """A limit on the size of files stands for the disk: writing fails the same way."""
-    run = copy_of(stopped[0], tmp_path / "run")
+    """A limit on the size of files stands for the disk: writing fails the same way. Then
+    the run ends as one that was never killed, stopped or without room."""
+    run, step = copy_of(stopped[0], tmp_path / "run"), stopped[-1]
     limit = (
         "import resource, signal\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
@@ -193,25 +197,26 @@ def test_a_full_disk_leaves_the_last_good_checkpoint(
     # Threads of libraries have their say too.
     (line,) = re.findall(r"pose-jax: error: .*", err)
     assert "File too large" in line and "Free some space" in line
-    assert f"The last complete checkpoint is step {stopped[2]}" in line
+    assert f"The last complete checkpoint is step {step}" in line
     code, out, err = finish(start(folder, run))
-    assert code == 0 and f"resumed at step {stopped[2]} of 40" in out, err
+    assert code == 0 and f"resumed at step {step} of 40" in out, err
     assert_same(run, straight)
 
 
 def test_going_on_from_another_run_keeps_optimiser_and_step(
-    folder, straight, stopped, tmp_path
+    folder, straight, stopped, tmp_path, capsys
 ):
-    run, _, step = stopped
+    run, step = stopped[0], stopped[-1]
     other = tmp_path / "other"
     code, out, err = finish(start(folder, other, f"--config.train.resume_from={run}"))
     assert code == 0, err
     assert f"resumed at step {step} of 40, from {run}" in out
     assert_weights_equal(other, straight)
-    code, _, err = finish(
-        start(folder, tmp_path / "third", "--config.train.resume_from=/nowhere")
-    )
-    assert code == 1 and "/nowhere has no checkpoint of phase 'pose'" in err
+    words = ["train", "--config", str(folder / "config.py")]
+    words += ["--run", str(tmp_path / "third"), "--config.train.resume_from=/nowhere"]
+    assert cli.main(words) == 1
+    said = capsys.readouterr().err
+    assert "/nowhere has no checkpoint of phase 'pose'" in said
 
 
 def assert_weights_equal(run, straight):

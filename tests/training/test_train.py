@@ -1,6 +1,8 @@
 """The trainer: resume, devices, traces, phases, errors, on a dozen synthetic images."""
 
+import dataclasses
 import json
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -17,7 +19,7 @@ from pose_jax.methods.dark import Dark
 from pose_jax.runs import log as log_lib
 from pose_jax.runs import model as model_lib
 from pose_jax.training import config as training_config
-from pose_jax.training import keys, train
+from pose_jax.training import train
 from tests.made_up import MadeUpDetector, make_table
 from tests.training.cascade import Cascade
 
@@ -77,15 +79,39 @@ def stop_before(monkeypatch, step):
     monkeypatch.setattr(readers, "batches", batches)
 
 
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Pictures, which take longer than the steps, are those of `straight` only."""
+    monkeypatch.setattr(train.pictures, "draw_run", lambda *_: None)
+    monkeypatch.setattr(train.Trainer, "_draw_inputs", lambda *_: None)
+
+
+def record_states(monkeypatch):
+    """Returns a list that the states before and after each phase are added to."""
+    found, real = [], train.Trainer.loop
+
+    def loop(trainer, phase, state, *args):
+        found.append(jax.device_get(state))
+        state, evaluation = real(trainer, phase, state, *args)
+        found.append(jax.device_get(state))
+        return state, evaluation
+
+    monkeypatch.setattr(train.Trainer, "loop", loop)
+    return found
+
+
 @pytest.fixture(scope="module")
-def straight(people, tmp_path_factory):
+def straight(people, tmp_path_factory, real_curves):
+    """A run, its metrics, and its first and last state."""
     run = tmp_path_factory.mktemp("straight") / "run"
-    metrics = train.train(make_config(people), run)
-    return run, metrics
+    with pytest.MonkeyPatch.context() as m:
+        found = record_states(m)
+        metrics = train.train(make_config(people), run)
+    return run, metrics, found
 
 
 def test_a_stopped_and_resumed_run_ends_in_the_same_weights(
-    people, straight, tmp_path, monkeypatch
+    people, straight, tmp_path, monkeypatch, undrawn
 ):
     with monkeypatch.context() as m:
         stop_before(m, 5)
@@ -106,8 +132,10 @@ def test_a_stopped_and_resumed_run_ends_in_the_same_weights(
     assert [step for step, _ in losses(straight[0])] == [1, 2, 3, 4, 5, 6]
 
 
-def test_a_finished_run_started_again_trains_no_step(people, straight, monkeypatch):
-    run, metrics = straight
+def test_a_finished_run_started_again_trains_no_step(
+    people, straight, monkeypatch, undrawn
+):
+    run, metrics, _ = straight
     before = weights_of(run)
     stop_before(monkeypatch, 0)
     again = train.train(make_config(people), run)
@@ -117,7 +145,7 @@ def test_a_finished_run_started_again_trains_no_step(people, straight, monkeypat
 
 
 def test_the_run_directory_holds_what_the_design_promises(straight):
-    run, metrics = straight
+    run, metrics, _ = straight
     for name in (
         "config.json",
         "metrics.jsonl",
@@ -136,54 +164,25 @@ def test_the_run_directory_holds_what_the_design_promises(straight):
     assert len(manifest["train_data"]["fingerprint"]) == 16
 
 
-def test_the_model_is_the_average_where_one_is_kept(people, straight, tmp_path):
+def test_the_model_is_the_average_where_one_is_kept(straight):
     """Six steps of decay 0.9 leave most of the start in the average."""
-    averaged = weights_of(straight[0])
-    train.train(make_config(people, optimizer__ema_decay=0.0), tmp_path / "run")
-    last = weights_of(tmp_path / "run")
-    different = [
-        path for path in last if not np.array_equal(last[path], averaged[path])
-    ]
-    assert any("batch_stats" in path for path in different)
-    assert any("params" in path for path in different)
+    run, _, (_, state) = straight
+    averaged = weights_of(run)
+    for averages in (True, False):
+        kept = state if averages else dataclasses.replace(state, ema={})
+        weights = trees.flatten({"pose": kept.weights()})
+        different = [
+            path
+            for path in weights
+            if not np.array_equal(weights[path], averaged[path])
+        ]
+        assert any("batch_stats" in path for path in different) is not averages
+        assert any("params" in path for path in different) is not averages
 
 
-def test_evaluation_does_not_change_what_is_learnt(people, straight, tmp_path):
-    train.train(make_config(people, train__eval_every_steps=1), tmp_path / "run")
-    for path, value in weights_of(tmp_path / "run").items():
-        np.testing.assert_array_equal(value, weights_of(straight[0])[path])
-    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
-    assert sum("AP@gt_boxes" in line for line in lines) == 6
-
-
-def test_four_devices_take_the_same_steps_as_one(people, tmp_path):
-    """SGD, since Adam turns rounding noise of small gradients into whole steps."""
-    config = make_config(
-        people,
-        optimizer={"name": "sgd", "lr": 0.02, "momentum": 0.0},
-        train={"steps": 20},
-        input__batch_size=8,
-    )
-    ends = {}
-    for count in (1, 4):
-        run = tmp_path / str(count)
-        train.train(config, run, devices=jax.devices()[:count])
-        ends[count] = {p: v for p, v in weights_of(run).items() if "params" in p}
-    s = train.setup(config)
-    init = jax.jit(s.method.phases[0].init)(keys.phase_keys(3, 0)[0])["params"]
-    start = {("pose", "params", *p): v for p, v in trees.flatten(init).items()}
-
-    def distance(a, b):
-        return np.sqrt(sum(np.sum((a[p] - b[p]) ** 2.0) for p in a))
-
-    moved = distance(ends[1], start)
-    apart = distance(ends[1], ends[4])
-    size = distance(ends[1], {p: 0 * v for p, v in start.items()})
-    assert apart < 1e-5 * size
-    assert apart < 1e-2 * moved  # What was learnt is the same, not only the start.
-
-
-def test_each_phase_and_predict_trace_once(people, tmp_path, monkeypatch):
+def test_evaluations_change_nothing_and_trace_once(
+    people, straight, tmp_path, monkeypatch, undrawn
+):
     """Over ragged inputs: 5 validation images, a last batch that is not full."""
     traced = []
 
@@ -196,12 +195,46 @@ def test_each_phase_and_predict_trace_once(people, tmp_path, monkeypatch):
 
     count("loss", Dark.loss)
     count("predict", Dark.predict)
-    train.train(make_config(people, train__eval_every_steps=2), tmp_path / "run")
+    train.train(make_config(people, train__eval_every_steps=1), tmp_path / "run")
     assert traced.count("loss") == 1
     assert traced.count("predict") == 1
+    for path, value in weights_of(tmp_path / "run").items():
+        np.testing.assert_array_equal(value, weights_of(straight[0])[path])
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    assert sum("AP@gt_boxes" in line for line in lines) == 6
 
 
-def test_a_loss_that_is_not_finite_stops_and_names_the_rows(people, tmp_path):
+def test_four_devices_take_the_same_steps_as_one(
+    people, straight, tmp_path, monkeypatch, undrawn
+):
+    """SGD, since Adam turns rounding noise of small gradients into whole steps."""
+    scored = SimpleNamespace(metrics={"AP@gt_boxes": 0.0})  # Of the steps alone.
+    monkeypatch.setattr(train, "evaluate", lambda *_, **__: scored)
+    config = make_config(
+        people,
+        optimizer={"name": "sgd", "lr": 0.02, "momentum": 0.0},
+        train={"steps": 20},
+        input__batch_size=8,
+    )
+    ends = {}
+    for count in (1, 4):
+        run = tmp_path / str(count)
+        train.train(config, run, devices=jax.devices()[:count])
+        ends[count] = {p: v for p, v in weights_of(run).items() if "params" in p}
+    # The seed is the same.
+    start = trees.flatten({"pose": {"params": straight[2][0].params}})
+
+    def distance(a, b):
+        return np.sqrt(sum(np.sum((a[p] - b[p]) ** 2.0) for p in a))
+
+    moved = distance(ends[1], start)
+    apart = distance(ends[1], ends[4])
+    size = distance(ends[1], {p: 0 * v for p, v in start.items()})
+    assert apart < 1e-5 * size
+    assert apart < 1e-2 * moved  # What was learnt is the same, not only the start.
+
+
+def test_a_loss_that_is_not_finite_stops_and_names_the_rows(people, tmp_path, undrawn):
     config = make_config(people, optimizer={"name": "sgd", "lr": 1e30})
     with pytest.raises(InputError, match=r"loss of step \d is (nan|inf)") as error:
         train.train(config, tmp_path / "run")
@@ -250,20 +283,29 @@ def test_a_phase_can_have_its_own_optimizer_and_length(people, tmp_path):
     assert s.sections["pose"].train.checkpoint_every_steps == 2
 
 
-def test_init_from_takes_the_weights_of_another_run(people, straight, tmp_path):
-    config = make_config(
-        people, optimizer={"name": "sgd", "lr": 0.0}, train={"steps": 1}
-    )
-    config["train"]["init_from"] = str(straight[0])
-    train.train(config, tmp_path / "run")
+def test_init_from_takes_the_weights_of_another_run(
+    people, straight, tmp_path, monkeypatch, undrawn
+):
+    starts = []
+
+    def loop(trainer, phase, state, *_):
+        starts.append(state)
+        raise Stop
+
+    monkeypatch.setattr(train.Trainer, "loop", loop)
+    config = make_config(people, train__init_from=str(straight[0]))
+    with pytest.raises(Stop):
+        train.train(config, tmp_path / "run")
+    assert int(starts[0].step) == 0
     given = weights_of(straight[0])
-    for path, value in weights_of(tmp_path / "run").items():
-        if "params" in path:
-            np.testing.assert_array_equal(value, given[path])
+    start = trees.flatten({"pose": starts[0].weights()})
+    assert start.keys() == given.keys()
+    for path, value in start.items():
+        np.testing.assert_array_equal(value, given[path])
 
 
 def test_a_cascade_with_statistics_needs_nothing_of_the_trainer(
-    people, tmp_path, monkeypatch
+    people, tmp_path, monkeypatch, undrawn
 ):
     monkeypatch.setitem(methods.METHODS, "cascade", Cascade)
     config = make_config(
@@ -310,7 +352,7 @@ def cascade_config(people, monkeypatch, starts_from=None, **changes):
 
 
 def test_a_phase_may_start_from_the_weights_of_an_earlier_one(
-    people, tmp_path, monkeypatch
+    people, tmp_path, monkeypatch, undrawn
 ):
     config = cascade_config(people, monkeypatch, starts_from="stage_1")
     train.train(config, tmp_path / "run")
@@ -321,7 +363,7 @@ def test_a_phase_may_start_from_the_weights_of_an_earlier_one(
 
 
 def test_a_phase_that_adds_nothing_ends_the_training(
-    people, tmp_path, monkeypatch, capsys
+    people, tmp_path, monkeypatch, capsys, undrawn
 ):
     # Stage 2 adds zeros: no better than without.
     config = cascade_config(people, monkeypatch, stop_metric="PCK@0.2@gt_boxes")

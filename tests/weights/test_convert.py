@@ -15,6 +15,7 @@ from pose_jax.models import ops
 from pose_jax.runs import model as model_lib
 from pose_jax.trees import flatten
 from pose_jax.weights import convert, mapping
+from tests.models.networks import with_larger_slow
 from tests.weights import published, torch_writer
 
 PUBLISHED = {  # Generated shapes, and how many tensors the published files have.
@@ -62,7 +63,7 @@ def _small(name):
 # ------------------------------------------------------------------------------ the names
 
 
-@pytest.mark.parametrize("name", PUBLISHED)
+@pytest.mark.parametrize("name", with_larger_slow(PUBLISHED))
 def test_every_published_name_and_shape_is_expected_and_no_other(name):
     shapes, count = PUBLISHED[name]
     assert count in (None, len(shapes))
@@ -78,7 +79,15 @@ STARTED = [  # Never published, but can start from torchvision's ResNet.
 ]
 
 
-@pytest.mark.parametrize("depth, count", [(18, 122), (50, 320), (101, 626), (152, 932)])
+@pytest.mark.parametrize(
+    "depth, count",
+    [
+        (18, 122),
+        (50, 320),
+        pytest.param(101, 626, marks=pytest.mark.slow),
+        pytest.param(152, 932, marks=pytest.mark.slow),
+    ],
+)
 def test_a_backbone_expects_torchvision_s_names_without_the_classifier(depth, count):
     shapes = published.resnet(depth)
     assert len(shapes) == count
