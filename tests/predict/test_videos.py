@@ -2,6 +2,8 @@
 
 import csv
 import json
+import re
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -378,3 +380,17 @@ def test_the_digest_changes_with_any_weight_of_both_networks():
 
     found = {digest(1), digest(2), digest(1, 1), digest(1, 2), digest(1)}
     assert len(found) == 4 and all(len(each) == 16 for each in found)
+
+
+def test_every_command_of_the_page_is_accepted(network, tmp_path, monkeypatch):
+    """With a made-up network; a slow test runs them with trained ones."""
+    text = (Path(__file__).parents[2] / "docs/video.md").read_text()
+    commands = re.findall(r"^pose-jax (.*)$", text, re.M)
+    assert len(commands) == 3
+    monkeypatch.chdir(tmp_path)
+    film(tmp_path / "film.mp4", 55)
+    for i, command in enumerate(commands):
+        words = [f"poses{i}" if word == "poses" else word for word in command.split()]
+        assert cli.main(words) == 0
+        assert (tmp_path / f"poses{i}/film_poses.csv").is_file()
+    assert len(list((tmp_path / "poses2/suggestions/suggestions").iterdir())) == 50
