@@ -612,7 +612,7 @@ class _Writer:
         measured = (
             f"A step takes {cost.seconds:.2g} s and {cost.megabytes} MB on "
             f"{cost.device}, {os.cpu_count()} CPUs; {steps} steps and their evaluations "
-            f"about {minutes:.0f} minutes."
+            f"about {minutes:.0f} min."
         )
         writing.write(
             out, config_lib.text(sections(steps), [*intro, measured], commands)
