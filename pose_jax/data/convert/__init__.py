@@ -25,7 +25,15 @@ from pose_jax.data.convert import (
     sleap,
     yolo_pose,
 )
-from pose_jax.data.convert.form import Labels, Options, Tool, option_name, plural
+from pose_jax.data.convert.form import (
+    Labels,
+    Options,
+    Tool,
+    check_numbers,
+    option_name,
+    plural,
+    reading,
+)
 from pose_jax.errors import ConfigError, InputError, did_you_mean
 
 TOOLS: dict[str, Tool] = {
@@ -75,7 +83,9 @@ def from_tool(
     _check_options(options, tool.options | {"copy"}, f"--from {name}")
     writing.check_new(out)
     _check_kind(name, path)
-    labels = tool.read(path, options)
+    with reading(path, tool.title):
+        labels = tool.read(path, options)
+        check_numbers(labels, path)
     _check_images(labels, path)
     labels.images = images.usable(labels.images, labels.left_out)
     joint_boxes = dataset.add_joint_boxes(labels)
@@ -131,6 +141,7 @@ def to_tool(
             f"{path} is neither a folder that `predict --out` has written nor a data set "
             "with annotations/person_keypoints_SPLIT.json."
         )
+    check_numbers(labels, path)
     _check_images(labels, path)
     labels.images = images.usable(labels.images, labels.left_out)
     people = sum(len(image.people) for image in labels.images)

@@ -115,6 +115,7 @@ class _Columns:
 
     Attributes:
       rows: the rows of labels.
+      width: number of all columns.
       index: number of columns of the path.
       at: (individual, body part) to the columns of x and y; individual "" if there is
         only one.
@@ -139,8 +140,8 @@ class _Columns:
                 f"{file} holds predictions (likelihood), not labels: give the file "
                 f"{_CSV} of the labels."
             )
-        width = len(coords)
-        self.index = next(i for i in range(1, width) if coords[i])
+        width = self.width = len(coords)
+        self.index = next((i for i in range(1, width) if coords[i]), width)
         people = head.get("individuals", [""] * width)
         self.at: dict[tuple[str, str], dict[str, int]] = {}
         self.scene: dict[str, None] = {}
@@ -162,6 +163,8 @@ class _Columns:
 
     def people(self, row: Sequence[str]) -> dict[str, dict[str, Point]]:
         """Returns the labelled points of a row by individual and name."""
+        if len(row) != self.width:
+            raise ValueError(f"{len(row)} columns, the header has {self.width}")
         people: dict[str, dict[str, Point]] = {}
         for (person, name), at in self.at.items():
             x, y = (float(row[at[axis]] or "nan") for axis in ("x", "y"))

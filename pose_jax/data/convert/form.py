@@ -10,6 +10,7 @@ from __future__ import annotations
 import collections
 import contextlib
 import dataclasses
+import math
 import re
 from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
@@ -214,11 +215,34 @@ def reading(where: object, tool: str) -> Iterator[None]:
         yield
     except InputError:
         raise
-    except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
+    except (
+        LookupError,
+        TypeError,
+        AttributeError,
+        ValueError,
+        ArithmeticError,
+    ) as error:
         what = f"no {error}" if isinstance(error, KeyError) else str(error)
         raise InputError(
             f"{where} is not as {tool} writes it ({what}). Export it again."
         ) from None
+
+
+def check_numbers(labels: Labels, where: object) -> None:
+    """Checks that all points and boxes are finite.
+
+    Raises:
+      InputError: one is not; the message names its image.
+    """
+    for image in labels.images:
+        for person in image.people:
+            values = [value for x, y, _ in person.points.values() for value in (x, y)]
+            values += person.box or ()
+            if not all(map(math.isfinite, values)):
+                raise InputError(
+                    f"{where}: {image.name} has a point or a box that is not finite. "
+                    "Export it again."
+                )
 
 
 def chosen(found: Collection[str], names: Sequence[str], where: object) -> list[str]:

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import functools
-import importlib
 import io
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 
+from pose_jax.data import video
 from pose_jax.errors import InputError
-
-_READER = "pose_jax.data.video"
-"""The module that reads videos."""
 
 
 class Video:
@@ -39,7 +36,8 @@ class Video:
 
     def _read(self, number: int) -> bytes:
         if not self._opened or number < self._next:
-            self._frames, self._next, self._opened = iter(self._open()), 0, True
+            self._frames = video.open_video(self.path).read()
+            self._next, self._opened = 0, True
         pixels = None
         while self._next <= number:
             pixels = next(self._frames, None)
@@ -50,16 +48,6 @@ class Video:
             self._next += 1
         assert pixels is not None
         return png(np.asarray(pixels))
-
-    def _open(self) -> Iterable[np.ndarray]:
-        try:
-            video = importlib.import_module(_READER)
-        except ModuleNotFoundError:
-            raise InputError(
-                f"the frames of {self.path} are needed as images: save them beside the "
-                "export."
-            ) from None
-        return video.open_video(self.path).read()
 
 
 def png(pixels: np.ndarray) -> bytes:

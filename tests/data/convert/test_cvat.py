@@ -205,6 +205,16 @@ def test_boxes_alone_and_missing_fields_are_refused(tmp_path):
         exports.convert_from("cvat", tmp_path, tmp_path / "out")
 
 
+def test_numbers_that_are_not_finite_are_refused(tmp_path):
+    pose = skeleton({"ear": at("10,nan"), "tail": at("20,20")})
+    write(tmp_path, image("a.png", pose))
+    exports.picture(tmp_path / "a.png")
+    with pytest.raises(
+        InputError, match=r"a\.png has a point or a box that is not fin"
+    ):
+        exports.convert_from("cvat", tmp_path, tmp_path / "out")
+
+
 def test_images_that_are_not_there(tmp_path):
     pose = skeleton({"ear": at("10,14"), "tail": at("20,20")})
     write(tmp_path, image("a.png", pose) + image("b.png", pose))

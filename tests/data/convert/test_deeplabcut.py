@@ -109,6 +109,9 @@ def test_files_that_are_refused(tmp_path):
     path.write_text("scorer,n,n,n\nbodyparts,a,a,a\ncoords,x,y,likelihood\n0,1,2,0.9\n")
     with pytest.raises(InputError, match="holds predictions"):
         exports.convert_from("deeplabcut", path, tmp_path / "o")
+    path.write_text(HEAD.format("") + "labeled-data/day/1.png,1,2,,,,,\n")
+    with pytest.raises(InputError, match="8 columns, the header has 7"):
+        exports.convert_from("deeplabcut", path, tmp_path / "o")
     path.write_text(HEAD.format("") + "labeled-data/day/1.png,1,two,,,,\n")
     with pytest.raises(InputError, match="row 1 of the labels is not as DeepLabCut"):
         exports.convert_from("deeplabcut", path, tmp_path / "o")

@@ -1,6 +1,5 @@
 """Frames of a video beside the export, read in order."""
 
-import sys
 import types
 
 import numpy as np
@@ -22,8 +21,7 @@ def opened(monkeypatch):
         shades = (np.full((48, 64, 3), 50 * i, np.uint8) for i in range(3))
         return types.SimpleNamespace(read=lambda: shades)
 
-    reader = types.SimpleNamespace(open_video=open_video)
-    monkeypatch.setitem(sys.modules, "pose_jax.data.video", reader)
+    monkeypatch.setattr(frames.video, "open_video", open_video)
     return files
 
 
@@ -57,8 +55,8 @@ def test_a_video_that_is_too_short_writes_nothing(tmp_path, opened):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["annotations.xml", "mice.mp4"]
 
 
-def test_without_a_reader_of_videos_one_line_says_what_to_do(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "pose_jax.data.video", None)
+def test_a_video_that_cannot_be_read_is_named(tmp_path):
     write(tmp_path, 2)
-    with pytest.raises(InputError, match=r"mice\.mp4 are needed as images"):
+    with pytest.raises(InputError, match=r"mice\.mp4|\[video\]"):
         exports.convert_from("cvat", tmp_path, tmp_path / "o")
+    assert not (tmp_path / "o").exists()
