@@ -215,6 +215,7 @@ def test_the_whole_of_efficientnet_lite0_s_backbone_is_used():
     [
         ("backbone.body.conv1.weight", "torchvision's Faster R-CNN"),
         ("backbone.bottom_up.stem.conv1.weight", "detectron2's R-CNN"),
+        ("roi_heads.keypoint_head.0.weight", "torchvision's Keypoint R-CNN"),
         ("rpn_head.rpn_conv.weight", "mmdetection's Faster R-CNN"),
         ("backbone.hourglass_modules.0.up1.0.weight", "mmpose's Hourglass-52"),
         ("head.fc.weight", "mmpose's DeepPose or RLE"),
