@@ -108,6 +108,10 @@ class File:
         return f"{self.folder}/{self.name}" if self.folder else self.name
 
 
+SHARED = ("model.safetensors",)
+"""File names that many checkpoints have."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Source:
     """Where weights are published, and what is reported of them.

@@ -10,11 +10,12 @@ from typing import Any
 
 from pose_jax import writing
 from pose_jax.errors import ConfigError, InputError, did_you_mean
-from pose_jax.weights.catalogue import RELEASES, File, Release
+from pose_jax.weights.catalogue import RELEASES, SHARED, File, Release
 from pose_jax.weights.download import Progress, digest, download, matches, megabytes
 
 LOCAL = "POSE_JAX_WEIGHTS"
-"""Environment variable: a folder with published files, which is searched first."""
+"""Environment variable: a folder with published files, which is searched first. Files whose
+name many checkpoints have (model.safetensors) are in a folder of the release in it."""
 
 
 def fetch(
@@ -55,7 +56,7 @@ def fetch(
         )
     writing.check_new(out)
     progress = progress or Progress()
-    folder = _local(release, progress)
+    folder = _local(name, release, progress)
     try:
         folder = folder or _downloaded(name, release, progress)
     except InputError as error:
@@ -107,23 +108,30 @@ def cache() -> Path:
 
 def present(name: str, releases: Mapping[str, Release] = RELEASES) -> bool:
     """Returns whether all files of a release are here, so that nothing is downloaded."""
-    files = find(name, releases).files
+    release = find(name, releases)
+    files = release.files
     folders = [cache() / name]
     if os.environ.get(LOCAL):
-        folders.append(Path(os.environ[LOCAL]).expanduser())
+        folders.append(_place(name, release))
     return any(
         all(file.name and (folder / file.name).is_file() for file in files)
         for folder in folders
     )
 
 
-def _local(release: Release, progress: Progress) -> Path | None:
+def _place(name: str, release: Release) -> Path:
+    """Returns the folder of a release in $POSE_JAX_WEIGHTS, which is set."""
+    folder = Path(os.environ[LOCAL]).expanduser()
+    return folder / name if release.files[0].name in SHARED else folder
+
+
+def _local(name: str, release: Release, progress: Progress) -> Path | None:
     """Returns $POSE_JAX_WEIGHTS if it has all files, with the published SHA-256."""
     folder = os.environ.get(LOCAL)
     if not folder or not all(file.name for file in release.files):
         return None
-    place = Path(folder).expanduser()
-    if not place.is_dir():
+    place = _place(name, release)
+    if not Path(folder).expanduser().is_dir():
         progress.note(f"{LOCAL}={folder} is not a folder: not used")
         return None
     if not all((place / file.name).is_file() for file in release.files):

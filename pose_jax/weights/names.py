@@ -99,11 +99,12 @@ _ORIGINS = (
     (r"\.mlp\.experts\.|associate_keypoint_heads",
      "a ViTPose+ checkpoint with experts, which has no network here: use vitpose_* "
      "checkpoints without experts"),
-    (r"roi_heads\.keypoint_",
-     "torchvision's Keypoint R-CNN, a network of people's boxes and keypoints"),
+    (r"^backbone\.bottom_up\.", "detectron2's R-CNN, which has no network here"),
+    (r"^roi_heads\.keypoint_",
+     "torchvision's Keypoint R-CNN, of which the boxes alone have a network here: use "
+     "--model faster_rcnn_fpn_50"),
     (r"^backbone\.body\.|^roi_heads\.box_head\.",
      "torchvision's Faster R-CNN, a detector: use --model faster_rcnn_fpn_50"),
-    (r"^backbone\.bottom_up\.", "detectron2's R-CNN, which has no network here"),
     (r"^rpn_head\.", "mmdetection's Faster R-CNN, which has no network here"),
     (r"hourglass_modules\.",
      "mmpose's Hourglass-52, which differs from hourglass_4 and hourglass_8 and has no "

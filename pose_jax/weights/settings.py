@@ -12,7 +12,7 @@ import ast
 from collections.abc import Mapping
 from typing import Any
 
-from pose_jax.weights.catalogue import RELEASES, Release
+from pose_jax.weights.catalogue import RELEASES, SHARED, Release
 
 NAMES = ("input_size", "sigma", "alignment", "decoder", "channels")
 """The options that a source may know."""
@@ -43,7 +43,7 @@ def of_file(
             return False
         return any(
             (file.sha256 and sha256.startswith(file.sha256))
-            or (file.name not in _SHARED and file.name == name.removesuffix(".tar"))
+            or (file.name not in SHARED and file.name == name.removesuffix(".tar"))
             for file in release.files
         )
 
@@ -51,10 +51,6 @@ def of_file(
         if matches(release):
             return known, {k: v for k, v in release.options.items() if k in NAMES}
     return "", {}
-
-
-_SHARED = ("", "model.safetensors")
-"""File names that say nothing."""
 
 
 def of_config(text: str) -> dict[str, Any]:

@@ -754,6 +754,7 @@ def test_settings_come_from_the_catalogue_by_the_name_of_the_file(tmp_path):
     assert "alignment aligned, decoder dark, flip test plain" in said
 
 
+@pytest.mark.slow
 def test_vitpose_is_converted_and_predicts(tmp_path, people):
     shapes = published.vitpose(384, 1, tokens=12, deconv_features=8)
     arrays = published.values(shapes)

@@ -294,6 +294,22 @@ def test_a_folder_that_lacks_a_file_is_not_used(server, fetcher, local):
     assert len(server.log) == 2
 
 
+def test_a_name_of_many_checkpoints_is_in_a_folder_of_its_release(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setenv(fetch.LOCAL, str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    (tmp_path / "model.safetensors").write_bytes(b"of another")
+    assert not fetch.present("vitpose_base")
+    (tmp_path / "vitpose_base").mkdir()
+    file = tmp_path / "vitpose_base" / "model.safetensors"
+    file.write_bytes(b"")
+    assert fetch.present("vitpose_base") and not fetch.present("vitpose_base_simple")
+    seen = lambda file, network, out: f"{file} {network}"
+    said = fetch.fetch("vitpose_base", tmp_path / "run", converter=seen)
+    assert f"{file} vitpose_base" in said and "unverified" in said
+
+
 # ------------------------------------------------------------------------------ mistakes
 
 
