@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from pose_jax._version import __version__
-from pose_jax.errors import ConfigError
+from pose_jax.errors import ConfigError, one_line
 from pose_jax.export.decoder import PLATFORMS
 
 _SAVED_MODEL, _TFLITE = "saved_model", "network.tflite"
@@ -92,7 +92,14 @@ def write(
     converter = tf.lite.TFLiteConverter.from_concrete_functions(
         [function.get_concrete_function()], module
     )
-    (folder / _TFLITE).write_bytes(_with_metadata(converter.convert(), text))
+    try:
+        model = converter.convert()
+    except Exception as error:  # TensorFlow raises many types, of hundreds of lines.
+        raise ConfigError(
+            f"TFLite cannot express this network and its decoder ({one_line(error, 200)}): "
+            "give --format saved_model or another --decoder."
+        ) from error
+    (folder / _TFLITE).write_bytes(_with_metadata(model, text))
     return entries
 
 
