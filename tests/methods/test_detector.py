@@ -15,7 +15,7 @@ from pose_jax.data import coco, readers
 from pose_jax.data.plan import InputConfig, Plan
 from pose_jax.data.synthetic import scenes
 from pose_jax.errors import ConfigError
-from pose_jax.methods import detector, image_input
+from pose_jax.methods import image_input
 from pose_jax.models import faster_rcnn, layers
 from pose_jax.training import optim
 from pose_jax.types import Batch, ImageLabels, Inputs
