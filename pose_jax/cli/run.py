@@ -15,6 +15,7 @@ from pose_jax.cli.options import (
     load_config,
     numbers,
     weighting_option,
+    width_x_height,
 )
 from pose_jax.errors import ConfigError
 
@@ -261,23 +262,86 @@ def info(parser: Parser) -> Run:
 
 
 def export(parser: Parser) -> Run:
-    """export a decoder to one file that JAX runs without pose_jax"""
+    """export a run, or a decoder alone, to files that run without pose_jax"""
+    parser.option("--out", "folder to create", Path)
+    parser.option("--run", "run directory whose network and decoder are exported", Path)
+    parser.option(
+        "--detector",
+        "run directory of a detector: photographs in, people out (default: crops in)",
+        Path,
+    )
+    parser.option(
+        "--part",
+        'part of the run: "network" (default), or "decoder", its decoder alone',
+        choices=("network", "decoder"),
+    )
+    parser.option(
+        "--format",
+        '"jax" (default), "saved_model" for TensorFlow, or "tflite"',
+        choices=("jax", "saved_model", "tflite"),
+    )
     parser.option(
         "--decoder", "decoder, e.g. dark, argmax (default: the run's decoder, or dark)"
     )
-    parser.option("--out", "folder to create", Path, required=True)
-    parser.option("--run", "run directory that sets sigma and kernel size", Path)
+    parser.option("--flip", "flip test, e.g. none (default: the run's)")
+    parser.option(
+        "--canvas",
+        "size of photographs, with --detector (default: the detector's largest)",
+        width_x_height,
+    )
+    parser.option("--slots", "people per photograph, with --detector", int)
+    parser.add_argument(
+        "--bfloat16", action="store_true", help="store weights in half the bytes"
+    )
     parser.option("--sigma", "Gaussian blur sigma, in heatmap pixels", float)
     parser.option(
         "--kernel-size",
         "blur kernel size, in heatmap pixels (without --sigma: OpenCV's sigma)",
         int,
     )
+    parser.option(
+        "--refresh",
+        "folder of an earlier export, to be written again by this version of JAX",
+        Path,
+        metavar="FILE",
+    )
 
     def run(args: argparse.Namespace) -> None:
+        _check_export(args)
         from pose_jax import export
 
-        options = given(args, "decoder", "run", "sigma", "kernel_size")
-        print(export.export_decoder(args.out, **options))
+        if args.refresh is not None:
+            print(export.refresh(args.refresh))
+        elif args.run is None or args.part == "decoder":
+            options = given(args, "decoder", "run", "sigma", "kernel_size")
+            print(export.export_decoder(args.out, **options))
+        else:
+            options = given(args, *_OF_NETWORKS, "decoder", unset=False)
+            print(export.export_run(args.out, args.run, **options))
 
     return run
+
+
+_OF_NETWORKS = ("detector", "format", "flip", "canvas", "slots", "bfloat16")
+_OF_DECODERS = ("sigma", "kernel_size")
+
+
+def _check_export(args: argparse.Namespace) -> None:
+    """Raises ConfigError for options of the other kind of export."""
+    names = {"run", "out", "part", "decoder", *_OF_NETWORKS, *_OF_DECODERS}
+    unused, reason = set(), ""
+    if args.refresh is not None:
+        unused, reason = names, "--refresh takes no other option"
+    elif args.out is None:
+        raise ConfigError("--out is required, or --refresh.")
+    elif args.run is None:
+        unused = {"part", *_OF_NETWORKS}
+        reason = "without --run a decoder is exported"
+    elif args.part == "decoder":
+        unused, reason = set(_OF_NETWORKS), "--part decoder exports the decoder alone"
+    else:
+        unused = set(_OF_DECODERS)
+        reason = "they are set by --run; give these options or --run, not both"
+    for name in sorted(unused):
+        if getattr(args, name) not in (None, False):
+            raise ConfigError(f"--{name.replace('_', '-')}: {reason}.")

@@ -67,6 +67,12 @@ def weights_convert(parser: Parser) -> Run:
         choices=("rgb", "bgr"),
     )
     parser.option(
+        "--norm-epsilon",
+        "epsilon of the norms of faster_rcnn_fpn_* (default: 0, as in torchvision's "
+        "COCO_V1 networks; 1e-5 for a file whose norms were trained)",
+        float,
+    )
+    parser.option(
         "--stride",
         "input pixels per cell of posenet_*: 16 (default) or 8, with the same weights",
         int,
@@ -77,7 +83,9 @@ def weights_convert(parser: Parser) -> Run:
         from pose_jax.weights import convert
 
         options = given(
-            args, "backbone", "input_size", "sigma", "alignment", "decoder", "channels"
+            args,
+            *("backbone", "input_size", "sigma", "alignment", "decoder", "channels"),
+            "norm_epsilon",
         )
         options["keypoint_set"] = args.keypoints
         options["options"] = given(args, "stride", unset=False)

@@ -40,10 +40,11 @@ by rounding."""
 def anchors(
     *,
     size: tuple[int, int],
-    stride: int,
+    stride: int | tuple[int, int],
     scales: Sequence[int | float],
     aspects: Sequence[int | float],
     offset: int | float = 0,
+    rounded: bool = False,
 ) -> Float[Array, "n 4"]:
     """Returns the anchors of a region proposal network, a of them at each feature.
 
@@ -52,10 +53,11 @@ def anchors(
 
     Args:
       size: (w, h) of the feature map.
-      stride: input pixels from one feature to the next.
+      stride: input pixels from one feature to the next; a pair: (in x, in y).
       scales: square roots of the areas, input pixels.
       aspects: height over width; about 2.5 for a standing person.
       offset: position of the first feature, input pixels; 0 for aligned grids.
+      rounded: round half the sides to whole pixels, as torchvision does.
 
     Returns:
       float32, n = h * w * a with a = len(scales) * len(aspects), in the order of rows,
@@ -64,7 +66,7 @@ def anchors(
     Raises:
       ValueError: an empty map, no scale or aspect, or one that is not positive.
     """
-    if min(size) < 1 or stride <= 0:
+    if min(size) < 1 or np.min(stride) <= 0:
         raise ValueError(
             "size is (width, height) and stride a distance in pixels, all positive; got "
             f"{size} and {stride}."
@@ -75,8 +77,9 @@ def anchors(
     w, h = size
     side, root = np.meshgrid(scales, np.sqrt(aspects), indexing="ij")
     half = np.stack([side / root, side * root], axis=-1).reshape(-1, 2) / 2
+    half = np.round(half) if rounded else half
     y, x = np.meshgrid(np.arange(h), np.arange(w), indexing="ij")
-    center = (stride * np.stack([x, y], axis=-1) + offset)[..., None, :]
+    center = (np.stack([x, y], axis=-1) * stride + offset)[..., None, :]
     boxes = np.concatenate([center - half, center + half], axis=-1)
     return jnp.asarray(boxes.reshape(-1, 4), jnp.float32)
 

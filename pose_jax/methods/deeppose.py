@@ -436,6 +436,13 @@ class DeepPose(TopDown):
 
     # ----------------------------------------------------------------- prediction
 
+    def of_crops(self, variables: Variables, images):
+        """Raises ConfigError: later stages crop the photograph again."""
+        raise ConfigError(
+            "method 'deeppose' has no form that takes crops: its stages crop the "
+            "photograph again. Give a detector: --detector."
+        )
+
     @property
     def decoder_name(self) -> str:
         return self.config.decoder or self.stages[-1]

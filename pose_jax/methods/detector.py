@@ -15,6 +15,13 @@ reduced by more than 2 is sampled, not averaged.
 Box coordinates are those of edges, as in COCO: (0, 0, w, h) is all of an image w x h, and
 edges are half a pixel from pixel centers. Scaling and mirroring follow this convention.
 
+With `conventions="torchvision"` an image is prepared and anchors are placed as by
+torchvision's detectors: sides are rounded down to whole pixels; pixels of the border are
+repeated beyond it, not mixed with black; beyond the image the input is the mean color; half
+the sides of anchors are whole pixels, and the coarsest map has the stride that divides the
+input, rounded down. An input of a bucket then has room for every image of its orientation
+at its full `size`.
+
 A crowd region is not a person to detect, and boxes inside it are not background.
 """
 
@@ -37,6 +44,7 @@ from pose_jax.codecs import boxes
 from pose_jax.errors import ConfigError
 from pose_jax.keypoints import KeypointSet
 from pose_jax.methods import augment
+from pose_jax.methods.image_input import clip, move, network_inputs
 from pose_jax.methods.topdown import ModelConfig, evaluated
 from pose_jax.types import (
     Batch,
@@ -72,6 +80,7 @@ class Config:
         uses (600, 900) and (800, 1200).
       buckets: canvas sizes (width, height); an image goes to the smallest it fits in.
         Each compiles a step of its own.
+      conventions: "own" or "torchvision", see the module.
       max_people: maximum number of people and crowd regions per image in training.
       anchor_scales: for each map of the network, the finest first, square roots of the
         anchors' areas, pixels.
@@ -102,6 +111,7 @@ class Config:
     model: ModelConfig
     size: tuple[int, int] = (800, 1200)
     buckets: tuple[tuple[int, int], ...] = ((640, 480), (480, 640), (640, 640))
+    conventions: Literal["own", "torchvision"] = "own"
     max_people: int = 32
     anchor_scales: tuple[tuple[float, ...], ...] = ((64.0, 128.0, 256.0, 512.0),)
     anchor_aspects: tuple[float, ...] = (0.5, 1.0, 2.0)
@@ -197,13 +207,13 @@ class Detector:
         draw = None
         if key is not None:
             draw = augment.draw(key, batch.epoch, inputs.row, self.config.augment)
-        images, to_input, region_xyxy = _network_inputs(
+        images, to_input, region_xyxy = network_inputs(
             self.config, self.model.divisor, inputs, draw
         )
         if draw is not None:
             images = augment.colour(images, draw.colour)
-        people_xyxy = _move(labels.people_xyxy, to_input)
-        visible_xyxy = _clip(people_xyxy, region_xyxy)
+        people_xyxy = move(labels.people_xyxy, to_input)
+        visible_xyxy = clip(people_xyxy, region_xyxy)
         shown = boxes.area(visible_xyxy) / jnp.maximum(boxes.area(people_xyxy), 1e-6)
         kind = jnp.where(shown < _VISIBLE, 2, labels.people_kind)
         kind = jnp.where((shown > 0) & (labels.people_kind > 0), kind, 0)
@@ -358,14 +368,21 @@ class Detector:
     def _anchors(self, images) -> list[Array]:
         """Returns the anchors of every map, [n, 4] each."""
         height, width = images.shape[1:3]
-        return [
-            boxes.anchors(
-                size=(-(-width // stride), -(-height // stride)),
-                stride=stride,
+        torchvision = self.config.conventions == "torchvision"
+
+        def of_map(stride, scales):
+            size = (-(-width // stride), -(-height // stride))
+            return boxes.anchors(
+                size=size,
+                stride=(width // size[0], height // size[1]) if torchvision else stride,
                 scales=scales,
                 aspects=self.config.anchor_aspects,
                 offset=self.model.offset + 0.5,  # From pixel center to edge.
+                rounded=torchvision,
             )
+
+        return [
+            of_map(stride, scales)
             for stride, scales in zip(
                 self.model.strides, self.config.anchor_scales, strict=True
             )
@@ -389,8 +406,9 @@ class Detector:
                 anchors_xyxy[start:end][best],
                 scale=_RPN_SCALE,
             )
-            box = _clip(box[None], region_xyxy[None])[0]
-            inside = jnp.all(box[:, 2:] - box[:, :2] >= 1, axis=1)
+            box = clip(box[None], region_xyxy[None])[0]
+            least = 1e-3 if config.conventions == "torchvision" else 1
+            inside = jnp.all(box[:, 2:] - box[:, :2] >= least, axis=1)
             keep = nms.box_nms(box, scores, threshold=config.rpn_nms, valid=inside)
             return box, scores, keep
 
@@ -425,7 +443,7 @@ class Detector:
         weights = {
             name: variables["detector"][name] for name in ("params", "batch_stats")
         }
-        images, to_input, region_xyxy = _network_inputs(
+        images, to_input, region_xyxy = network_inputs(
             self.config, self.model.divisor, inputs, None
         )
         features, anchors_xyxy, objectness, deltas, _ = self._first_half(
@@ -436,7 +454,7 @@ class Detector:
         )
         person, deltas = self._second_half(weights, features, proposals_xyxy, False)
         refined = boxes.decode(deltas, proposals_xyxy, scale=_BOX_SCALE)
-        refined = _clip(refined, region_xyxy)
+        refined = clip(refined, region_xyxy)
         usable &= inputs.valid[:, None]
         refined, person, valid = jax.vmap(self._best)(
             refined, jax.nn.sigmoid(person), usable
@@ -444,13 +462,13 @@ class Detector:
         to_image = geometry.invert(to_input)
         size = inputs.box_xyxy[:, 2:] - inputs.box_xyxy[:, :2]
         whole = jnp.concatenate([jnp.zeros_like(size), size], axis=1)
-        refined = jnp.where(valid[..., None], _move(refined, to_image), 0)
+        refined = jnp.where(valid[..., None], move(refined, to_image), 0)
         return {
             "input": images,
-            "boxes_xyxy": _clip(refined, whole),
+            "boxes_xyxy": clip(refined, whole),
             "scores": person,
             "valid": valid,
-            "proposals_xyxy": _clip(_move(proposals_xyxy, to_image), whole),
+            "proposals_xyxy": clip(move(proposals_xyxy, to_image), whole),
             "proposal_scores": jax.nn.sigmoid(scores),
             "proposal_valid": usable,
         }
@@ -464,92 +482,6 @@ class Detector:
             valid=answer["valid"],
             row=inputs.row,
         )
-
-
-# The network's input.
-
-
-def _network_inputs(config, divisor, inputs, draw):
-    """Converts canvases to network inputs.
-
-    Args:
-      config: config of the method.
-      divisor: divisor of the input's sides.
-      inputs: canvases.
-      draw: random numbers of the augmentation; None: no augmentation.
-
-    Returns:
-      images in [0, 1], [b, h, w, 3]; the transform of edges image -> input, [b, 2, 3]; and
-      the region of the input that the image covers, x0, y0, x1, y1 [b, 4].
-    """
-    canvas_h, canvas_w = inputs.images.shape[1:3]
-    width, height = input_size(config.size, (canvas_w, canvas_h), divisor)
-    room = jnp.array([[width, height]], jnp.float32)
-    image_size = jnp.maximum(inputs.box_xyxy[:, 2:] - inputs.box_xyxy[:, :2], 1)
-    short, long = config.size
-    factor = jnp.minimum(short / image_size.min(1), long / image_size.max(1))
-    factor = jnp.minimum(factor, jnp.min(room / image_size, axis=1))
-    corner = jnp.zeros_like(image_size)
-    mirrored = jnp.zeros(factor.shape, bool)
-    if draw is not None:
-        factor, mirrored = factor / draw.scale, draw.flip
-        corner = jnp.abs(draw.translation) * (room - factor[:, None] * image_size)
-    shown = factor[:, None] * image_size
-    sign = jnp.where(mirrored, -factor, factor)
-    start = jnp.where(mirrored, corner[:, 0] + shown[:, 0], corner[:, 0])
-    zero = jnp.zeros_like(factor)
-    to_input = jnp.stack(
-        [
-            jnp.stack([sign, zero, start], axis=1),
-            jnp.stack([zero, factor, corner[:, 1]], axis=1),
-        ],
-        axis=1,
-    )
-    # For pixel centers, which are half a pixel from the edges in both frames.
-    half = jnp.stack([(sign - 1) / 2, (factor - 1) / 2], axis=1)
-    of_pixels = to_input.at[..., 2].add(half)
-    canvas_to_input = geometry.compose(of_pixels, inputs.canvas_to_image)
-    images = geometry.warp(inputs.images, canvas_to_input, size=(width, height)) / 255
-    region_xyxy = jnp.concatenate([corner, corner + shown], axis=1)
-    everything = jnp.concatenate([jnp.zeros_like(room), room], axis=1)
-    everything = jnp.broadcast_to(everything, region_xyxy.shape)
-    return images, to_input, _clip(region_xyxy[:, None], everything)[:, 0]
-
-
-def input_size(
-    size: tuple[int, int], canvas: tuple[int, int], divisor: int
-) -> tuple[int, int]:
-    """Returns (width, height) of the network's input for a bucket of canvases.
-
-    Args:
-      size: (short, long) side to fit in.
-      canvas: (width, height) of the bucket.
-      divisor: divisor of both sides.
-    """
-    factor = min(size[0] / min(canvas), size[1] / max(canvas))
-    # Less than a thousandth of a pixel is rounding.
-    width, height = (
-        math.ceil((side * factor - 1e-3) / divisor) * divisor for side in canvas
-    )
-    return width, height
-
-
-def _move(boxes_xyxy, transform):
-    """Maps boxes [b, n, 4] to another frame, which may be mirrored but not rotated."""
-    corners = boxes_xyxy.reshape(*boxes_xyxy.shape[:2], 2, 2)
-    corners = geometry.transform_points(corners, transform)
-    return jnp.concatenate([corners.min(2), corners.max(2)], axis=-1)
-
-
-def _clip(boxes_xyxy, region_xyxy):
-    """Clips boxes [b, n, 4] to regions [b, 4]."""
-    low, high = region_xyxy[:, None, :2], region_xyxy[:, None, 2:]
-    corners = jnp.clip(
-        boxes_xyxy.reshape(*boxes_xyxy.shape[:2], 2, 2),
-        low[:, :, None],
-        high[:, :, None],
-    )
-    return corners.reshape(boxes_xyxy.shape)
 
 
 # Losses.

@@ -330,10 +330,18 @@ class TopDown(abc.ABC):
         """The decoder of the config."""
         return self.decoders[self.decoder_name]
 
+    def of_crops(self, variables: Variables, images: Float[Array, "b h w 3"]):
+        """Predicts the poses of crops in [0, 1], of the size of the network's input.
+
+        Returns:
+          The network's output, points [b, k, 2] in the input frame, and scores [b, k].
+        """
+        output = self.network(variables["pose"], self.pixels.normalize(images))
+        return output, *self.decode(output)
+
     def _run(self, variables: Variables, inputs: Inputs):
         images, image_to_input = self.crop(inputs)
-        output = self.network(variables["pose"], self.pixels.normalize(images))
-        points_xy, scores = self.decode(output)
+        output, points_xy, scores = self.of_crops(variables, images)
         return images, output, points_xy, scores, image_to_input
 
     def predict(self, variables: Variables, inputs: Inputs) -> Poses:

@@ -19,7 +19,7 @@ Parameters below "box_head" and "rpn" depend on the anchors of a method; those b
 from __future__ import annotations
 
 from functools import partial
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import flax.linen as nn
 import jax
@@ -33,6 +33,9 @@ from pose_jax.models.resnet import ResNet
 
 _small = nn.initializers.normal(0.01)
 _smaller = nn.initializers.normal(0.001)
+
+_PERSON = 1
+"""Index of people where a box has several classes."""
 
 
 class Proposer(nn.Module):
@@ -58,8 +61,8 @@ class Proposer(nn.Module):
         objectness, deltas = [], []
         for x in maps:
             x = nn.relu(self.conv(x))
-            objectness.append(self.objectness(x).reshape(len(x), -1))
-            deltas.append(self.deltas(x).reshape(len(x), -1, 4))
+            objectness.append(self.objectness(x).reshape(x.shape[0], -1))
+            deltas.append(self.deltas(x).reshape(x.shape[0], -1, 4))
         both = jnp.concatenate(objectness, 1), jnp.concatenate(deltas, 1)
         return tuple(values.astype(jnp.float32) for values in both)
 
@@ -70,10 +73,14 @@ class BoxHead(nn.Module):
     Attributes:
       features: outputs of each of the two layers.
       dtype: of the computation.
+      classes: 1: the logit of a person is an output. More: a softmax of so many classes,
+        the background first and people second; the logit is that of the person's
+        probability, its output minus the logsumexp of the others.
     """
 
     features: int
     dtype: DType
+    classes: int = 1
 
     @nn.compact
     def __call__(self, crops):
@@ -82,7 +89,13 @@ class BoxHead(nn.Module):
         for name in ("fc6", "fc7"):
             he = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
             x = nn.relu(dense(self.features, kernel_init=he, name=name)(x))
-        person = dense(1, kernel_init=_small, name="person")(x)[..., 0]
+        if self.classes == 1:
+            person = dense(1, kernel_init=_small, name="person")(x)[..., 0]
+        else:
+            logits = dense(self.classes, kernel_init=_small, name="classes")(x)
+            logits = logits.astype(jnp.float32)
+            others = jnp.delete(logits, _PERSON, axis=-1, assume_unique_indices=True)
+            person = logits[..., _PERSON] - jax.nn.logsumexp(others, axis=-1)
         deltas = dense(4, kernel_init=_smaller, name="deltas")(x)
         return person.astype(jnp.float32), deltas.astype(jnp.float32)
 
@@ -91,9 +104,12 @@ class _Detector(nn.Module):
     """Base class of the three networks; each has `backbone` features and their strides."""
 
     strides: ClassVar[tuple[int, ...]]
-    offset: ClassVar[float]
     divisor: ClassVar[int]
     crop_size: ClassVar[tuple[int, int]]
+    if (
+        TYPE_CHECKING
+    ):  # An option of one of them, whose fields would be sorted by this one.
+        offset: float
 
     def __call__(self, images, train: bool = False):
         """Runs both halves, with the whole image as the only box; for `init`."""
@@ -214,7 +230,12 @@ class FasterRCNNPyramid(_Detector):
     log2(sqrt(w h) / 224) rounded down. A box is cropped from all four and one crop is kept,
     so that shapes do not depend on the boxes.
 
-    Attributes: as of `FasterRCNN`.
+    Attributes: as of `FasterRCNN`, and:
+      offset: where feature i of each map is, see the module. torchvision: -0.5, the center
+        of feature i at the edge stride * i.
+      classes: of the box head, see `BoxHead`.
+      min_features: a box is cropped with sides of at least this many features;
+        torchvision: 1.
     """
 
     depth: int
@@ -225,9 +246,11 @@ class FasterRCNNPyramid(_Detector):
     width: int = 64
     features: int = 256
     head_features: int = 1024
+    offset: float = 0.0
+    classes: int = 1
+    min_features: float = 0.0
 
     strides = (4, 8, 16, 32, 64)
-    offset = 0.0
     divisor = 32
     crop_size = (7, 7)
 
@@ -237,7 +260,7 @@ class FasterRCNNPyramid(_Detector):
         )
         self.pyramid = Pyramid(self.features, self.dtype)
         self.rpn = Proposer(self.features, self.num_anchors, self.dtype)
-        self.box_head = BoxHead(self.head_features, self.dtype)
+        self.box_head = BoxHead(self.head_features, self.dtype, self.classes)
 
     def extract(self, images, train):
         return self.pyramid(self.backbone(images, train, all_stages=True))
@@ -250,6 +273,11 @@ class FasterRCNNPyramid(_Detector):
             jnp.where(level == i, self._crops(features[i - 2], boxes_xyxy, 2**i), 0)
             for i in range(2, 6)
         )
+
+    def _crops(self, maps, boxes_xyxy, stride):
+        low, high = boxes_xyxy[..., :2], boxes_xyxy[..., 2:]
+        high = jnp.maximum(high, low + self.min_features * stride)
+        return super()._crops(maps, jnp.concatenate([low, high], -1), stride)
 
 
 class FasterRCNNPocket(_Detector):

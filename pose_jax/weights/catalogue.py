@@ -224,6 +224,17 @@ _TORCHVISION = Source(
     ("https://download.pytorch.org/models",),
 )
 
+_TORCHVISION_DETECTORS = Source(
+    "torchvision-det",
+    "torchvision, trained on COCO train2017",
+    "https://pytorch.org/vision/stable/models.html",
+    "box AP on COCO val2017: of 80 kinds of objects for Faster R-CNN, of people for "
+    "Keypoint R-CNN; documentation of torchvision",
+    "BSD-3-Clause",
+    "the repository; COCO has terms of its own",
+    ("https://download.pytorch.org/models",),
+)
+
 
 _MMPOSE = Source(
     "mmpose",
@@ -347,6 +358,24 @@ def _hrnet_imagenet(width: int, digits: str) -> dict[str, Release]:
     file = File(f"hrnet_w{width}-{digits}.pth", None, digits)
     networks = (f"hrnet_w{width}",)
     return _backbone(f"{networks[0]}_imagenet", networks, _HRNET_IMAGENET, file, "")
+
+
+def _detector(
+    name: str, mib: float, digits: str, ap: str, **options: Any
+) -> dict[str, Release]:
+    """Returns a detector of torchvision."""
+    kind = name.partition("_")[0]
+    file = f"{kind}_resnet50_fpn_coco-{digits}.pth"
+    return {
+        name: Release(
+            ("faster_rcnn_fpn_50",),
+            _TORCHVISION_DETECTORS,
+            (File(file, round(mib * 2**20), digits),),
+            "sides 800 to 1333",
+            f"box AP {ap}",
+            options,
+        )
+    }
 
 
 _MEGABYTES = {  # Of a file with the tensors of the network, in float32.
@@ -485,6 +514,11 @@ RELEASES: Mapping[str, Release] = {
     **_resnet(50, 97.8, "0676ba61", "0.761"),
     **_resnet(101, 170.5, "63fe2227", "0.774"),
     **_resnet(152, 230.4, "394f9c45", "0.783"),
+    **_detector("fasterrcnn_coco", 159.7, "258fb6c6", "0.370"),
+    **_detector("keypointrcnn_coco", 226.1, "fc266e95", "0.546"),
+    **_detector(
+        "keypointrcnn_coco_legacy", 226.1, "9f466800", "0.506", norm_epsilon=1e-5
+    ),
     **{name: it for row in mmpose.ROWS for name, it in _mmpose(row).items()},
     **_vitpose("vitpose_base", "vitpose-base", "AP 0.758"),
     **_vitpose("vitpose_base_simple", "vitpose-base-simple", "AP 0.756"),

@@ -17,7 +17,7 @@ from pose_jax.errors import ConfigError, InputError
 from pose_jax.geometry import Alignment
 from pose_jax.runs import model as model_lib
 from pose_jax.trees import flatten
-from pose_jax.weights import graphs, settings, tfjs_file, torch_file
+from pose_jax.weights import detectors, graphs, settings, tfjs_file, torch_file
 from pose_jax.weights import names as names_lib
 from pose_jax.weights.mapping import (
     COUNTER,
@@ -43,6 +43,7 @@ def convert(
     alignment: Alignment | None = None,
     decoder: str | None = None,
     channels: Literal["rgb", "bgr"] | None = None,
+    norm_epsilon: float | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> str:
     """Writes OUT/model from a published checkpoint; writes nothing on failure.
@@ -74,6 +75,7 @@ def convert(
         targets at the unrounded point, e.g. "dark_paper" for mmpose's "dark".
       channels: color order in training, see `to_rgb`; None: "bgr", for HRNet, ViTPose,
         backbones and mmpose's files "rgb".
+      norm_epsilon: of the frozen norms of a detector, see `detectors.from_torch`.
       options: options of the network that differ from the published one.
 
     Returns:
@@ -96,6 +98,20 @@ def convert(
                 f"--{option} is fixed by the published graph of {model}: omit it."
             )
         return _convert_graph(file, model, out, input_size, options)
+    if model in detectors.NETWORKS and not backbone:
+        unused = {
+            "keypoints": keypoint_set, "input-size": input_size, "sigma": sigma,
+            "alignment": alignment, "decoder": decoder, "channels": channels,
+        }  # fmt: skip
+        for option in (name for name, value in unused.items() if value is not None):
+            raise ConfigError(
+                f"--{option} is not for detectors, as {model} is: omit it."
+            )
+        return _convert_detector(file, model, out, norm_epsilon, options)
+    if norm_epsilon is not None:
+        raise ConfigError(
+            f"--norm-epsilon is for the detectors {', '.join(detectors.NETWORKS)}: omit it."
+        )
     facts_of(model)
     if file.suffix == ".json" and not file.name.endswith(".index.json"):
         raise InputError(
@@ -246,6 +262,48 @@ def _convert_graph(
             f"decoder {method.decoder_name}",
             f"to use it: pose-jax predict --run {out} PHOTO",
             f"to evaluate it: pose-jax eval --run {out} --data FOLDER",
+            f"model: {out / 'model'}",
+        ]
+    )
+
+
+def _convert_detector(
+    file: Path,
+    model: str,
+    out: Path,
+    epsilon: float | None,
+    options: Mapping[str, Any],
+) -> str:
+    """Writes OUT/model from a detector of torchvision; see `convert`."""
+    if epsilon is not None and not 0 <= epsilon < 1:
+        raise ConfigError(f"--norm-epsilon must be in [0, 1); got {epsilon}.")
+    checkpoint = torch_file.read_checkpoint(file)
+    try:
+        variables, options = detectors.from_torch(
+            checkpoint.tensors, model, epsilon=epsilon, **options
+        )
+    except InputError as error:
+        raise InputError(f"{file}: {error}") from None
+    section = {
+        "name": methods.for_network(model),
+        "model": {"name": model, "options": options},
+        **detectors.SETTINGS,
+    }
+    (phase,) = methods.build(section, None).phases
+    converted = {"channels": "rgb", "part": "whole"}
+    _save(
+        out, {phase.name: variables}, section, None, checkpoint.files, "coco", converted,
+        _digest(checkpoint.files),
+    )  # fmt: skip
+    classes = max(options["classes"], 2)
+    return "\n".join(
+        [
+            f"{file}: loaded {len(flatten(variables))} tensors of {model}",
+            f"{classes} classes, of which people are used; images as in torchvision, "
+            f"{section['size'][0]} to {section['size'][1]} pixels",
+            f"to use it: pose-jax predict --run POSE_RUN --detector {out} PHOTO",
+            f"to evaluate it: pose-jax eval --run {out} --data FOLDER",
+            f"to train it further: --config.train.init_from={out}",
             f"model: {out / 'model'}",
         ]
     )

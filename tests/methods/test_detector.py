@@ -15,7 +15,7 @@ from pose_jax.data import coco, readers
 from pose_jax.data.plan import InputConfig, Plan
 from pose_jax.data.synthetic import scenes
 from pose_jax.errors import ConfigError
-from pose_jax.methods import detector
+from pose_jax.methods import image_input
 from pose_jax.models import faster_rcnn, layers
 from pose_jax.training import optim
 from pose_jax.types import Batch, ImageLabels, Inputs
@@ -522,7 +522,7 @@ def test_people_who_are_cut_off_are_not_to_be_found():
     ],
 )
 def test_a_bucket_has_one_size_of_input(size, canvas, expected):
-    assert detector.input_size(size, canvas, 16 if size[0] % 3 else 8) == expected
+    assert image_input.input_size(size, canvas, 16 if size[0] % 3 else 8) == expected
 
 
 def test_images_are_resized_to_fit_and_no_larger_than_the_bucket():

@@ -161,7 +161,7 @@ def test_one_artefact_is_for_all_platforms_and_names_no_folder(exports):
         found = jax.export.deserialize(bytearray(content))
         assert found.platforms == export.PLATFORMS == ("cpu", "cuda", "tpu")
         assert str(found.in_avals) == "(ShapedArray(float32[b,h,w,k]),)"
-        root = Path(__file__).parents[1]
+        root = Path(__file__).parents[2]
         assert str(root).encode() not in content
         assert len(content) < 60_000
 
@@ -258,7 +258,8 @@ def test_it_runs_where_pose_jax_is_not(exports, decoder):
 
 def test_sigma_and_keypoints_come_from_the_run(tmp_path, capsys):
     run, out = make_run(tmp_path / "run"), tmp_path / "deep" / "out"
-    assert cli.main(["export", "--run", str(run), "--out", str(out)]) == 0
+    words = ["export", "--part", "decoder", "--run", str(run), "--out", str(out)]
+    assert cli.main(words) == 0
     printed = capsys.readouterr().out
     assert "decoder dark_paper, sigma 1.25, " in printed
     assert printed.endswith("maximum difference 0\n")
@@ -321,6 +322,7 @@ def test_a_decoder_of_heatmaps_alone_is_exported_of_any_method(tmp_path):
         ("--kernel-size 1001", 2, "from 1 to 95"),
         ("--sigma much", 2, "--sigma"),
         ("--run RUN --sigma 2", 2, "not both"),
+        ("--format tflite", 2, "--format: without --run a decoder is exported"),
         ("--run NONE", 1, "no model found"),
         ("--run OTHER", 2, "of method 'deeppose'"),
         ("--run VOTES", 2, "decoder 'hough' of method"),
@@ -351,6 +353,8 @@ def test_a_mistake_is_one_line_and_leaves_nothing(tmp_path, capsys, line, code, 
         words += ["--decoder", "argmax"]
     if "--out" not in words:
         words += ["--out", str(tmp_path / "out")]
+    if "--run" in words:
+        words += ["--part", "decoder"]
     assert cli.main(["export", *words]) == code
     out, err = capsys.readouterr()
     assert err.startswith("pose-jax: error: ") and err.count("\n") == 1, err
@@ -371,9 +375,9 @@ def test_a_full_disk_leaves_nothing(tmp_path, monkeypatch, capsys):
 
 
 def test_an_artefact_that_answers_otherwise_is_not_kept(tmp_path, monkeypatch):
-    answers = export._check_file
+    answers = export.decoder._check_file
     monkeypatch.setattr(
-        export,
+        export.decoder,
         "_check_file",
         lambda decode: answers(lambda m: (decode(m)[0] + 1, m[:, 0, 0])),
     )
@@ -437,7 +441,7 @@ def replace(folder, name, content):
     """Puts another file there, and its checksum in the manifest."""
     (folder / name).write_bytes(content)
     manifest = manifest_of(folder)
-    manifest["sha256"][name] = export._sha256(content)
+    manifest["sha256"][name] = export.decoder.sha256(content)
     (folder / "manifest.json").write_text(json.dumps(manifest))
 
 

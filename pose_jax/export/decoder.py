@@ -16,7 +16,7 @@ import io
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -124,8 +124,8 @@ def load(folder: Path | str) -> Decoder:
     """
     folder = Path(folder)
     manifest = _read_manifest(folder)
-    artifact = _read(folder / _ARTIFACT, manifest)
-    check = _read(folder / _CHECK, manifest)
+    artifact = read_member(folder / _ARTIFACT, manifest)
+    check = read_member(folder / _CHECK, manifest)
     here = f"jax {jax.__version__} on {jax.default_backend()}"
     again = "export the decoder again with this version of jax."
     try:
@@ -191,7 +191,8 @@ def export_decoder(
     def decode(heatmaps):
         return chosen.fn(heatmaps, **settings)
 
-    exported = _lower(decode)
+    shape = jax.export.symbolic_shape("b, h, w, k")
+    exported = lower(decode, [jax.ShapeDtypeStruct(shape, jnp.float32)])
     blur = {"sigma": None, "kernel_size": None, **settings}
     points_xy, scores = exported.out_avals
     artifact, check = bytes(exported.serialize()), _check_file(decode)
@@ -208,7 +209,7 @@ def export_decoder(
         "platforms": list(exported.platforms),
         "calling_convention_version": exported.calling_convention_version,
         "versions": {"pose_jax": __version__, "jax": jax.__version__},
-        "sha256": {_ARTIFACT: _sha256(artifact), _CHECK: _sha256(check)},
+        "sha256": {_ARTIFACT: sha256(artifact), _CHECK: sha256(check)},
         "compatibility": _COMPATIBILITY,
         "usage": list(_USAGE),
     }
@@ -283,16 +284,14 @@ def _check_blur(settings: Mapping[str, Any], sigma_name: str, kernel_name: str) 
         )
 
 
-def _lower(decode: jax.stages.Wrapped) -> jax.export.Exported:
-    shape = jax.export.symbolic_shape("b, h, w, k")
+def lower(function: Any, shapes: Sequence[Any]) -> jax.export.Exported:
+    """Lowers a jitted function for all platforms, without the paths of this machine."""
     # Keeps the paths of this machine out of the artifact.
     option = "jax_hlo_source_file_canonicalization_regex"
     before = getattr(jax.config, option)
     jax.config.update(option, r".*[/\\]")
     try:
-        return jax.export.export(decode, platforms=PLATFORMS)(
-            jax.ShapeDtypeStruct(shape, jnp.float32)
-        )
+        return jax.export.export(function, platforms=PLATFORMS)(*shapes)
     finally:
         jax.config.update(option, before)
 
@@ -391,30 +390,30 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
     try:
         manifest = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise _unusable(file, one_line(error, 200)) from error
+        raise unusable(file, one_line(error, 200)) from error
     if not isinstance(manifest, dict) or manifest.get("format") != _FORMAT:
-        raise _unusable(file, f"its format is not {_FORMAT!r}")
+        raise unusable(file, f"its format is not {_FORMAT!r}")
     if not isinstance(manifest.get("sha256"), dict):
-        raise _unusable(file, "checksums are missing")
+        raise unusable(file, "checksums are missing")
     return manifest
 
 
-def _read(file: Path, manifest: Mapping[str, Any]) -> bytearray:
+def read_member(file: Path, manifest: Mapping[str, Any]) -> bytearray:
     try:
         content = bytearray(file.read_bytes())
     except OSError as error:
-        raise _unusable(file, one_line(error, 200)) from error
-    if _sha256(content) != manifest["sha256"].get(file.name):
-        raise _unusable(file, f"its checksum differs from {_MANIFEST}")
+        raise unusable(file, one_line(error, 200)) from error
+    if sha256(content) != manifest["sha256"].get(file.name):
+        raise unusable(file, f"its checksum differs from {_MANIFEST}")
     return content
 
 
-def _unusable(file: Path, reason: str) -> InputError:
+def unusable(file: Path, reason: str) -> InputError:
     return InputError(
         f"{file} cannot be used ({reason}): copy the complete folder again, or export the "
         "decoder again."
     )
 
 
-def _sha256(content: bytes | bytearray) -> str:
+def sha256(content: bytes | bytearray) -> str:
     return hashlib.sha256(content).hexdigest()
