@@ -43,7 +43,7 @@ ALLOWED: dict[str, set[str]] = {
     "evaluation": {
         "config", "data", "drawing", "methods", "runs", "sharding", "types",
     },
-    "weights": {"methods", "models", "runs", "trees"},
+    "weights": {"data", "methods", "models", "runs", "trees"},
     "runs": {"_version", "config", "data", "methods", "trees", "types"},
     "methods": {"config", "drawing", "models", "registry", "types"},
     "data": {"config", "registry", "types"},

@@ -34,7 +34,9 @@ def weights_convert(parser: Parser) -> Run:
         "complete published checkpoint",
     )
     parser.option(
-        "--keypoints", "keypoint set (default: the set with this number of keypoints)"
+        "--keypoints",
+        "keypoint set, coco or mpii (default: that with this number of keypoints); for "
+        "another set, or a .json file of one, the head is left out",
     )
     parser.option(
         "--input-size",

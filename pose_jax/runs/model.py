@@ -214,7 +214,10 @@ class LoadedRun:
         )
 
     def _check_complete(self) -> None:
-        if self.manifest.get("converted", {}).get("part") == "backbone":
+        if self.manifest.get("converted", {}).get("part") in (
+            "backbone",
+            "without head",
+        ):
             raise InputError(
                 "the model is a backbone without a head: train a model that is "
                 "initialized from it by config.train.init_from."

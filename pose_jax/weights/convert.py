@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 import jax
+from flax.traverse_util import unflatten_dict
 
 from pose_jax import keypoints, methods, models, writing
+from pose_jax.data import keypoint_sets
 from pose_jax.errors import ConfigError, InputError
 from pose_jax.geometry import Alignment
 from pose_jax.runs import model as model_lib
-from pose_jax.trees import flatten
+from pose_jax.trees import flatten, path_matches
 from pose_jax.weights import detectors, graphs, settings, tfjs_file, torch_file
 from pose_jax.weights import names as names_lib
 from pose_jax.weights.mapping import (
@@ -61,7 +63,8 @@ def convert(
       out: a run directory that does not exist yet or is empty.
       backbone: `file` is an ImageNet classifier, torchvision's ResNet or HRNet's; OUT can
         only be used in `train.init_from`.
-      keypoint_set: "coco" or "mpii"; None: the one with this number of keypoints.
+      keypoint_set: "coco", "mpii", or another set or .json file of one, for which the head
+        is left out; None: that of "coco" and "mpii" with this number of keypoints.
       input_size: (width, height); None: 192x256 for COCO, 256x256 for MPII, 96x128 for
         Hourglass, 257x353 for MultiPose.
       sigma: sigma of the targets, heatmap pixels; None: 1 at 96x128 (except 2 for
@@ -126,14 +129,11 @@ def convert(
     except InputError as error:
         raise InputError(f"{file}: {error}") from None
     k = None if backbone else num_keypoints(checkpoint.tensors, model)
-    headless = k is not None and keypoint_set is None and k not in _sizes()
+    chosen = _keypoint_set(keypoint_set, k)
+    headless = k is not None and _sizes().get(k) != chosen.name
     if headless:
-        variables = {
-            part: {name: leaf for name, leaf in tree.items() if name != "head"}
-            for part, tree in variables.items()
-        }
+        variables = _without_head(variables, model)
     used = len(flatten(variables))
-    chosen = _keypoint_set(keypoint_set, None if headless else k)
     digest = _digest(checkpoint.files)
     asked = {
         "input_size": input_size, "sigma": sigma, "alignment": alignment,
@@ -149,11 +149,12 @@ def convert(
     if order == "bgr":
         variables = to_rgb(variables)
     phase = "detector" if is_detector else "pose"
-    part = "backbone" if backbone or headless else "whole"
+    part = "backbone" if backbone else "without head" if headless else "whole"
     converted = {"channels": order, "part": part, "settings": source}
     manifest = _save(
         out, {phase: variables}, method, None if is_detector else chosen,
-        checkpoint.files, chosen.name, converted, digest,
+        checkpoint.files, chosen.name if chosen.name in _SPLITS else "coco", converted,
+        digest,
     )  # fmt: skip
     lost = k if headless else None
     return _summary(file, out, checkpoint.tensors, manifest, used, lost)
@@ -380,16 +381,20 @@ def _sizes() -> dict[int, str]:
 
 def _keypoint_set(name: str | None, k: int | None) -> keypoints.KeypointSet:
     """Returns the requested set, or the one of k keypoints; k is None for a backbone."""
-    sizes = {known: len(keypoints.SETS[known]) for known in _SPLITS}
-    if name is None:
-        name = "coco" if k is None else _sizes().get(k)
-    if name not in sizes or k not in (None, sizes[name]):
-        known = ", ".join(f"{known} ({size})" for known, size in sizes.items())
-        wrong = f"--keypoints {name}: no match; " if name else ""
-        raise ConfigError(
-            f"{wrong}the checkpoint has {k} keypoints; known keypoint sets: {known}."
-        )
-    return keypoints.SETS[name]
+    if name is not None:
+        return keypoint_sets.resolve(name, None)
+    return keypoints.SETS["coco" if k is None else _sizes().get(k, "coco")]
+
+
+def _without_head(variables: Mapping[str, Any], model: str) -> dict[str, Any]:
+    """Leaves out what depends on the keypoints."""
+    heads = models.entry(model).heads
+    kept = {
+        path: leaf
+        for path, leaf in flatten(variables).items()
+        if not any(path_matches(pattern, path) for pattern in heads)
+    }
+    return unflatten_dict(kept)
 
 
 def _summary(
@@ -408,9 +413,14 @@ def _summary(
     if lost is not None:
         known = ", ".join(f"{name} ({size})" for size, name in _sizes().items())
         combined = " (3 maps for each of 17: mmpose's combined UDP)" * (lost == 51)
+        reason = f"its {lost} keypoints{combined} are of no known set, {known}"
+        if lost in _sizes():
+            reason = (
+                f"it is that of {_sizes()[lost]}, not {manifest['keypoints']['name']}"
+            )
         lines += [
-            f"head left out: its {lost} keypoints{combined} are of no known set, {known}; "
-            "a network trained from this one starts with a random head",
+            f"head left out: {reason}; a network trained from this one starts with a "
+            "random head",
             f"to use it: --config.train.init_from={out}",
         ]
     elif converted["part"] == "backbone":

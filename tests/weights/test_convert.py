@@ -692,9 +692,9 @@ def test_a_head_of_other_keypoints_is_left_out(tmp_path, capsys):
     assert "starts with a random head" in said
     loaded, manifest = model_lib.load_model(tmp_path / "run" / "model")
     assert set(loaded["pose"]["params"]) == {"backbone", "deconv_layers"}
-    assert manifest["converted"]["part"] == "backbone"
+    assert manifest["converted"]["part"] == "without head"
     assert cli.main(["predict", "x.png", "--run", str(tmp_path / "run")]) == 1
-    assert "backbone without a head" in capsys.readouterr().err
+    assert "without a head" in capsys.readouterr().err
 
 
 CONFIG = """
@@ -771,6 +771,24 @@ def test_vitpose_is_converted_and_predicts(tmp_path, people):
     assert person.points_xy.shape == (17, 2) and np.isfinite(person.points_xy).all()
 
 
+def test_another_keypoint_set_leaves_the_head_out_and_says_so(tmp_path, capsys):
+    shapes = published.simple_baseline(18, 16)
+    torch_writer.write(tmp_path / "x.pth", _zeros(shapes), "zip")
+    own = tmp_path / "mouse.json"
+    own.write_text('{"names": ["snout", "left_ear", "right_ear"]}')
+    said = _convert(
+        capsys, tmp_path / "x.pth", "--model", "simple_baseline_18", "--out",
+        tmp_path / "run", "--keypoints", own,
+    )  # fmt: skip
+    assert "head left out: it is that of mpii, not mouse" in said
+    loaded = model_lib.load(tmp_path / "run")
+    assert loaded.keypoints.flip_pairs == ((1, 2),)
+    params = loaded.variables["pose"]["params"]
+    assert "backbone" in params and "head" not in params
+    with pytest.raises(InputError, match="without a head"):
+        loaded.method()
+
+
 def test_the_command_line_refuses_what_is_not_of_a_backbone(tmp_path, capsys):
     torch_writer.write(tmp_path / "x.pth", _zeros(published.resnet(18)), "zip")
     words = [tmp_path / "x.pth", "--out", tmp_path / "run", "--model"]
@@ -826,9 +844,9 @@ def test_bad_input_is_one_line_and_nothing_is_written(tmp_path, capsys):
         ("five", ["--model", "hrnet"], 2, "Did you mean"),
         (
             "five",
-            [*model, "--keypoints", "coco"],
+            [*model, "--keypoints", "dog"],
             2,
-            "coco: no match; the checkpoint has 5 keypoints; known keypoint sets: coco ",
+            "no keypoint set 'dog'",
         ),
         ("five", [*model, "--backbone"], 1, "unknown (deconv_layers.0.weight"),
         ("five", [*model, "--alignment", "udp"], 2, "--alignment"),
