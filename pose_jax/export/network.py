@@ -79,7 +79,7 @@ class Program:
         h, w, _ = shape
         coarse = rng.integers(0, 256, (count, -(-h // 8), -(-w // 8), 3))
         images = coarse.repeat(8, 1).repeat(8, 2)[:, :h, :w].astype(np.uint8)
-        example = {"images": images}
+        example: dict[str, np.ndarray] = {"images": images}
         if "sizes" in self.inputs:
             example["sizes"] = np.array([[w, h]] * count, np.int32)
             images[1:, h // 2 :] = 0
