@@ -142,12 +142,13 @@ GAUSSIAN = [
     Case(gaussian.estimate_sigma, PEAKS["arrays"], leading=None, gradient=(), dtype=None,
          wrong=NO_MAPS),
     Case(gaussian.decode_expected, PEAKS["arrays"] | {"scale": uniform(low=1, high=3)},
-         {"kernel": (0.5, 1.0, 0.7), "sigma": 1.0}, PEAKS["dtype"], (), wrong=[
+         {"kernel": (0.5, 1.0, 0.7), "sigma": 1.0}, dtype=PEAKS["dtype"], gradient=(),
+         wrong=[
              *NO_MAPS, bad("kernel is one of", kernel="cubic"),
              bad("needs a scale", scale=None), bad("3 maps need 3 sigmas", kernel=(1, 2)),
              bad("scale must be", scale=ones(4))]),
     Case(gaussian.decode_expected, PEAKS["arrays"] | {"scale": uniform(low=1, high=3)},
-         {"kernel": "disc"}, PEAKS["dtype"], ()),
+         {"kernel": "disc"}, dtype=PEAKS["dtype"], gradient=()),
     Case(gaussian.decode_expected, **PEAKS, options={"kernel": "quadratic"}),
     Case(gaussian.decode_integral, {"logits": blobs}, dtype=PEAKS["dtype"], wrong=[
         bad("must be", logits=ones(5, 0, 2))]),
@@ -366,7 +367,12 @@ FIRST = list({case.function: case for case in reversed(KERNELS)}.values())[::-1]
 
 KEYPOINT_SET = {"torso", "sticks", "flip_pairs", "sigmas"}
 """Facts of a keypoint set, which may be positional."""
-MORE_AXES = {"box_xyxy of person_box", "points_xy of transform_points", "key of sample"}
+MORE_AXES = {
+    "box_xyxy of person_box",
+    "points_xy of transform_points",
+    "key of sample",
+    "heatmaps of decode_expected",
+}
 """Arrays that may have axes in front that the others lack."""
 ONE_FOR_ALL = {"side of refine", *(f"{name} of oks" for name in (*PEOPLE, "area"))}
 """Arrays of which one row may stand for all."""

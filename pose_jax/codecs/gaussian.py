@@ -294,6 +294,9 @@ def decode_expected(
         return _restore(_expected.mean(maps), leading)
     if scale is None:
         raise ValueError(f"kernel {kernel!r} needs a scale, in pixels of the map.")
+    if not isinstance(scale, (int, float)):
+        if not jnp.issubdtype(scale.dtype, jnp.floating):
+            raise ValueError(f"scale must be floating point; got {scale.dtype}.")
     scale = jnp.asarray(scale, jnp.promote_types(maps.dtype, jnp.float32))
     if scale.shape not in ((), leading):
         raise ValueError(f"scale must be a number or {leading}; got {scale.shape}.")
@@ -325,7 +328,7 @@ def decode_integral(
     Raises:
       ValueError: integer maps or an empty axis.
     """
-    maps, leading = _flatten(logits)
+    maps, leading = _flatten(logits, "logits")
     return _restore(_expected.integral(maps, beta, unbiased), leading)
 
 
@@ -369,14 +372,14 @@ def _check_positive(**values: float | int | None) -> None:
             raise ValueError(f"{name} must be positive; got {value}.")
 
 
-def _flatten(heatmaps) -> tuple[Array, tuple[int, ...]]:
+def _flatten(heatmaps, name: str = "heatmaps") -> tuple[Array, tuple[int, ...]]:
     """[*b, h, w, k] -> [n, h, w, k] and the shape of *b."""
     if heatmaps.ndim < 3 or 0 in heatmaps.shape[-3:]:
         raise ValueError(
-            f"heatmaps must be [*b, h, w, k], no axis empty; got {heatmaps.shape}."
+            f"{name} must be [*b, h, w, k], no axis empty; got {heatmaps.shape}."
         )
     if not jnp.issubdtype(heatmaps.dtype, jnp.floating):
-        raise ValueError(f"heatmaps must be floating point; got {heatmaps.dtype}.")
+        raise ValueError(f"{name} must be floating point; got {heatmaps.dtype}.")
     leading = heatmaps.shape[:-3]
     return jnp.reshape(heatmaps, (math.prod(leading), *heatmaps.shape[-3:])), leading
 
