@@ -138,6 +138,8 @@ GAUSSIAN = [
         bad("kernel_size must be odd", kernel_size=4),
         bad("sigma must be positive", sigma=0)]),
     Case(gaussian.decode_dark, **PEAKS, options={"kernel_size": 3, "variant": "paper"}),
+    Case(gaussian.kernel_sigma, {}, {"kernel_size": 5}, gradient=(), wrong=[
+        bad("kernel_size must be odd", kernel_size=4)]),
     # One number for all maps, whatever their leading axes.
     Case(gaussian.estimate_sigma, PEAKS["arrays"], leading=None, gradient=(), dtype=None,
          wrong=NO_MAPS),

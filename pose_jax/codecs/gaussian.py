@@ -212,6 +212,22 @@ def decode_dark(
     return _restore(decode(maps, kernel), leading)
 
 
+def kernel_sigma(*, kernel_size: int) -> float:
+    """Returns the standard deviation of OpenCV's Gaussian kernel of a size, in pixels.
+
+    Args:
+      kernel_size: heatmap pixels, odd.
+
+    Returns:
+      0.3 * ((kernel_size - 1) / 2 - 1) + 0.8, pixels; for 1, which does not blur, 0.
+
+    Raises:
+      ValueError: an even kernel size.
+    """
+    _check_kernel_size(kernel_size)
+    return 0.3 * ((kernel_size - 1) / 2 - 1) + 0.8 if kernel_size > 1 else 0.0
+
+
 AUTO_SHARE = 0.75
 """Width of the blur of `decode_dark(sigma="auto")`, in widths of the maps' peaks."""
 
@@ -372,6 +388,11 @@ def _check_positive(**values: float | int | None) -> None:
             raise ValueError(f"{name} must be positive; got {value}.")
 
 
+def _check_kernel_size(kernel_size: int) -> None:
+    if kernel_size < 1 or kernel_size % 2 == 0:
+        raise ValueError(f"kernel_size must be odd, in pixels; got {kernel_size}.")
+
+
 def _flatten(heatmaps, name: str = "heatmaps") -> tuple[Array, tuple[int, ...]]:
     """[*b, h, w, k] -> [n, h, w, k] and the shape of *b."""
     if heatmaps.ndim < 3 or 0 in heatmaps.shape[-3:]:
@@ -398,13 +419,12 @@ def _kernel(sigma: float | int | None, kernel_size: int | None) -> tuple[float, 
         kernel_size = (
             11 if sigma is None else max(3, 2 * math.floor(3 * sigma - 0.5) + 1)
         )
-    if kernel_size < 1 or kernel_size % 2 == 0:
-        raise ValueError(f"kernel_size must be odd, in pixels; got {kernel_size}.")
+    _check_kernel_size(kernel_size)
     reach = (kernel_size - 1) / 2
     if sigma is None and kernel_size in _OPENCV_KERNELS:
         weights = np.array(_OPENCV_KERNELS[kernel_size])
     else:
         if sigma is None:
-            sigma = 0.3 * (reach - 1) + 0.8
+            sigma = kernel_sigma(kernel_size=kernel_size)
         weights = np.exp(-0.5 * ((np.arange(kernel_size) - reach) / sigma) ** 2)
     return tuple((weights / weights.sum()).tolist())
