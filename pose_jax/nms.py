@@ -5,6 +5,11 @@ fixed shapes: `valid` marks the slots in use. Candidates are processed by descen
 score, ties by the lower index; one that overlaps a better one *by more than* the
 threshold is dropped.
 
+Hard suppression is computed as a fixed point instead of one candidate at a time: starting
+with all, keep each candidate that no better kept one overlaps, until nothing changes. The
+fixed point is unique, and what a chain of m suppressions decides is final after m trips:
+for the candidates of a detector a few trips instead of thousands of dependent steps.
+
 n candidates, of which there may be none; k keypoints. Boxes are (x0, y0, x1, y1), points
 (x, y), in pixels.
 """
@@ -49,16 +54,8 @@ def box_nms(
     if not scores.size:
         return valid
     order = _by_score(scores, valid)
-    ranked_xyxy = boxes_xyxy[order]
-    rank = jnp.arange(scores.size)
-
-    def drop_overlapping(i, keep):
-        # One row of overlaps at a time: for thousands of candidates, the whole matrix
-        # takes over ten times as long.
-        too_close = _box_iou(ranked_xyxy[i], ranked_xyxy) > threshold
-        return keep & ~(keep[i] & too_close & (rank > i))
-
-    keep = lax.fori_loop(0, scores.size, drop_overlapping, valid[order])
+    too_close = _box_iou(boxes_xyxy[order]) > threshold
+    keep, _ = _greedy(too_close, valid[order])
     return jnp.zeros_like(valid).at[order].set(keep)
 
 
@@ -95,7 +92,9 @@ def oks_nms(
     overlap = _pairwise_oks(points_xy, scores, areas, sigmas)
     if not scores.size:
         return valid
-    return _greedy(overlap, scores, valid, threshold)
+    order = _by_score(scores, valid)
+    keep, _ = _greedy((overlap > threshold)[order][:, order], valid[order])
+    return jnp.zeros_like(valid).at[order].set(keep)
 
 
 def soft_oks_nms(
@@ -152,30 +151,76 @@ def _by_score(scores, valid):
     return jnp.argsort(jnp.where(valid, -scores, jnp.inf), stable=True)
 
 
-def _greedy(overlap, scores, valid, threshold):
-    n = scores.size
-    if not n:
-        return valid
-    order = _by_score(scores, valid)
-    too_close = (overlap > threshold)[order][:, order]  # ranked by score
+_TRIPS = 16
+"""Maximum number of trips over all pairs; candidates of detectors need about 5 to 10."""
+
+_BLOCK = 128
+"""Candidates of a block where `_TRIPS` are not enough: a chain of all n candidates needs n
+trips in any case, so that a trip must be cheap."""
+
+
+def _greedy(too_close, valid):
+    """Returns which candidates to keep [n], in order of rank, and the number of trips.
+
+    Args:
+      too_close: [n, n], symmetric, ranked from the best candidate to the worst.
+      valid: [n], ranked.
+    """
+    n = valid.size
     rank = jnp.arange(n)
+    drops = too_close & (rank[:, None] < rank[None])  # [i, j]: i drops j.
+    if n <= _BLOCK:
+        keep, trips, _ = _fixed_point(drops, valid, n)
+        return keep, trips
+    keep, trips, done = _fixed_point(drops, valid, _TRIPS)
 
-    def drop_overlapping(i, keep):
-        return keep & ~(keep[i] & too_close[i] & (rank > i))
+    def of_block(state):
+        # The last block starts earlier if it would not fit: what is decided stays so.
+        start, left, trips = state
+        rows = lax.dynamic_slice_in_dim(drops, start, _BLOCK)
+        own = lax.dynamic_slice_in_dim(rows, start, _BLOCK, axis=1)
+        candidates = lax.dynamic_slice_in_dim(left, start, _BLOCK)
+        kept, more, _ = _fixed_point(own, candidates, _BLOCK)
+        return start + _BLOCK, left & ~_dropped(rows, kept), trips + more + 1
 
-    keep = lax.fori_loop(0, n, drop_overlapping, valid[order])
-    return jnp.zeros_like(valid).at[order].set(keep)
-
-
-def _box_iou(box_xyxy, boxes_xyxy):
-    """[4] and [n, 4] -> [n] in [0, 1]."""
-    shared = jnp.minimum(box_xyxy[None, 2:], boxes_xyxy[:, 2:]) - jnp.maximum(
-        box_xyxy[None, :2], boxes_xyxy[:, :2]
+    # Without trips if the fixed point is known: a cond would run both under vmap.
+    _, by_blocks, trips = lax.while_loop(
+        lambda state: state[0] < n, of_block, (jnp.where(done, n, 0), valid, trips)
     )
-    intersection = jnp.prod(jnp.maximum(shared, 0), axis=-1)
-    area = jnp.prod(jnp.maximum(boxes_xyxy[:, 2:] - boxes_xyxy[:, :2], 0), axis=-1)
-    own = jnp.prod(jnp.maximum(box_xyxy[2:] - box_xyxy[:2], 0))
-    union = own + area - intersection
+    return jnp.where(done, keep, by_blocks), trips
+
+
+def _dropped(drops, keep):
+    """[m, n] and [m] -> [n]: what the kept ones drop."""
+    return jnp.any(drops & keep[:, None], axis=0)
+
+
+def _fixed_point(drops, valid, trips: int):
+    """Returns which to keep, the number of trips, and whether this is the fixed point."""
+
+    def trip(state):
+        keep, _, count = state
+        new = valid & ~_dropped(drops, keep)
+        return new, jnp.any(new != keep), count + 1
+
+    keep, changed, count = lax.while_loop(
+        lambda state: state[1] & (state[2] < trips + 1), trip, (valid, True, 0)
+    )
+    return keep, count, ~changed
+
+
+def _box_iou(boxes_xyxy):
+    """[n, 4] -> [n, n] in [0, 1]."""
+    # Coordinates apart: XLA makes one pass of [n, n] of it, without arrays of [n, n, 2].
+    x0, y0, x1, y1 = (boxes_xyxy[:, i] for i in range(4))
+
+    def shared(low, high):
+        ends = jnp.minimum(high[:, None], high[None])
+        return jnp.maximum(ends - jnp.maximum(low[:, None], low[None]), 0)
+
+    intersection = shared(x0, x1) * shared(y0, y1)
+    area = jnp.maximum(x1 - x0, 0) * jnp.maximum(y1 - y0, 0)
+    union = area[:, None] + area[None] - intersection
     return jnp.where(union > 0, intersection / jnp.where(union > 0, union, 1), 0)
 
 

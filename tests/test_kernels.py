@@ -138,6 +138,22 @@ GAUSSIAN = [
         bad("kernel_size must be odd", kernel_size=4),
         bad("sigma must be positive", sigma=0)]),
     Case(gaussian.decode_dark, **PEAKS, options={"kernel_size": 3, "variant": "paper"}),
+    Case(gaussian.kernel_sigma, {}, {"kernel_size": 5}, gradient=(), wrong=[
+        bad("kernel_size must be odd", kernel_size=4)]),
+    # One number for all maps, whatever their leading axes.
+    Case(gaussian.estimate_sigma, PEAKS["arrays"], leading=None, gradient=(), dtype=None,
+         wrong=NO_MAPS),
+    Case(gaussian.decode_expected, PEAKS["arrays"] | {"scale": uniform(low=1, high=3)},
+         {"kernel": (0.5, 1.0, 0.7), "sigma": 1.0}, dtype=PEAKS["dtype"], gradient=(),
+         wrong=[
+             *NO_MAPS, bad("kernel is one of", kernel="cubic"),
+             bad("needs a scale", scale=None), bad("3 maps need 3 sigmas", kernel=(1, 2)),
+             bad("scale must be", scale=ones(4))]),
+    Case(gaussian.decode_expected, PEAKS["arrays"] | {"scale": uniform(low=1, high=3)},
+         {"kernel": "disc"}, dtype=PEAKS["dtype"], gradient=()),
+    Case(gaussian.decode_expected, **PEAKS, options={"kernel": "quadratic"}),
+    Case(gaussian.decode_integral, {"logits": blobs}, dtype=PEAKS["dtype"], wrong=[
+        bad("must be", logits=ones(5, 0, 2))]),
     Case(gaussian.modulate, {"heatmaps": blobs}, {"kernel_size": 3}, dtype=None,
          wrong=[*NO_MAPS, bad("kernel_size must be odd", kernel_size=0)]),
 ]
@@ -156,6 +172,9 @@ OFFSETS = [
     Case(offsets.fuse, VOTES, {"radius": 2.5}, wrong=NO_VOTES),
     Case(offsets.decode, VOTES, {"radius": 2.5}, wrong=NO_VOTES),
     Case(offsets.decode, VOTES, {"radius": 2.5, "subpixel": True}),
+    Case(offsets.decode, VOTES, {"radius": 2.5, "blur": 0.3}, wrong=[
+        bad("blur at least 0", blur=-1.0), bad("stride must be at least 1", stride=0)]),
+    Case(offsets.decode, VOTES, {"radius": 2.5, "stride": 2}),
     Case(offsets.decode_peak, VOTES, wrong=NO_VOTES[2:]),
     Case(offsets.decode_density, VOTES, {"sigma": 0.8, "steps": 3}, wrong=[
         *NO_VOTES[2:], bad("sigma must be positive", sigma=0)]),
@@ -350,7 +369,12 @@ FIRST = list({case.function: case for case in reversed(KERNELS)}.values())[::-1]
 
 KEYPOINT_SET = {"torso", "sticks", "flip_pairs", "sigmas"}
 """Facts of a keypoint set, which may be positional."""
-MORE_AXES = {"box_xyxy of person_box", "points_xy of transform_points", "key of sample"}
+MORE_AXES = {
+    "box_xyxy of person_box",
+    "points_xy of transform_points",
+    "key of sample",
+    "heatmaps of decode_expected",
+}
 """Arrays that may have axes in front that the others lack."""
 ONE_FOR_ALL = {"side of refine", *(f"{name} of oks" for name in (*PEOPLE, "area"))}
 """Arrays of which one row may stand for all."""

@@ -5,10 +5,12 @@ import math
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pose_jax import nms
+from pose_jax.codecs import boxes as boxes_lib
 
 N, K = 9, 5
 SIGMAS = (0.026, 0.035, 0.079, 0.107, 0.089)
@@ -223,3 +225,87 @@ def test_nobody_is_suppressed_where_there_is_nobody():
     assert [(each.shape, each.dtype) for each in found] == [
         ((0,), bool), ((0,), bool), ((0,), np.float32)
     ]  # fmt: skip
+
+
+def candidates(trained):
+    """Boxes and scores as a proposal network has them for 3 maps of one image: untrained,
+    the anchors a little moved, in random order; trained, most of them at 12 people."""
+    rng = np.random.default_rng(5)
+    anchors = np.concatenate([
+        boxes_lib.anchors(
+            size=(480 // s, 320 // s), stride=s, scales=(6.0 * s,), aspects=(1.0, 2.0)
+        )
+        for s in (8, 16, 32)
+    ])  # fmt: skip
+    scores = rng.normal(size=len(anchors))
+    boxes = anchors + rng.normal(0, 2, anchors.shape)
+    if trained:
+        people = rng.uniform(20, 300, (12, 2))
+        people = np.concatenate([people, people + rng.uniform(40, 160, (12, 2))], 1)
+        overlap = np.array([[iou(a, p) for p in people] for a in anchors])
+        near = people[overlap.argmax(1)]
+        scores += 20 * overlap.max(1)
+        share = np.clip(overlap.max(1, keepdims=True) * 2, 0, 0.9)
+        boxes = share * near + (1 - share) * boxes
+    best = np.argsort(-scores)[:2000]
+    return boxes[best].astype(np.float32), scores[best].astype(np.float32)
+
+
+def clustered(n, rng):
+    who = rng.integers(0, 30, n)
+    middle, size = rng.uniform(0, 300, (30, 2))[who], rng.uniform(20, 60, (30, 2))[who]
+    middle += rng.normal(0, 3, (n, 2))
+    return np.concatenate([middle - size, middle + size], 1).astype(np.float32)
+
+
+def many(kind, n=300):
+    """More boxes than a block has, and their scores."""
+    rng = np.random.default_rng(3)
+    boxes, scores = clustered(n, rng), rng.random(n).astype(np.float32)
+    if kind == "ties":
+        scores = np.round(scores, 1)
+    elif kind == "identical":
+        boxes = np.repeat(boxes[::50], 50, 0)
+    elif kind == "NaN scores":
+        scores[::7] = np.nan
+    elif kind == "chain":  # Every box overlaps the next one alone.
+        left = np.arange(n, dtype=np.float32) * 4
+        boxes = np.stack([left, 0 * left, left + 10, 0 * left + 1], 1)
+        scores = -left
+    return boxes, scores
+
+
+@jax.jit
+def ranked_trips(boxes, scores):
+    too_close = nms._box_iou(boxes[jnp.argsort(-scores)]) > THRESHOLD
+    return nms._greedy(too_close, jnp.ones(len(scores), bool))[1]
+
+
+@pytest.mark.parametrize(
+    "kind", ["clusters", "ties", "identical", "NaN scores", "chain"]
+)
+def test_more_candidates_than_a_block(kind):
+    boxes, scores = many(kind)
+    overlap = np.asarray(jax.jit(nms._box_iou)(boxes))
+    ranked = np.where(np.isnan(scores), -np.inf, scores)  # NaN: the worst.
+    expected = greedy(overlap, ranked, np.ones(len(scores), bool))
+    keep = box_nms(boxes, scores, np.ones(len(scores), bool))
+    np.testing.assert_array_equal(keep, expected)
+    if kind == "chain":
+        assert ranked_trips(boxes, scores) > len(scores)
+        assert expected.sum() == len(scores) / 2
+
+
+def test_images_with_and_without_a_chain_in_one_batch():
+    pairs = [many(kind) for kind in ("chain", "clusters")]
+    boxes, scores = (np.stack(each) for each in zip(*pairs, strict=True))
+    valid = np.ones(scores.shape, bool)
+    np.testing.assert_array_equal(
+        jax.vmap(box_nms)(boxes, scores, valid),
+        [box_nms(*each) for each in zip(boxes, scores, valid, strict=True)],
+    )
+
+
+@pytest.mark.parametrize("trained", [False, True])
+def test_candidates_of_a_detector_need_few_trips(trained):
+    assert ranked_trips(*candidates(trained)) <= 32

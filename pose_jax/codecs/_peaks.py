@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -42,18 +43,26 @@ def _peaks(maps):
     """
     fixed = lax.stop_gradient(maps)
     barrier = lax.optimization_barrier
-    rows = barrier(jnp.max(fixed, axis=2))  # [n, h, k]
-    # A NaN makes its row's maximum NaN; only then are the rows searched a second time.
-    rows = lax.cond(
-        jnp.any(jnp.isnan(rows)),
-        lambda: jnp.max(_without_nan(fixed), axis=2),
-        lambda: rows,
-    )
+    rows = barrier(_maximum(fixed, 2))  # [n, h, k]
     y = barrier(jnp.argmax(rows, axis=1))  # [n, k]
     row = jnp.take_along_axis(fixed, y[:, None, None, :], axis=1)[:, 0]  # [n, w, k]
     x = barrier(jnp.argmax(barrier(_without_nan(row)), axis=1))
     value = _without_nan(_take(maps, y[..., None], x[..., None])[..., 0, 0])
     return y, x, value
+
+
+def _maximum(values, axis: int):
+    """Returns the maximum over an axis; NaN counts as -inf.
+
+    `jnp.max` of values with NaN is undefined on some CPUs, and where it is NaN it says
+    nothing about the other values. The reduction may combine values in any order.
+    """
+
+    def larger(a, b):
+        return jnp.where((b > a) | jnp.isnan(a), b, a)
+
+    largest = lax.reduce(values, jnp.array(-jnp.inf, values.dtype), larger, (axis,))
+    return _without_nan(largest)  # XLA makes a copy of the reduction of an axis of 1.
 
 
 def _without_nan(values):
@@ -121,7 +130,7 @@ def decode_shift(maps, rule):
     return points + shift, score
 
 
-def _correlate(values, kernel: tuple[float, ...], axis: int):
+def _correlate(values, kernel: tuple[Any, ...], axis: int):
     """Correlates one axis with the kernel, only where all of it fits."""
     n = values.shape[axis] - len(kernel) + 1
     return sum(
@@ -208,6 +217,27 @@ def decode_paper(maps, kernel):
 
 @functools.partial(jax.jit, static_argnames="kernel")
 def decode_robust(maps, kernel):
+    return _robust(maps, kernel, len(kernel) // 2 + 2)
+
+
+AUTO_REACH = 6
+"""Reach of the blur of "auto", pixels."""
+
+
+@functools.partial(jax.jit, static_argnames="share")
+def decode_auto(maps, share: float):
+    """`decode_robust`, blurred with a share of the width that the maps have."""
+    sigma = share * jnp.nan_to_num(estimate_sigma(maps), nan=2.0)
+    around = jnp.abs(jnp.arange(-AUTO_REACH, AUTO_REACH + 1, dtype=sigma.dtype))
+    used = jnp.clip(jnp.ceil(2.5 * sigma), 1, AUTO_REACH)
+    weights = jnp.where(around <= used, jnp.exp(-0.5 * (around / sigma) ** 2), 0)
+    kernel = tuple(weights / weights.sum())
+    return _robust(maps, kernel, used.astype(jnp.int32) + 2)
+
+
+def _robust(maps, kernel, clear):
+    """Decodes by a kernel, numbers or scalars; `clear`: its reach from the rim, with 2
+    pixels for the derivatives."""
     _, h, w, _ = maps.shape
     y, x, score = _peaks(maps)
     points = _points(x, y, maps.dtype)
@@ -230,7 +260,7 @@ def decode_robust(maps, kernel):
         jnp.clip(values[..., narrow, narrow] / peak, -1, 1), known[..., narrow, narrow]
     )
 
-    whole = (x >= reach) & (x < w - reach) & (y >= reach) & (y < h - reach)
+    whole = (x >= clear) & (x < w - clear) & (y >= clear) & (y < h - clear)
     step = jnp.where(whole[..., None], inner, rim)
     points = points + jnp.where(usable[..., None], step, 0)
     return jnp.clip(
@@ -238,8 +268,38 @@ def decode_robust(maps, kernel):
     ), score
 
 
+@jax.jit
+def estimate_sigma(maps):
+    """Returns the scalar of `gaussian.estimate_sigma`."""
+    maps = lax.stop_gradient(maps)
+    y, x, score = _peaks(maps)
+    radius = 4
+    usable = (score > 1e-30) & jnp.isfinite(score)
+    values, known = _patches(maps, y, x, radius)
+    peak = jnp.where(usable, score, 1).astype(values.dtype)
+    _, _, dxx, dxy, dyy = _fit(jnp.clip(values / peak[..., None, None], -1, 1), known)
+    det = dxx * dyy - dxy**2
+    usable &= (dxx < 0) & (det > 0) & jnp.all(known, axis=(-2, -1))
+    sigma = jnp.where(det > 0, det, 1) ** -0.25  # Geometric mean of both axes.
+
+    def quantile(values, counted, q):
+        return jnp.nanquantile(jnp.where(counted, values, jnp.nan), q)
+
+    high = quantile(score.astype(values.dtype), usable, 0.9)
+    usable &= score >= 0.5 * high
+    # The mean of the middle half: of a map with two people the width is no width.
+    low, high = (quantile(sigma, usable, q) for q in (0.25, 0.75))
+    usable &= (sigma >= low) & (sigma <= high)
+    return jnp.sum(jnp.where(usable, sigma, 0)) / jnp.sum(usable)  # 0/0: NaN.
+
+
 def _fit_step(values, known):
-    """Returns the step [..., 2] from the center of [..., p, p] to a fitted Gaussian's top.
+    """Returns the step [..., 2] from the center of patches to a fitted Gaussian's top."""
+    return _newton_step(_fit(values, known), bounded=True)
+
+
+def _fit(values, known):
+    """Fits a Gaussian to patches [..., p, p]; returns what `_slopes` returns, of its log.
 
     Values have their peak, 1, at the center; unknown ones have no weight.
     """
@@ -277,7 +337,7 @@ def _fit_step(values, known):
     fit = jnp.where(regular[..., None], fit, 0)
     _, bx, by, cxx, cxy, cyy = jnp.moveaxis(fit / radius, -1, 0)
     cxx, cxy, cyy = cxx / radius, cxy / radius, cyy / radius
-    return _newton_step((bx, by, 2 * cxx, cxy, 2 * cyy), bounded=True)
+    return bx, by, 2 * cxx, cxy, 2 * cyy
 
 
 def _solve(normal, right):

@@ -15,13 +15,14 @@ arXiv:1902.09212, and Hourglass, arXiv:1603.06937 (the quarter shift).
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Literal
 
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from pose_jax.codecs import _peaks
+from pose_jax.codecs import _expected, _peaks
 
 _OPENCV_KERNELS = {
     1: (1.0,),
@@ -156,7 +157,7 @@ def decode_shift(
 def decode_dark(
     heatmaps: Float[Array, "*b h w k"],
     *,
-    sigma: float | int | None = None,
+    sigma: float | int | Literal["auto"] | None = None,
     kernel_size: int | None = None,
     variant: Literal["robust", "paper"] = "robust",
 ) -> tuple[Float[Array, "*b k 2"], Float[Array, "*b k"]]:
@@ -180,7 +181,8 @@ def decode_dark(
     Args:
       heatmaps: values of any scale; NaN counts as minus infinity.
       sigma: standard deviation of the blur, heatmap pixels. Given alone, the kernel size
-        is the odd number nearest to 6 * sigma - 1, at least 3.
+        is the odd number nearest to 6 * sigma - 1, at least 3. "auto" takes a share of
+        `estimate_sigma`, so that a result depends on the other maps of the call.
       kernel_size: size of the blur, heatmap pixels, odd; 1 is no blur. Given alone, the
         kernel is OpenCV's of this size: from 11 on, a Gaussian of sigma
         0.3 * ((k - 1) / 2 - 1) + 0.8. If neither is given: 11.
@@ -192,14 +194,158 @@ def decode_dark(
 
     Raises:
       ValueError: an unknown variant, a sigma that is not positive, an even kernel size,
-        integer maps or an empty axis.
+        "auto" with a kernel size or the paper's variant, integer maps or an empty axis.
     """
-    kernel = _kernel(sigma, kernel_size)
     if variant not in ("robust", "paper"):
         raise ValueError(f'variant must be "robust" or "paper"; got {variant!r}.')
+    if isinstance(sigma, str):
+        if sigma != "auto" or kernel_size is not None or variant == "paper":
+            raise ValueError(
+                'sigma is a number, or "auto" with variant "robust" and no kernel_size; '
+                f"got {sigma!r}, variant {variant!r}, kernel_size {kernel_size}."
+            )
+        maps, leading = _flatten(heatmaps)
+        return _restore(_peaks.decode_auto(maps, AUTO_SHARE), leading)
+    kernel = _kernel(sigma, kernel_size)
     maps, leading = _flatten(heatmaps)
     decode = _peaks.decode_robust if variant == "robust" else _peaks.decode_paper
     return _restore(decode(maps, kernel), leading)
+
+
+def kernel_sigma(*, kernel_size: int) -> float:
+    """Returns the standard deviation of OpenCV's Gaussian kernel of a size, in pixels.
+
+    Args:
+      kernel_size: heatmap pixels, odd.
+
+    Returns:
+      0.3 * ((kernel_size - 1) / 2 - 1) + 0.8, pixels; for 1, which does not blur, 0.
+
+    Raises:
+      ValueError: an even kernel size.
+    """
+    _check_kernel_size(kernel_size)
+    return 0.3 * ((kernel_size - 1) / 2 - 1) + 0.8 if kernel_size > 1 else 0.0
+
+
+AUTO_SHARE = 0.75
+"""Width of the blur of `decode_dark(sigma="auto")`, in widths of the maps' peaks."""
+
+
+def estimate_sigma(heatmaps: Float[Array, "*b h w k"]) -> Float[Array, ""]:
+    """Estimates the standard deviation of the peaks of maps, in pixels.
+
+    A Gaussian is fitted to the 9x9 pixels around each peak (the geometric mean of its two
+    widths counts), and the mean of the middle half of the confident ones is taken: peaks of
+    at least half the 90th percentile, whose 9x9 pixels lie on the map. Networks may learn
+    peaks of another width than that of their targets; `decode_dark` should follow the map.
+
+    Args:
+      heatmaps: values of any scale; the more maps, the surer the estimate.
+
+    Returns:
+      Pixels, without gradient; NaN if no peak is usable. From 0.8 to 4 pixels, with noise
+      of 5%, the error of a batch is below 10%.
+
+    Raises:
+      ValueError: integer maps or an empty axis.
+    """
+    maps, _ = _flatten(heatmaps)
+    return _peaks.estimate_sigma(maps)
+
+
+def decode_expected(
+    heatmaps: Float[Array, "*b h w k"],
+    *,
+    kernel: Literal["delta", "gaussian", "disc", "quadratic"] | Sequence[float],
+    scale: Float[Array, "*b"] | float | None = None,
+    sigma: float | int = 0.0,
+) -> tuple[Float[Array, "*b k 2"], Float[Array, "*b k"]]:
+    """Decodes the point of highest expected utility, a map taken as a probability.
+
+    A kernel says what a point at a distance from the truth is worth; the expected worth of
+    a point is the map, max(h, 0) / sum, convolved with the kernel.
+
+    "delta": worth 1 at the pixel of the truth: `decode_argmax`. "gaussian": a Gaussian of
+    standard deviation `scale`. "disc": worth 1 within `scale` of the truth, as in PCK.
+    "quadratic": minus the squared distance: the mean of the map, the integral of integral
+    regression and DSNT. Numbers, one per keypoint: the sigmas of OKS with `scale` its s;
+    the kernels are Gaussians of 2 * sigma_k * s.
+
+    A map that a network has learned from Gaussian targets is the probability already
+    blurred with their sigma: a Gaussian kernel of width c then blurs by sqrt(c^2 - sigma^2)
+    (not at all if c <= sigma). Other kernels ignore `sigma`.
+
+    Args:
+      heatmaps: values of any scale, such as those learned by a squared error; negative
+        values and NaN count as 0. Not logits, see `decode_integral`.
+      kernel: a name, or k sigmas of OKS.
+      scale: pixels of the map, for each leading index or for all; not for "delta" and
+        "quadratic". For OKS s = sqrt(0.53 w h) of the person's box without padding.
+      sigma: of the training targets, pixels of the map.
+
+    Returns:
+      Points on the map, refined to a fraction of a pixel except for "delta" and "disc", and
+      scores, the values of the map at its peak.
+
+    Raises:
+      ValueError: an unknown kernel, a missing scale, integer maps or an empty axis.
+    """
+    maps, leading = _flatten(heatmaps)
+    n, k = maps.shape[0], maps.shape[-1]
+    names = ("delta", "gaussian", "disc", "quadratic")
+    if isinstance(kernel, str):
+        if kernel not in names:
+            raise ValueError(
+                f"kernel is one of {names} or k sigmas of OKS; got {kernel!r}."
+            )
+        name, factors = kernel, np.ones(k, np.float32)
+    else:
+        name, factors = "gaussian", 2 * np.asarray(kernel, np.float32)
+        if factors.shape != (k,):
+            raise ValueError(f"{k} maps need {k} sigmas; got {factors.shape}.")
+    if name == "delta":
+        return _restore(_peaks.decode_argmax(maps), leading)
+    if name == "quadratic":
+        return _restore(_expected.mean(maps), leading)
+    if scale is None:
+        raise ValueError(f"kernel {kernel!r} needs a scale, in pixels of the map.")
+    if not isinstance(scale, (int, float)):
+        if not jnp.issubdtype(scale.dtype, jnp.floating):
+            raise ValueError(f"scale must be floating point; got {scale.dtype}.")
+    scale = jnp.asarray(scale, jnp.promote_types(maps.dtype, jnp.float32))
+    if scale.shape not in ((), leading):
+        raise ValueError(f"scale must be a number or {leading}; got {scale.shape}.")
+    widths = jnp.broadcast_to(scale.reshape(-1, 1), (n, k)) * factors.reshape(1, k)
+    if name == "disc":
+        return _restore(_expected.decode_disc(maps, widths), leading)
+    widths = jnp.sqrt(jnp.maximum(widths**2 - sigma**2, 0))
+    return _restore(_expected.decode_gaussian(maps, widths), leading)
+
+
+def decode_integral(
+    logits: Float[Array, "*b h w k"], *, beta: float | int = 1.0, unbiased: bool = True
+) -> tuple[Float[Array, "*b k 2"], Float[Array, "*b k"]]:
+    """Decodes the mean position under a softmax: integral regression.
+
+    Every pixel away from the peak adds exp(0) = 1 to the softmax, which draws the mean x
+    towards the center of the map. With C the sum of exp(beta * logits) and N the number of
+    pixels, C / (C - N) * x - N / (C - N) * center is free of that (arXiv:1711.08229;
+    arXiv:2105.10879, "Removing the Bias of Integral Pose Regression").
+
+    Args:
+      logits: about 0 away from the peak.
+      beta: inverse temperature.
+      unbiased: remove the bias; where C <= N there is no peak, and the mean is returned.
+
+    Returns:
+      Points on the map, and scores, the largest logits.
+
+    Raises:
+      ValueError: integer maps or an empty axis.
+    """
+    maps, leading = _flatten(logits, "logits")
+    return _restore(_expected.integral(maps, beta, unbiased), leading)
 
 
 def modulate(
@@ -242,14 +388,19 @@ def _check_positive(**values: float | int | None) -> None:
             raise ValueError(f"{name} must be positive; got {value}.")
 
 
-def _flatten(heatmaps) -> tuple[Array, tuple[int, ...]]:
+def _check_kernel_size(kernel_size: int) -> None:
+    if kernel_size < 1 or kernel_size % 2 == 0:
+        raise ValueError(f"kernel_size must be odd, in pixels; got {kernel_size}.")
+
+
+def _flatten(heatmaps, name: str = "heatmaps") -> tuple[Array, tuple[int, ...]]:
     """[*b, h, w, k] -> [n, h, w, k] and the shape of *b."""
     if heatmaps.ndim < 3 or 0 in heatmaps.shape[-3:]:
         raise ValueError(
-            f"heatmaps must be [*b, h, w, k], no axis empty; got {heatmaps.shape}."
+            f"{name} must be [*b, h, w, k], no axis empty; got {heatmaps.shape}."
         )
     if not jnp.issubdtype(heatmaps.dtype, jnp.floating):
-        raise ValueError(f"heatmaps must be floating point; got {heatmaps.dtype}.")
+        raise ValueError(f"{name} must be floating point; got {heatmaps.dtype}.")
     leading = heatmaps.shape[:-3]
     return jnp.reshape(heatmaps, (math.prod(leading), *heatmaps.shape[-3:])), leading
 
@@ -268,13 +419,12 @@ def _kernel(sigma: float | int | None, kernel_size: int | None) -> tuple[float, 
         kernel_size = (
             11 if sigma is None else max(3, 2 * math.floor(3 * sigma - 0.5) + 1)
         )
-    if kernel_size < 1 or kernel_size % 2 == 0:
-        raise ValueError(f"kernel_size must be odd, in pixels; got {kernel_size}.")
+    _check_kernel_size(kernel_size)
     reach = (kernel_size - 1) / 2
     if sigma is None and kernel_size in _OPENCV_KERNELS:
         weights = np.array(_OPENCV_KERNELS[kernel_size])
     else:
         if sigma is None:
-            sigma = 0.3 * (reach - 1) + 0.8
+            sigma = kernel_sigma(kernel_size=kernel_size)
         weights = np.exp(-0.5 * ((np.arange(kernel_size) - reach) / sigma) ** 2)
     return tuple((weights / weights.sum()).tolist())

@@ -17,7 +17,7 @@ from pose_jax.data import keypoint_sets
 from pose_jax.data.plan import InputConfig
 from pose_jax.data.table import Table
 from pose_jax.errors import ConfigError
-from pose_jax.evaluation import pictures, text
+from pose_jax.evaluation import pictures, text, widths
 from pose_jax.evaluation.predictor import Predictor
 from pose_jax.evaluation.suppress import EvaluationConfig
 from pose_jax.runs import directory
@@ -35,6 +35,7 @@ class Evaluation:
       predictions: the predictions after NMS, NumPy leaves.
       max_detections: also compute AP with this number of poses per image.
       checkpoint: the checkpoint that predicted them; "" for RUN/model and in training.
+      width: the width of the heatmaps beside the decoder's, in words; None: it has none.
     """
 
     kind: ModuleType
@@ -42,6 +43,7 @@ class Evaluation:
     predictions: Poses | Boxes
     max_detections: int | None = None
     checkpoint: str = ""
+    width: str | None = None
 
     @functools.cached_property
     def results(self) -> list[dict[str, Any]]:
@@ -64,7 +66,10 @@ class Evaluation:
     @functools.cached_property
     def notes(self) -> list[str]:
         """Explanations of special values of the metrics."""
-        return self.kind.notes(self.table, self.predictions, self.metrics, self.results)
+        found = self.kind.notes(
+            self.table, self.predictions, self.metrics, self.results
+        )
+        return [*found, self.width] if self.width else found
 
     def files(self) -> dict[str, Any]:
         """Returns the contents of the files that `pose-jax eval` writes, by name."""
@@ -179,8 +184,14 @@ def evaluate_run(
         evaluation = evaluate(
             Predictor(method, mesh), loaded.variables, table, loaded.input, config
         )
+        width = widths.note(
+            method, loaded.variables, table, loaded.input, evaluation.predictions.row
+        )
         evaluations[name] = dataclasses.replace(
-            evaluation, max_detections=max_detections, checkpoint=loaded.checkpoint
+            evaluation,
+            max_detections=max_detections,
+            checkpoint=loaded.checkpoint,
+            width=width,
         )
         place = root / kind.folder(table, name)
         for file, content in evaluations[name].files().items():

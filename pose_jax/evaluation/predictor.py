@@ -1,7 +1,9 @@
 """Jitted prediction over the rows of a table.
 
 Training, `pose-jax eval` and `predict` all use this module, with the same preprocessing and
-decoding. Every row is predicted exactly once; the last batch is padded and masked.
+decoding. Every row is predicted exactly once; the last batch is padded and masked. Fewer
+rows than a batch has are read in the smallest power of two that holds them: one picture
+costs what one costs, and pictures in any number need few compilations.
 """
 
 from __future__ import annotations
@@ -70,8 +72,13 @@ def over_batches(
     return dataclasses.replace(jax.tree.map(in_order, merged), row=plan.rows)
 
 
+def holding(rows: int, largest: int) -> int:
+    """Returns the smallest power of two that holds the rows, or the largest size."""
+    return min(largest, 1 << (max(rows, 1) - 1).bit_length())
+
+
 class Predictor:
-    """The jitted `predict` of a method, traced once for all calls."""
+    """The jitted `predict` of a method, traced once per batch size and canvas size."""
 
     def __init__(self, method: Method, mesh) -> None:
         self.method = method
@@ -103,7 +110,7 @@ class Predictor:
         Args:
           variables: the weights.
           table: the data.
-          config: batch and canvas size.
+          config: largest batch size, and canvas size.
           rows: table rows, for a detector image indices; None: the rows of an evaluation.
           between_batches: as in `over_batches`.
 
@@ -113,7 +120,7 @@ class Predictor:
         kind = rows_lib.of(self.method.view)
         rows = kind.default(table, False) if rows is None else rows
         # Devices share a batch: those that do not divide it pad it.
-        size = sharding_lib.multiple(config.batch_size, self.mesh)
+        size = sharding_lib.multiple(holding(len(rows), config.batch_size), self.mesh)
         config = dataclasses.replace(config, batch_size=size)
         if not len(rows) and not table.labelled:  # A detector that found no one.
             return self._none(variables, config)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from pose_jax import keypoints
+from pose_jax.codecs import gaussian
 from pose_jax.drawing import maps as maps_lib
 from pose_jax.methods.topdown import PersonExample, TopDown
 from pose_jax.types import Panel
@@ -26,6 +27,15 @@ class Heatmaps(TopDown):
     """A method of heatmaps; subclasses define the target maps."""
 
     panels = (HEATMAPS,)
+
+    @property
+    def assumed_sigma(self) -> float | None:
+        """That of the decoder's blur, if it has one."""
+        if "kernel_size" not in self.decoder.uses:
+            return None
+        if self.config.kernel_size is None:
+            return self.config.sigma
+        return gaussian.kernel_sigma(kernel_size=self.config.kernel_size) or None
 
     @abc.abstractmethod
     def targets(

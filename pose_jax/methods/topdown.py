@@ -168,6 +168,12 @@ class TopDown(abc.ABC):
         """Returns the arrays of the output that panels draw."""
         return {}
 
+    @property
+    def assumed_sigma(self) -> float | None:
+        """Width of the heatmaps' peaks that the decoder assumes, in their pixels; None: it
+        assumes none."""
+        return None
+
     # ------------------------------------------------------------- view and network
 
     @functools.cached_property

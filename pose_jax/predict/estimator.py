@@ -53,7 +53,8 @@ class People(list[Person]):
 
 
 class Estimator:
-    """Predicts the people of images; returned by `load`. Traced once for all calls.
+    """Predicts the people of images; returned by `load`. Traced once per
+    batch size, a power of two up to that of the run.
 
     Attributes:
       keypoints: the keypoint set.

@@ -21,7 +21,7 @@ from pose_jax.drawing import people as drawing
 from pose_jax.errors import ConfigError, InputError
 from pose_jax.evaluation import boxes as of_boxes
 from pose_jax.evaluation import evaluate
-from pose_jax.evaluation.predictor import Predictor
+from pose_jax.evaluation.predictor import Predictor, holding
 from pose_jax.keypoints import COCO, LSP
 from pose_jax.runs import model as model_lib
 from pose_jax.types import Boxes
@@ -144,6 +144,15 @@ def test_load_takes_paths_and_arrays_alike(root, run):
         people([arrays[0][..., 0]])
     nobody = people(paths, boxes=[np.zeros((0, 4))] * 3)
     assert nobody == [[], [], []]
+
+
+@pytest.mark.parametrize(
+    ("rows", "largest", "size"),
+    [(0, 8, 1), (1, 32, 1), (2, 32, 2), (3, 32, 4), (16, 32, 16), (17, 32, 32),
+     (33, 32, 32), (9, 12, 12), (5, 12, 8), (1, 1, 1)],
+)  # fmt: skip
+def test_a_batch_is_no_larger_than_its_rows_need(rows, largest, size):
+    assert holding(rows, largest) == size
 
 
 def test_predict_traces_once_over_images_and_crowds_of_all_sizes(run):
