@@ -197,8 +197,9 @@ def _plain(value: Any) -> Any:
     """Converts sections to dicts, recursively, and objects that have a plain form."""
     if _is_mapping(value):
         return {key: _plain(value[key]) for key in value}
-    if dataclasses.is_dataclass(value) and hasattr(value, "to_json"):
-        return _plain(value.to_json())
+    if dataclasses.is_dataclass(value):
+        to_json = getattr(value, "to_json", None)
+        return value if to_json is None else _plain(to_json())
     if isinstance(value, list | tuple):
         return type(value)(map(_plain, value))
     return value

@@ -15,7 +15,7 @@ scale = min(width / picture.width, height / picture.height)
 small = ImageOps.scale(picture, scale)
 canvas = np.zeros((1, height, width, 3), np.uint8)
 canvas[0, : small.height, : small.width] = np.asarray(small)[:height, :width]
-arrays = [canvas]
+arrays: list[np.ndarray] = [canvas]
 if about["form"] == "photographs":
     arrays.append(np.array([[small.width, small.height]], np.int32))
 if about["file"].endswith(".tflite"):
@@ -32,7 +32,7 @@ else:
     import jax.export
 
     content = bytearray((folder / about["file"]).read_bytes())
-    answer = jax.export.deserialize(content).call(*arrays)
+    answer = dict(jax.export.deserialize(content).call(*arrays))
 answer = {name: np.asarray(value)[0] for name, value in answer.items()}
 people = np.flatnonzero(answer.get("valid", np.ones(1, bool)))
 for person in people:
