@@ -18,7 +18,7 @@ NAMES = ["nose", "l_hoof", "r_hoof", "tail", "back"]
 def commands():
     """The commands of its first part."""
     text = DOCUMENT.read_text()
-    text = text[text.index("## From twenty") :]
+    text = text[text.index("## From twenty") : text.index("## What a data set")]
     blocks = re.findall(r"```\n(.*?)```", text, flags=re.DOTALL)
     lines = "".join(blocks).replace("\\\n", " ").splitlines()
     return [shlex.split(line, comments=True) for line in lines]

@@ -27,6 +27,8 @@ LINES = {
     "data synth": "data synth --n 2 --out FILE/x",
     "data show": f"data show --config {DEMO} --out FILE/x/x.png",
     "data prepare": "data prepare --format coco --root gone --split x --out FILE/x",
+    "data split": "data split gone --out FILE/x",
+    "init": "init gone --out FILE/x/x.py",
     "data convert": "data convert --from cvat gone --out FILE/x",
     "train": f"train --config {DEMO} --run FILE/x",
     "eval": "eval --run gone --out FILE/x",

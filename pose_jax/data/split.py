@@ -69,6 +69,7 @@ def split(
             "val must be positive, test not negative, and their sum below 1; got "
             f"{val:g} and {test:g}."
         )
+    writing.check(out)
     name, path = source(root, name, annotations)
     data = read_json(path, dict)
     images = _images(data, path)
@@ -79,7 +80,6 @@ def split(
     there = [str(file) for file in files.values() if file.exists()]
     if there:
         raise ConfigError(f"{there[0]} exists: give another --out, or delete it.")
-    writing.check(out)
     lines = []
     for part, file in files.items():
         chosen = [images[i] for group in parts[part] for i in grouped[group]]

@@ -726,7 +726,7 @@ def test_other_tfds_data_that_do_not_fit_are_refused(root, tmp_path):
 def test_a_store_has_its_own_keypoints(out):
     path = out / "coco" / "val2017" / store.VERSION
     assert tfds_lib.load(path, "val2017", keypoints=keypoints.COCO).keypoints
-    with pytest.raises(InputError, match="coco, not lsp"):
+    with pytest.raises(InputError, match="of set 'coco', not the 14 of 'lsp'"):
         tfds_lib.load(path, "val2017", keypoints=keypoints.LSP)
 
 

@@ -379,7 +379,7 @@ def test_a_detector_is_measured_on_data_of_any_keypoints(detector_run, monkeypat
     loaded = model_lib.load(detector_run)
     assert loaded.keypoints is None and loaded.method().keypoints is None
     other = make_table(keypoint_set=LSP)
-    monkeypatch.setattr(model_lib.data_lib, "load", lambda source: other)
+    monkeypatch.setattr(model_lib.data_lib, "load", lambda source, *_: other)
     assert loaded.eval_table() is other
 
 

@@ -207,7 +207,7 @@ def test_files_of_another_split_are_not_used(name, options, root, split, dropped
 def test_another_annotation_file_can_be_given(root, run, monkeypatch, capsys):
     """The one in the config is of its own split."""
     seen = []
-    monkeypatch.setattr(data_lib, "load", lambda s: seen.append(s) or make_table())
+    monkeypatch.setattr(data_lib, "load", lambda s, *_: seen.append(s) or make_table())
     data = {
         "name": "coco",
         "root": "r",

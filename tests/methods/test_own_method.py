@@ -289,7 +289,7 @@ def test_it_is_reported_and_described(run, capsys):
 def test_its_decoder_is_exported(run):
     """By a process of its own, whose path has not the current folder."""
     code = "import sys; from pose_jax import cli; sys.exit(cli.main(sys.argv[1:]))"
-    words = ["export", "--run", "run", "--out", "exported"]
+    words = ["export", "--run", "run", "--part", "decoder", "--out", "exported"]
     root = str(Path(methods.__file__).parents[2])
     done = subprocess.run(
         [sys.executable, "-P", "-c", code, *words],

@@ -592,7 +592,7 @@ def test_boxes_without_labels_show_predictions_and_no_error(root):
     [
         ({}, "PCK@0.2", "torso"),
         ({"head_sizes": 20.0}, "PCKh@0.5", "head box"),
-        ({"keypoints": "no torso"}, "PCK_box", "longer side"),
+        ({"keypoints": "no torso"}, "PCK@box", "diagonal of the box"),
     ],
 )
 def test_errors_are_in_the_lengths_of_the_data_set(change, name, words, root):

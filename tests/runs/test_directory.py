@@ -158,6 +158,6 @@ def test_a_run_without_keypoints_is_a_detector_s(tmp_path):
 @pytest.mark.parametrize("keypoint_set", [COCO, LSP])
 def test_a_detector_takes_data_of_any_keypoints(keypoint_set, root, monkeypatch):
     table = make_table(keypoint_set=keypoint_set)
-    monkeypatch.setattr(model_lib.data_lib, "load", lambda source: table)
+    monkeypatch.setattr(model_lib.data_lib, "load", lambda source, *_: table)
     run = model_lib.LoadedRun({}, loaded(root).manifest, None, None)
     assert run.eval_table() is table

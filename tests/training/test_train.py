@@ -510,7 +510,7 @@ def test_a_detector_may_be_evaluated_on_people_of_other_keypoints(people, monkey
     monkeypatch.setattr(
         training_config.data_lib,
         "load",
-        lambda source: (
+        lambda source, *_: (
             make_table(keypoint_set=LSP) if source.split == "val2017" else load(source)
         ),
     )
