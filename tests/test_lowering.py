@@ -21,10 +21,7 @@ from pose_jax.models import ops
 from pose_jax.training import keys, optim, train
 from tests.golden import harness
 
-_FAST = {
-    ("dark_pocket", "float32"), ("dark_pocket", "bfloat16"),
-    ("detector_pocket", "float32"), ("multipose_pocket", "float32"),
-}  # fmt: skip
+_FAST = {("dark_pocket", "float32")}
 CASES = [
     pytest.param(name, dtype, marks=() if (name, dtype) in _FAST else pytest.mark.slow)
     for name in harness.CASES

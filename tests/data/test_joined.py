@@ -142,6 +142,7 @@ def test_the_fingerprint_is_of_all_sources():
 # ------------------------------------------------------------------------------- metrics
 
 
+@pytest.mark.slow
 def test_metrics_are_of_all_people_though_the_sources_share_ids():
     parts = [make_table(6, seed=0, name="a"), make_table(4, seed=1, name="b")]
     whole = joined.join(parts)

@@ -125,6 +125,7 @@ def check(root, run, printed):
     return [mean for _, mean in expected]
 
 
+@pytest.mark.slow
 def test_eval_prints_pckh_with_formula_and_keypoints(people, run, capsys):
     assert cli.main(["eval", "--run", str(run)]) == 0
     half, tenth, eleven = check(people, run, capsys.readouterr().out)

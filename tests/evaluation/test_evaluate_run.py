@@ -77,6 +77,7 @@ def run(root, tmp_path_factory):
     return run
 
 
+@pytest.mark.slow
 def test_results_have_the_category_of_the_data(root, run, tmp_path):
     """So that they have the same AP against the original file."""
     (found,) = evaluate.evaluate_run(run, out=tmp_path).values()

@@ -28,6 +28,7 @@ def at(curve, x):
     return {name: e["mean"][place] for name, e in curve["errors"].items()}
 
 
+@pytest.mark.slow
 def test_the_figure_is_wide_and_its_file_small(out):
     path = out / "decoding_error.png"
     assert path.stat().st_size < 300_000

@@ -243,6 +243,7 @@ def example_and_loss(monkeypatch, maps, **changes):
     )(jnp.zeros((2, 32, 24, 17)))
 
 
+@pytest.mark.slow
 def test_hard_keypoint_mining_counts_the_hardest_alone(monkeypatch):
     """Far channels dominate; the gradient of the others is zero."""
     far = jnp.zeros((2, 32, 24, 17)).at[..., 3].set(5.0).at[..., 9].set(7.0)

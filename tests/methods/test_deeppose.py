@@ -325,6 +325,7 @@ def test_statistics_are_mean_and_covariance_of_the_errors_in_diameters():
         np.testing.assert_allclose(root @ root.T, found["covariance"][k], rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_held_out_fifth_is_measured_on_and_not_learnt_from():
     batch = make_batch(20)
     held_out = np.arange(20) % 5 == 4

@@ -573,7 +573,9 @@ def test_one_trace_serves_all_batches_of_a_bucket():
     assert traces == ["loss", "predict", "predict"]
 
 
-@pytest.mark.parametrize("norm", ["frozen", "group", "batch"])
+@pytest.mark.parametrize(
+    "norm", ["frozen", pytest.param("group", marks=pytest.mark.slow), "batch"]
+)
 def test_only_batch_norm_has_new_statistics(norm):
     method = build(model={"name": "faster_rcnn_small", "norm": norm})
     variables = jax.jit(method.phases[0].init)(jax.random.key(0))

@@ -31,6 +31,11 @@ _LARGER = (
     "hrnet_w48",
     "movenet_thunder",
     *(f"{f}_101" for f in ("faster_rcnn", "faster_rcnn_fpn", "multipose")),
+    *(f"{f}_50" for f in ("faster_rcnn", "multipose", "resnet_regression")),
+    "vitpose_base",
+    "vitpose_base_simple",
+    "vitpose_large",
+    "vitpose_large_simple",
     *(
         f"{family}_{depth}"
         for family in ("resnet_regression", "simple_baseline")

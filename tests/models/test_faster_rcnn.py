@@ -323,7 +323,13 @@ def test_crops_show_the_place_that_boxes_say(name):
 # ------------------------------------------------------------------------------- training
 
 
-@pytest.fixture(scope="module", params=SMALL)
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(name, marks=() if name.endswith("pocket") else pytest.mark.slow)
+        for name in SMALL
+    ],
+)
 def trained(request):
     """Gradients and statistics of both halves, with remat where there is some."""
     options = {} if request.param.endswith("pocket") else {"remat": True}

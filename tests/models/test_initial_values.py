@@ -111,6 +111,7 @@ def test_names_shapes_and_types_are_the_stored_ones(name, options):
 
 # The same ResNet as in simple_baseline_18, the same heads as in a pocket network.
 _COMPOSED = (
+    "faster_rcnn_pocket", "hourglass_4", "simcc_pocket", "simple_baseline_18",
     "faster_rcnn_18", "faster_rcnn_fpn_18", "multipose_18", "resnet_regression_18",
 )  # fmt: skip
 

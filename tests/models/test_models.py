@@ -94,7 +94,10 @@ def test_resnet_parameters_are_named_as_in_pytorch():
 
 
 @pytest.mark.parametrize("name", [*SMALL, "simple_baseline_50"])
-@pytest.mark.parametrize("norm", ["batch", "frozen", "group"])
+@pytest.mark.parametrize(
+    "norm",
+    ["batch", *(pytest.param(n, marks=pytest.mark.slow) for n in ("frozen", "group"))],
+)
 def test_outputs_are_stride_four_heatmaps(name, norm):
     make = SMALL.get(name, partial(models.build, name))
     model = make(5, norm=norm, dtype="bfloat16")
@@ -127,7 +130,16 @@ def test_maps_are_a_quarter_of_the_image_whatever_its_size(name):
         assert heatmaps.shape == (1, h // 4, w // 4, 16)
 
 
-@pytest.fixture(scope="module", params=SMALL)
+_COMPOSED = ("hourglass", "simple_baseline_18")
+
+
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(name, marks=pytest.mark.slow if name in _COMPOSED else ())
+        for name in SMALL
+    ],
+)
 def computed(request):
     """A small network in evaluation and in training, in both precisions."""
     name, images = request.param, random_images()
@@ -257,6 +269,7 @@ def test_what_depends_on_the_keypoints_is_below_head(name):
     }
 
 
+@pytest.mark.slow
 def test_frozen_norm_changes_nothing_but_kernels():
     model = SMALL["pocket"](3, norm="frozen")
     variables, images = random_variables(model), random_images()
@@ -315,6 +328,7 @@ def test_pocket_sees_the_whole_image():
     assert np.all(np.asarray(patches) > 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name, recomputed",
     # All blocks; blocks of the stem and modules or stacks.

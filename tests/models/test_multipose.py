@@ -75,6 +75,7 @@ def test_upsampling_by_less_than_one_is_refused():
 # --------------------------------------------------------------------- the atrous ResNet
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "depth, h, w, strides",
     # Sizes of 32n + 1, and of 8n + 1 only.
@@ -418,6 +419,7 @@ def _assert_close(found, expected, share):
         np.testing.assert_allclose(a, b, atol=share * np.std(b))
 
 
+@pytest.mark.slow
 def test_training_ends_with_what_evaluation_gives_in_the_other_forms(computed):
     auxiliary, (logits, offsets) = computed["train"]
     _assert_close([logits, offsets / _SCALE], computed["eval"], 1e-4)
@@ -474,7 +476,13 @@ def test_the_auxiliary_head_moves_without_the_outputs():
     _assert_close(other, final, 1e-5)
 
 
-@pytest.fixture(scope="module", params=SMALL)
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(name, marks=() if name.endswith("pocket") else pytest.mark.slow)
+        for name in SMALL
+    ],
+)
 def trained(request):
     """Statistics and gradients of a training step, with remat where there is some."""
     name, images = request.param, random_images(IMAGES.shape)

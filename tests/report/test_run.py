@@ -302,6 +302,7 @@ def test_the_best_come_first_and_the_worst_are_the_worst(seen):
     assert [its.tolist() for its in few.values()] == [[0, 1], [2, 3], [6, 5]]
 
 
+@pytest.mark.slow
 def test_a_run_without_evaluations_is_reported_on_as_many_people_as_asked(run):
     shutil.rmtree(run / "eval")
     assert cli.main(["report", str(run), "--people", "3"]) == 0
@@ -356,6 +357,7 @@ def test_a_run_that_has_logged_nothing_yet_is_reported(killed):
     assert "No metrics logged yet." in page_of(killed).text
 
 
+@pytest.mark.slow
 def test_data_that_are_gone_cost_one_line_and_another_folder_can_be_given(
     run, root, tmp_path, capsys
 ):

@@ -170,6 +170,7 @@ def test_a_training_of_a_lost_owner_stops_when_it_was_succeeded(
     assert study.get_trials()[0].state.name == "RUNNING" and len(steps(run)) < STEPS
 
 
+@pytest.mark.slow
 def test_several_processes_work_on_one_storage(overrides, folder, tmp_path):
     """As the tasks of a Slurm array, each of which is one `sweep run`."""
     url = f"sqlite:///{tmp_path / 'study.db'}"

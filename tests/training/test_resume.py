@@ -167,6 +167,7 @@ def copy_of(run: Path, to: Path) -> Path:
     return Path(shutil.copytree(run, to))
 
 
+@pytest.mark.slow
 def test_sigterm_saves_and_exits_with_a_note(stopped):
     run, _, _, out, step = stopped
     assert f"stopped by SIGTERM at step {step} of 40" in out
@@ -181,6 +182,7 @@ def test_two_runs_in_one_directory_refuse_each_other(stopped):
     assert f"{run} is in use by process {pid} on " in line
 
 
+@pytest.mark.slow
 def test_a_full_disk_leaves_the_last_good_checkpoint(
     folder, straight, stopped, tmp_path
 ):
@@ -203,6 +205,7 @@ def test_a_full_disk_leaves_the_last_good_checkpoint(
     assert_same(run, straight)
 
 
+@pytest.mark.slow
 def test_going_on_from_another_run_keeps_optimiser_and_step(
     folder, straight, stopped, tmp_path, capsys
 ):

@@ -204,6 +204,7 @@ def test_evaluations_change_nothing_and_trace_once(
     assert sum("AP@gt_boxes" in line for line in lines) == 6
 
 
+@pytest.mark.slow
 def test_four_devices_take_the_same_steps_as_one(
     people, straight, tmp_path, monkeypatch, undrawn
 ):

@@ -414,6 +414,7 @@ def run(tmp_path_factory):
     return folder / "run"
 
 
+@pytest.mark.slow
 def test_eval_takes_a_converted_run_and_wants_data(run, people, capsys):
     assert cli.main(["eval", "--run", str(run)]) == 1
     err = capsys.readouterr().err

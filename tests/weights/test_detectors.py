@@ -209,6 +209,7 @@ def _inputs(size, conventions):
     return image, images[0], to_input[0], region[0]
 
 
+@pytest.mark.slow
 def test_an_image_is_resized_and_padded_as_by_torchvision():
     """31x20 -> 48 / 20 = 2.4 -> 74.4x48, rounded down to 74x48, in an input of 80x48."""
     image, shown, to_input, region = _inputs((31, 20), "torchvision")
