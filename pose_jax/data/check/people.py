@@ -254,10 +254,10 @@ def counts(
         "of them with people": int(np.isin(image_ids, people.images).sum()),
         "people": len(people.names),
         "crowd regions among them": int(people.crowd.sum()),
-        "with labeled keypoints": int(labelled.sum()),
+        "with labelled keypoints": int(labelled.sum()),
         "keypoints visible": int((v == 2).sum()),
         "hidden": int((v == 1).sum()),
-        "not labeled": int((v == 0).sum()),
+        "not labelled": int((v == 0).sum()),
         **{f"boxes from {name}": count for name, count in sources.items()},
     }
 

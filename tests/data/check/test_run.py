@@ -558,10 +558,10 @@ def test_a_clean_folder_is_clean_and_counted(folder):
         "of them with people": 6,
         "people": 24,
         "crowd regions among them": 0,
-        "with labeled keypoints": 24,
+        "with labelled keypoints": 24,
         "keypoints visible": 24 * 14,
         "hidden": 24 * 2,
-        "not labeled": 24,
+        "not labelled": 24,
         "boxes from gt_boxes": 24,
         "boxes from detections": 24,
     }
@@ -586,7 +586,7 @@ def test_what_coco_leaves_out_is_no_finding(folder):
     assert not found, report.text()
     assert report.counts["people"] == 24
     assert report.counts["crowd regions among them"] == 1
-    assert report.counts["with labeled keypoints"] == 22
+    assert report.counts["with labelled keypoints"] == 22
 
 
 def test_synthetic_people_are_clean(tmp_path):
