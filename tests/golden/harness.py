@@ -41,7 +41,12 @@ from tests.made_up import make_table
 FOLDER = Path(__file__).parent
 
 # As users have it, and not as tests/conftest.py does: another way to compile, other bits.
-_jit = partial(jax.jit, compiler_options={"xla_cpu_use_fusion_emitters": True})
+_OPTIONS = (
+    {"xla_cpu_use_fusion_emitters": True}
+    if "xla_cpu_use_fusion_emitters" in os.environ.get("XLA_FLAGS", "")
+    else None
+)
+_jit = partial(jax.jit, compiler_options=_OPTIONS)
 
 _AUGMENT = {"flip": 0.5, "scale": 0.2, "rotation": 30.0, "brightness": 0.2}
 _BOX_AUGMENT = {"flip": 0.5, "scale": 0.2, "translation": 0.5, "contrast": 0.2}
