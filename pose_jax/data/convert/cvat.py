@@ -283,7 +283,9 @@ class _Reader:
 
     def _video(self, task_id: str) -> frames.Video | None:
         """Returns the video of a task, if its file is beside the export."""
-        task = self.tasks.get(task_id) or next(iter(self.tasks.values()))
+        task = self.tasks.get(task_id)
+        if task is None:
+            task = next(iter(self.tasks.values()))
         source = task.findtext("source")
         found = source and self.find(source)
         return frames.Video(found) if found else None
