@@ -239,4 +239,4 @@ def test_batches_are_padded_to_the_devices(root, run):
         for n in (1, 3)
     )
     assert three.row.tolist() == one.row.tolist()
-    np.testing.assert_allclose(three.points_xy, one.points_xy, atol=1e-2)
+    np.testing.assert_allclose(three.points_xy, one.points_xy, atol=1e-3)
