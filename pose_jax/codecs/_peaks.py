@@ -54,15 +54,10 @@ def _peaks(maps):
 def _maximum(values, axis: int):
     """Returns the maximum over an axis; NaN counts as -inf.
 
-    `jnp.max` of values with NaN is undefined on some CPUs, and where it is NaN it says
-    nothing about the other values. The reduction may combine values in any order.
+    NaN is replaced first: `jnp.max` of values with NaN is undefined on some CPUs. A reduction
+    of our own would do without the copy, but TFLite knows only the stock ones.
     """
-
-    def larger(a, b):
-        return jnp.where((b > a) | jnp.isnan(a), b, a)
-
-    largest = lax.reduce(values, jnp.array(-jnp.inf, values.dtype), larger, (axis,))
-    return _without_nan(largest)  # XLA makes a copy of the reduction of an axis of 1.
+    return jnp.max(_without_nan(values), axis=axis)
 
 
 def _without_nan(values):
