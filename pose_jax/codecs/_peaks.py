@@ -54,8 +54,8 @@ def _peaks(maps):
 def _maximum(values, axis: int):
     """Returns the maximum over an axis; NaN counts as -inf.
 
-    NaN is replaced first: `jnp.max` of values with NaN is undefined on some CPUs. A reduction
-    of our own would do without the copy, but TFLite knows only the stock ones.
+    NaN is replaced first: `jnp.max` of values with NaN is undefined on some CPUs. Another
+    reduction would do without the copy, but TFLite only knows the stock ones.
     """
     return jnp.max(_without_nan(values), axis=axis)
 
