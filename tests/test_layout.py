@@ -34,7 +34,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "info": {"config", "data", "methods", "models", "runs", "training", "types"},
     "predict": {"data", "drawing", "evaluation", "runs", "sharding"},
-    "export": {"_version", "methods", "runs", "types"},
+    "export": {"_version", "methods", "models", "runs", "types"},
     "doctor": set(),
     "training": {
         "config", "data", "drawing", "evaluation", "methods", "runs", "sharding",

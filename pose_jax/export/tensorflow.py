@@ -13,6 +13,7 @@ import numpy as np
 from pose_jax._version import __version__
 from pose_jax.errors import ConfigError, one_line
 from pose_jax.export.decoder import PLATFORMS
+from pose_jax.models import ops
 
 _SAVED_MODEL, _TFLITE = "saved_model", "network.tflite"
 _METADATA = "pose_jax"
@@ -51,8 +52,14 @@ def write(
     tf, jax2tf = _tensorflow()
     lite = format == "tflite"
     platforms = ("cpu",) if lite else PLATFORMS
+
+    def portable(*arrays):
+        # TFLite does not know the matrix products of the fast forms for CPUs.
+        with ops.use_forms("stock"):
+            return program.function(*arrays)
+
     converted = jax2tf.convert(
-        program.function,
+        portable if lite else program.function,
         polymorphic_shapes=None
         if lite
         else [
